@@ -1,0 +1,80 @@
+"""Attention through random Fourier and arc-cosine features that are never stored."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from macformer.ops.linear import linear_attention
+
+
+def fourier_features(
+    x: Float[Tensor, "B H N E"], omega: Float[Tensor, "heads E F"]
+) -> Float[Tensor, "B H N twoF"]:
+    r"""Map to :math:`\phi(x) = [\sin(\Omega^\top x), \cos(\Omega^\top x)] / \sqrt F`."""
+    angles = x @ omega
+    return torch.cat([angles.sin(), angles.cos()], dim=-1) / math.sqrt(omega.shape[-1])
+
+
+def arccos_features(
+    x: Float[Tensor, "B H N E"], omega: Float[Tensor, "heads E F"]
+) -> Float[Tensor, "B H N F"]:
+    r"""Map to :math:`\phi(x) = \sqrt{2 / F} \max(\Omega^\top x, 0)` (Cho and Saul 2009, order 1)."""
+    return (x @ omega).relu() * math.sqrt(2 / omega.shape[-1])
+
+
+def fourier_attention(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    value: Float[Tensor, "B H S Ev"],
+    omega: Float[Tensor, "heads E F"],
+    *,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    eps: float = 1e-6,
+) -> Float[Tensor, "B H L Ev"]:
+    r"""Attend through random Fourier features (Peng et al. 2021, RFA-Gaussian).
+
+    .. math::
+        \phi(x) = [\sin(\Omega^\top x), \cos(\Omega^\top x)] / \sqrt F, \qquad
+        o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)}
+
+    Args:
+        omega: One set of frequencies for all heads, or one for each; it receives a gradient.
+        key_padding_mask: True at padding; such keys leave both sums.
+        eps: Keeps the normaliser away from zero, with its sign.
+    """
+    return linear_attention(
+        fourier_features(query, omega),
+        fourier_features(key, omega),
+        value,
+        key_padding_mask=key_padding_mask,
+        eps=eps,
+    )
+
+
+def arccos_attention(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    value: Float[Tensor, "B H S Ev"],
+    omega: Float[Tensor, "heads E F"],
+    *,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    eps: float = 1e-6,
+) -> Float[Tensor, "B H L Ev"]:
+    r"""Attend through random arc-cosine features (Peng et al. 2021, RFA-arccos).
+
+    .. math:: \phi(x) = \sqrt{2 / F} \max(\Omega^\top x, 0)
+
+    Args:
+        omega: One set of directions for all heads, or one for each; it receives a gradient.
+        key_padding_mask: True at padding; such keys leave both sums.
+        eps: Keeps the normaliser away from zero.
+    """
+    return linear_attention(
+        arccos_features(query, omega),
+        arccos_features(key, omega),
+        value,
+        key_padding_mask=key_padding_mask,
+        eps=eps,
+    )

@@ -1,0 +1,46 @@
+"""Attention in linear time through explicit feature maps."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def guard(normaliser: Float[Tensor, "..."], *, eps: float) -> Float[Tensor, "..."]:
+    """Keep a normaliser away from zero: copysign(eps, z) where |z| < eps, without gradient there."""
+    floor = torch.full_like(normaliser, eps).copysign(normaliser.detach())
+    return torch.where(normaliser.abs() < eps, floor, normaliser)
+
+
+def linear_attention(
+    phi_q: Float[Tensor, "B H L F"],
+    phi_k: Float[Tensor, "B H S F"],
+    value: Float[Tensor, "B H S Ev"],
+    *,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    eps: float = 1e-6,
+) -> Float[Tensor, "B H L Ev"]:
+    r"""Attend in time linear in S through feature maps.
+
+    .. math:: o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)}
+
+    Half-precision inputs are multiplied and summed in float32, and the output is rounded once.
+
+    Args:
+        key_padding_mask: True at padding; such keys leave both sums.
+        eps: Keeps the normaliser away from zero, with its sign. Maclaurin features may be negative.
+
+    Raises:
+        ValueError: If phi_q and phi_k disagree in F.
+    """
+    if phi_q.shape[-1] != phi_k.shape[-1]:
+        raise ValueError(
+            "phi_q and phi_k must have the same number of features, "
+            f"got {phi_q.shape[-1]} and {phi_k.shape[-1]}"
+        )
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    phi_q, phi_k, v = phi_q.to(dtype), phi_k.to(dtype), value.to(dtype)
+    if key_padding_mask is not None:
+        padding = key_padding_mask[:, None, :, None]
+        phi_k, v = phi_k.masked_fill(padding, 0), v.masked_fill(padding, 0)
+    normaliser = phi_q @ phi_k.sum(-2).unsqueeze(-1)
+    return (phi_q @ (phi_k.mT @ v) / guard(normaliser, eps=eps)).to(value.dtype)
