@@ -1,0 +1,13 @@
+"""Tables and plots of finished runs, beside the published numbers.
+
+    macformer-tables outputs/demo
+
+reads every `metrics.json` below the folders (`runs`), reduces seeds to cells (`summary`), lays
+them out (`build`) and writes them in each format (`formats`, `plots`).
+"""
+
+from macformer.tables.cli import main, make_tables
+from macformer.tables.formats import print_tables
+from macformer.tables.runs import TableError
+
+__all__ = ["TableError", "main", "make_tables", "print_tables"]

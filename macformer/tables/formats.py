@@ -1,0 +1,105 @@
+"""Write a table as Markdown, LaTeX (booktabs) or on the terminal."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from macformer.tables.layout import TIMES, Table
+
+LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        TIMES: r"$\times$",
+        "†": r"\dag{}",
+        "‡": r"\ddag{}",
+    }
+)
+
+
+def to_markdown(table: Table) -> str:
+    """Write a pipe table under its title, with caption and notes below."""
+    names = [" ".join(filter(None, column)) for column in table.columns]
+    lines = [["", *names], ["---", *["---:"] * len(names)]]
+    lines += [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
+    body = "\n".join("| " + " | ".join(map(_pipe, line)) + " |" for line in lines)
+    below = "\n\n".join([table.caption, *table.notes])
+    return f"## {table.title}\n\n{body}\n\n{below}\n"
+
+
+def to_latex(table: Table) -> str:
+    """Write a booktabs table; the document needs `\\usepackage{booktabs,graphicx}`."""
+    spans = heading_spans(table)
+    head = " & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(name)}}}" for name, n in spans)])
+    rules, start = [], 2
+    for name, span in spans:
+        if name:
+            rules.append(rf"\cmidrule(lr){{{start}-{start + span - 1}}}")
+        start += span
+    names = " & ".join(["", *(_tex(name) for _, name in table.columns)])
+    body = []
+    for row in table.rows:
+        body += [r"\midrule"] if row.opens_section else []
+        body.append(" & ".join(map(_tex, [row.label, *(cell.text for cell in row.cells)])) + r" \\")
+    lines = [
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{_tex(' '.join([f'{table.title}.', table.caption, *table.notes]))}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        r"\toprule",
+        rf"{head} \\",
+        "".join(rules),
+        rf"{names} \\",
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def print_tables(tables: Sequence[Table], *, console: Console) -> None:
+    """Print tables with their captions; wide cells wrap."""
+    for table in tables:
+        view = RichTable(title=table.title, box=None, padding=(0, 1, 0, 0), title_justify="left")
+        view.add_column("", no_wrap=True)
+        for index, (heading, name) in enumerate(table.columns):
+            repeats = index > 0 and table.columns[index - 1][0] == heading
+            view.add_column(f"{'' if repeats else heading}\n{name}", justify="right")
+        for row in table.rows:
+            if row.opens_section:
+                view.add_section()
+            view.add_row(row.label, *(cell.text for cell in row.cells))
+        console.print(view)
+        for line in [table.caption, *table.notes]:
+            console.print(line, style="dim", markup=False, highlight=False)
+        console.print()
+
+
+def heading_spans(table: Table) -> list[tuple[str, int]]:
+    """Merge neighbouring columns of one heading into (heading, number of columns)."""
+    return [
+        (heading, len(list(group)))
+        for heading, group in groupby(table.columns, key=lambda column: column[0])
+    ]
+
+
+def _pipe(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _tex(text: str) -> str:
+    return text.translate(LATEX_ESCAPES)

@@ -1,0 +1,78 @@
+"""A table as it is shown: text cells, a caption and notes, for every format alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+TASK_TITLES = {
+    "listops": "ListOps",
+    "text": "Text",
+    "retrieval": "Retrieval",
+    "image": "Image",
+    "pathfinder": "Pathfinder",
+    "pathx": "Path-X",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one cell shows, and the sweep's cell that it comes from, if any."""
+
+    text: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    cells: Sequence[Cell]
+    opens_section: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns are pairs of a heading that neighbours may share and a name of their own."""
+
+    title: str
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[Row]
+    caption: str
+    notes: Sequence[str] = ()
+
+
+def task_title(task: str) -> str:
+    return TASK_TITLES.get(task, task)
+
+
+def row_label(attention: str, ppsbn: str) -> str:
+    if ppsbn == "without":
+        return attention
+    return f"{attention} + ppSBN" + ("" if ppsbn == "with" else f" ({ppsbn})")
+
+
+def percent(share: float, sd: float = float("nan")) -> str:
+    """Show a share in %, with its standard deviation where several seeds give one."""
+    if isnan(share):
+        return ""
+    return f"{100 * share:.2f}" + ("" if isnan(sd) else f" ± {100 * sd:.2f}")
+
+
+def compact(value: float) -> str:
+    """Show three significant digits, with K, M or G for thousands."""
+    if isnan(value):
+        return ""
+    for unit in ("", "K", "M"):
+        if abs(value) < 999.5:
+            return _three_digits(value) + unit
+        value /= 1000
+    return _three_digits(value) + "G"
+
+
+def ratio(value: float) -> str:
+    return "" if isnan(value) else f"{value:.2f}{TIMES}"
+
+
+def _three_digits(value: float) -> str:
+    text = f"{value:#.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+    return text.rstrip(".")

@@ -1,0 +1,77 @@
+"""Published results, from the one file that holds them: `published.csv`.
+
+Each value names its document and table, and `attention`, `ppsbn` name the row of ours that it
+stands beside (blank: none). Accuracies are in %. A cell that nobody could quote has no line; to
+fill it in, as for Macformer's own tables, add a line with its source. The file that
+`MACFORMER_PUBLISHED` names is read instead, where the package itself cannot be written to.
+"""
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import pandas as pd
+
+from macformer.tables.layout import Cell, Row, Table, percent, task_title
+from macformer.tables.runs import TableError
+
+COLUMNS = ["model", "attention", "ppsbn", "task", "metric", "value", "sd"]
+SOURCE = ["source_document", "table", "note"]
+
+
+def read_published(file: Path | None = None) -> pd.DataFrame:
+    """Read the reference file, ours unless another is named.
+
+    Raises:
+        TableError: If it cannot be read, or a value stands without its source.
+    """
+    with as_file(files("macformer.tables") / "published.csv") as packaged:
+        file = file or packaged
+        try:
+            published = pd.read_csv(file, dtype=dict.fromkeys([*COLUMNS[:5], *SOURCE], str))
+        except (OSError, ValueError) as error:
+            raise TableError(f"cannot read {file}: {error}") from error
+    missing = [column for column in [*COLUMNS, *SOURCE] if column not in published]
+    if missing:
+        raise TableError(f"{file} lacks the columns {', '.join(missing)}")
+    unsourced = published[SOURCE[:2]].isna().any(axis=1)
+    if unsourced.any():
+        line = unsourced.idxmax() + 2  # one for the header, one for counting from 1
+        raise TableError(f"{file}, line {line}: a value needs its source_document and table")
+    return published.fillna({"attention": "", "ppsbn": "", "note": ""})
+
+
+def accuracies(published: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
+    """Pivot accuracies as shares, one row for each model of each document."""
+    rows = published[published["metric"].eq("accuracy") & published["task"].isin(tasks)]
+    index = ["source_document", "table", "model", "attention", "ppsbn"]
+    wide = rows.assign(value=rows["value"] / 100).pivot(index=index, columns="task", values="value")
+    order = pd.MultiIndex.from_frame(rows[index].drop_duplicates())
+    return wide.reindex(index=order, columns=tasks).reset_index()
+
+
+def published_table(published: pd.DataFrame, tasks: list[str]) -> Table | None:
+    """Show every published accuracy of these tasks, or nothing where there is none."""
+    known = accuracies(published, tasks)
+    if known.empty:
+        return None
+    rows = [
+        Row(
+            entry["model"],
+            [
+                *(Cell(percent(entry[task])) for task in tasks),
+                Cell(entry["attention"]),
+                Cell(f"{entry['source_document']}, {entry['table']}"),
+            ],
+        )
+        for entry in known.to_dict("records")
+    ]
+    return Table(
+        title="Published accuracy",
+        columns=[
+            *(("test accuracy %", task_title(task)) for task in tasks),
+            ("", "beside"),
+            ("", "source"),
+        ],
+        rows=rows,
+        caption="As printed in each source, under its own protocol; blank where it gives no value.",
+    )

@@ -1,0 +1,77 @@
+"""Read the runs of a sweep: one row for each `metrics.json`, whether it finished or not.
+
+Columns are the paths inside the file, joined by dots (`accuracy.best.test`,
+`train.examples_per_second`); what a run did not reach is NaN.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+IDENTITY = ["task", "attention", "ppsbn", "recipe", "seed"]
+ACCURACIES = ["accuracy.best.test", "accuracy.last.test", "accuracy.best.val", "accuracy.last.val"]
+PASSES = ["train", "inference"]
+COSTS = [
+    *(
+        f"{stage}.{quantity}"
+        for stage in PASSES
+        for quantity in (
+            "examples_per_second",
+            "tokens_per_second",
+            "positions_per_second",
+            "peak_memory_gib",
+        )
+    ),
+    "num_parameters",
+]
+NUMBERS = ["majority_rate", *ACCURACIES, *COSTS]
+FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive"]
+SCHEMA = 1
+
+
+class TableError(ValueError):
+    """A table that cannot be made, or would compare what is not comparable."""
+
+
+def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
+    """Collect every run below the folders; a run that two folders share counts once.
+
+    Raises:
+        TableError: If a folder is missing, holds no run, or a file is not a run's.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise TableError(f"no such folder: {folder}")
+    files = sorted({file.resolve() for folder in folders for file in folder.rglob("metrics.json")})
+    if not files:
+        raise TableError(f"no metrics.json below {', '.join(map(str, folders))}")
+    records = [_read_record(file) for file in files]
+    configs = [record.pop("config", None) or {} for record in records]
+    runs = pd.json_normalize(records).reindex(columns=[*IDENTITY, *FACTS, *NUMBERS])
+    runs[NUMBERS] = runs[NUMBERS].apply(pd.to_numeric).astype(float)
+    runs["exclusive"] = runs["exclusive"].eq(True)
+    runs["folder"] = [file.parent for file in files]
+    runs["config"] = configs
+    return _fill_device(runs)
+
+
+def _read_record(file: Path) -> dict:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TableError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise TableError(f"{file} is not the record of a run (schema {SCHEMA})")
+    missing = [key for key in ["status", *IDENTITY] if record.get(key) is None]
+    if missing:
+        raise TableError(f"{file} lacks {', '.join(missing)}")
+    return record
+
+
+def _fill_device(runs: pd.DataFrame) -> pd.DataFrame:
+    """Place runs that stopped before naming their device beside the others."""
+    known = runs["device"].dropna().unique()
+    runs["device"] = runs["device"].fillna(known[0] if len(known) == 1 else "unknown device")
+    return runs
