@@ -1,0 +1,128 @@
+"""Decide which rows make up which batch; each stream can be entered at any batch.
+
+Plain iterables instead of a DataLoader: a batch is one gather, which worker processes only slow
+down, and there is nothing that Lightning could replace under several ranks.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from numpy.random import PCG64, Generator, SeedSequence
+from torch import Tensor
+
+from tasks.collate import gather_batch
+from tasks.errors import DataError
+from tasks.token_rows import TokenRows
+
+_BATCHES_PER_POOL = 64
+
+
+class TrainingBatches:
+    """Batch after batch without end; batch t depends on (seed, t) alone.
+
+    Every epoch is a new permutation of the rows, cut into full global batches of which each rank
+    takes its own slice; the incomplete rest of a permutation is dropped.
+
+    Args:
+        batch_size: Rows of one rank's batch.
+        start: First batch to yield.
+        bucket_by_length: Whether a batch holds rows of similar length: each run of 64 global
+            batches is sorted by length, cut into batches, and these are shuffled.
+    """
+
+    def __init__(
+        self,
+        rows: TokenRows,
+        *,
+        batch_size: int,
+        max_seq_len: int,
+        seed: int,
+        rank: int,
+        num_ranks: int,
+        start: int,
+        trim_batches: bool,
+        bucket_by_length: bool,
+    ) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.max_seq_len = max_seq_len
+        self.seed = seed
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.start = start
+        self.trim_batches = trim_batches
+        self.bucket_by_length = bucket_by_length
+        self.batches_per_epoch = len(rows) // (batch_size * num_ranks)
+        if not self.batches_per_epoch:
+            raise DataError(
+                f"{len(rows)} training rows do not fill a batch of {batch_size} on each of "
+                f"{num_ranks} ranks; choose a smaller batch_size"
+            )
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        epoch, first = divmod(self.start, self.batches_per_epoch)
+        while True:
+            batches = self.order(epoch)[first:, self.rank].to(self.rows.ids.device)
+            for indices in batches:
+                yield gather_batch(
+                    self.rows, indices, max_len=self.max_seq_len, trim=self.trim_batches
+                )
+            epoch, first = epoch + 1, 0
+
+    def order(self, epoch: int) -> Int[Tensor, "batches ranks B"]:
+        """Return the rows of each batch of an epoch."""
+        rng = Generator(PCG64(SeedSequence(self.seed, spawn_key=(epoch,))))
+        order = torch.from_numpy(rng.permutation(len(self.rows)))
+        order = order[: self.batches_per_epoch * self.num_ranks * self.batch_size]
+        if self.bucket_by_length:
+            pool_size = _BATCHES_PER_POOL * self.num_ranks * self.batch_size
+            order = torch.cat([self._sort(pool) for pool in order.split(pool_size)])
+        order = order.view(self.batches_per_epoch, self.num_ranks, self.batch_size)
+        if self.bucket_by_length:
+            order = order[torch.from_numpy(rng.permutation(len(order)))]
+        return order
+
+    def _sort(self, indices: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:
+        return indices[longest_of_row(self.rows, indices).argsort(stable=True)]
+
+
+class EvaluationBatches:
+    """Every row exactly once, in order, over all ranks together; the last batch may be smaller.
+
+    Args:
+        bucket_by_length: Whether rows come in the order of their lengths instead.
+    """
+
+    def __init__(
+        self,
+        rows: TokenRows,
+        *,
+        batch_size: int,
+        max_seq_len: int,
+        rank: int,
+        num_ranks: int,
+        trim_batches: bool,
+        bucket_by_length: bool,
+    ) -> None:
+        self.rows = rows
+        self.max_seq_len = max_seq_len
+        self.trim_batches = trim_batches
+        order = torch.arange(len(rows))
+        if bucket_by_length:
+            order = longest_of_row(rows, order).argsort(stable=True)
+        first, last = (len(rows) * r // num_ranks for r in (rank, rank + 1))
+        self.batches = order[first:last].to(rows.ids.device).split(batch_size)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for indices in self.batches:
+            yield gather_batch(self.rows, indices, max_len=self.max_seq_len, trim=self.trim_batches)
+
+
+def longest_of_row(rows: TokenRows, indices: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:
+    """Return the length of each row, for a pair that of its longer document."""
+    lengths = rows.lengths(indices.to(rows.ids.device)).cpu()
+    return lengths if lengths.ndim == 1 else lengths.amax(dim=1)

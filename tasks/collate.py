@@ -1,0 +1,43 @@
+"""Make a batch: the one place where rows of different lengths become a rectangle."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tasks.token_rows import TokenRows
+
+PADDING_ID = 0
+
+
+def gather_batch(
+    rows: TokenRows, indices: Int[Tensor, "B"], *, max_len: int, trim: bool
+) -> dict[str, Tensor]:
+    """Cut rows at max_len, pad them with 0 and stack them, in one gather on the rows' device.
+
+    Args:
+        trim: Pad to the longest row of the batch instead of max_len.
+
+    Returns:
+        input_ids (int64) and key_padding_mask (bool, True at padding), both (B, N), or (B, 2, N)
+        for pairs; labels (int64), (B,).
+    """
+    documents = rows.documents[indices]
+    starts = rows.offsets[documents]
+    lengths = rows.offsets[documents + 1] - starts
+    num_special = 0 if rows.eos_id is None else 1
+    lengths = lengths.clamp(max=max_len - num_special)
+    width = int(lengths.max()) + num_special if trim else max_len
+    columns = torch.arange(width, device=rows.ids.device)
+    is_padding = columns >= lengths.unsqueeze(-1)
+    positions = (starts.unsqueeze(-1) + columns).masked_fill_(is_padding, 0)
+    input_ids = (rows.ids[positions].long() + rows.first_id).masked_fill_(is_padding, PADDING_ID)
+    if rows.eos_id is not None:
+        input_ids.scatter_(-1, lengths.unsqueeze(-1), rows.eos_id)
+        is_padding = columns > lengths.unsqueeze(-1)
+    if rows.zero_is_padding:
+        is_padding = input_ids == PADDING_ID
+    return {
+        "input_ids": input_ids,
+        "key_padding_mask": is_padding,
+        "labels": rows.labels[indices].long(),
+    }

@@ -1,0 +1,118 @@
+"""Feed any task to Lightning, and know where in the training stream a run stands."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from tasks.batches import EvaluationBatches, TrainingBatches
+from tasks.storage import SPLITS
+from tasks.token_rows import TokenRows
+
+
+class TaskDataModule(pl.LightningDataModule):
+    """Batches of one task: input_ids, key_padding_mask (True at padding) and labels.
+
+    Training is one endless stream whose position is part of a checkpoint: a resumed run sees the
+    batches that an uninterrupted one would have seen.
+
+    Args:
+        prepare: Called with data_dir; makes the data set if needed and returns its folder.
+        load: Called with that folder and the name of a split.
+        batch_size: Rows per batch and rank.
+        max_seq_len: Rows are cut at this length, and padded to it.
+        seed: Decides the order of training.
+        device_resident: Whether the rows live on the accelerator, where batches are gathered.
+        trim_batches: Whether a batch is padded to its longest row instead of max_seq_len.
+        bucket_by_length: Whether a batch holds rows of similar length; of use with trim_batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        prepare: Callable[[Path], Path],
+        load: Callable[[Path, str], TokenRows],
+        data_dir: Path | str,
+        batch_size: int,
+        max_seq_len: int,
+        seed: int,
+        device_resident: bool,
+        trim_batches: bool,
+        bucket_by_length: bool,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("max_seq_len", max_seq_len)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if bucket_by_length and not trim_batches:
+            raise ValueError("bucket_by_length=true has no effect without trim_batches=true")
+        self.prepare = prepare
+        self.load = load
+        self.data_dir = Path(data_dir)
+        self.batch_size = batch_size
+        self.max_seq_len = max_seq_len
+        self.seed = seed
+        self.device_resident = device_resident
+        self.trim_batches = trim_batches
+        self.bucket_by_length = bucket_by_length
+        self.rows: dict[str, TokenRows] = {}
+        self._start = 0
+
+    def prepare_data(self) -> None:
+        self.prepare(self.data_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.rows:
+            return
+        folder = self.prepare(self.data_dir)
+        self.rows = {split: self.load(folder, split) for split in SPLITS}
+        if self.device_resident:
+            device = self.trainer.strategy.root_device if self.trainer else "cpu"
+            self.rows = {split: rows.to(device) for split, rows in self.rows.items()}
+
+    def train_dataloader(self) -> TrainingBatches:
+        return TrainingBatches(
+            self.rows["train"], seed=self.seed, start=self.num_batches_consumed, **self._options()
+        )
+
+    def val_dataloader(self) -> EvaluationBatches:
+        return EvaluationBatches(self.rows["validation"], **self._options())
+
+    def test_dataloader(self) -> EvaluationBatches:
+        return EvaluationBatches(self.rows["test"], **self._options())
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        return {split: len(rows) for split, rows in self.rows.items()}
+
+    def majority_rate(self, split: str) -> float:
+        """Return the accuracy of always answering with the most frequent class."""
+        counts = torch.bincount(self.rows[split].labels.long())
+        return counts.max().item() / counts.sum().item()
+
+    @property
+    def num_batches_consumed(self) -> int:
+        """Count the training batches that a step was taken on, not those only prefetched."""
+        if self.trainer is None:
+            return self._start
+        # Annotated as its base class, which does not count what was processed.
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return max(self._start, total.processed)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_batches_consumed": self.num_batches_consumed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._start = state_dict["num_batches_consumed"]
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "max_seq_len": self.max_seq_len,
+            "rank": self.trainer.global_rank if self.trainer else 0,
+            "num_ranks": self.trainer.world_size if self.trainer else 1,
+            "trim_batches": self.trim_batches,
+            "bucket_by_length": self.bucket_by_length,
+        }

@@ -1,0 +1,130 @@
+"""Image: classify a CIFAR-10 picture read pixel by pixel (Krizhevsky, 2009; Tay et al., 2021).
+
+1,024 grey values, row after row   ->   3 (cat)
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+
+from tasks.cifar_batch import read_cifar_batch
+from tasks.errors import DataError, one_of
+from tasks.hub import load_from_hub
+from tasks.storage import Chunk, Split, prepare_once
+from tasks.token_rows import TokenRows, open_split
+
+NUM_CLASSES = 10
+
+_NUM_PIXELS = 32 * 32
+_ROWS_PER_CHUNK = 1000
+_NUM_ROWS = 60_000
+_FOLDER = "cifar-10-batches-py"
+_FILES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+
+Pictures = tuple[UInt8[np.ndarray, "rows 32 32 3"], Integer[np.ndarray, "rows"]]
+
+
+def prepare(
+    data_dir: Path,
+    *,
+    source: str,
+    source_dir: str | None,
+    hub_name: str,
+    validation_fraction: float,
+) -> Path:
+    """Fetch the pictures, turn them grey and cut the last part of the training ones off.
+
+    Args:
+        source: "hub", or "local" for a folder that holds cifar-10-batches-py/ or is it.
+        validation_fraction: 0.1 in Long Range Arena, which takes train[90%:].
+    """
+    one_of("task.source", source, ("hub", "local"))
+    read: Callable[[str], Pictures] = (
+        partial(_read_folder, Path(source_dir or data_dir))
+        if source == "local"
+        else partial(_read_hub, hub_name)
+    )
+    return prepare_once(
+        Path(data_dir) / "image",
+        source=source,
+        parameters={
+            "validation_fraction": validation_fraction,
+            "from": source_dir if source == "local" else hub_name,
+        },
+        splits=lambda: _splits(read, validation_fraction=validation_fraction),
+        num_classes=NUM_CLASSES,
+        num_bytes=_NUM_ROWS * (_NUM_PIXELS + 16),
+    )
+
+
+def load(
+    folder: Path, split: str, *, vocab_size: int, append_eos: bool, zero_is_padding: bool
+) -> TokenRows:
+    """Open a split; the token id of a grey value is the value plus 1.
+
+    Args:
+        zero_is_padding: Whether ids are the grey values themselves and black pixels are masked as
+            padding, as in the code of Long Range Arena.
+    """
+    return open_split(
+        folder,
+        split,
+        first_id=0 if zero_is_padding else 1,
+        vocab_size=vocab_size,
+        append_eos=append_eos,
+        zero_is_padding=zero_is_padding,
+    )
+
+
+def to_grey(
+    rgb: UInt8[np.ndarray, "*pictures 3"],
+) -> UInt8[np.ndarray, "*pictures"]:
+    r"""Return the luma of ITU-R BT.601 in the integer arithmetic of Pillow's convert("L").
+
+    .. math:: L = \lfloor (19595 R + 38470 G + 7471 B + 2^{15}) / 2^{16} \rfloor
+    """
+    weights = np.array([19595, 38470, 7471], dtype=np.uint32)
+    return ((rgb @ weights + 2**15) >> 16).astype(np.uint8)
+
+
+def _splits(read: Callable[[str], Pictures], *, validation_fraction: float) -> Iterator[Split]:
+    pictures, labels = read("train")
+    num_train = len(labels) - round(validation_fraction * len(labels))
+    yield _split("train", pictures[:num_train], labels[:num_train])
+    yield _split("validation", pictures[num_train:], labels[num_train:])
+    yield _split("test", *read("test"))
+
+
+def _split(name: str, pictures: np.ndarray, labels: np.ndarray) -> Split:
+    return Split(name, num_rows=len(labels), parts=[partial(_encode, pictures, labels)])
+
+
+def _encode(pictures: np.ndarray, labels: np.ndarray) -> Iterator[Chunk]:
+    for start in range(0, len(labels), _ROWS_PER_CHUNK):
+        rows = slice(start, start + _ROWS_PER_CHUNK)
+        grey = to_grey(pictures[rows])
+        yield Chunk(grey.ravel(), np.full(len(grey), _NUM_PIXELS), labels[rows])
+
+
+def _read_hub(name: str, split: str) -> Pictures:
+    hint = f"put the folder {_FOLDER}/ somewhere and give task.source=local task.source_dir=<it>"
+    rows: Any = load_from_hub(name, hint=hint)[split]
+    pictures = np.stack([np.asarray(picture) for picture in rows["img"]])
+    return pictures, np.array(rows["label"])
+
+
+def _read_folder(folder: Path, split: str) -> Pictures:
+    root = folder / _FOLDER if (folder / _FOLDER).is_dir() else folder
+    missing = [name for name in _FILES[split] if not (root / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{root} lacks {', '.join(missing)}; task.source_dir must name a folder {_FOLDER}/"
+        )
+    batches = [read_cifar_batch(root / name) for name in _FILES[split]]
+    planes = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in batches])
+    return np.moveaxis(planes, 1, -1), labels

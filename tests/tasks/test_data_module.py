@@ -1,0 +1,203 @@
+"""The training stream is a function of (seed, t), and a resumed run goes on where it stopped."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from tasks.batches import EvaluationBatches, TrainingBatches
+from tasks.data_module import TaskDataModule
+from tasks.errors import DataError
+from tasks.storage import Chunk, Split, prepare_once
+from tasks.token_rows import open_split
+
+NUM_ROWS = {"train": 23, "validation": 7, "test": 5}
+BATCH_SIZE = 3
+MAX_SEQ_LEN = 13
+
+
+def prepare(data_dir: Path) -> Path:
+    """Row i of a split consists of i % 11 + 1 tokens i, so that a batch tells its rows."""
+
+    def chunks(num_rows: int):
+        lengths = np.arange(num_rows) % 11 + 1
+        yield Chunk(
+            np.repeat(np.arange(num_rows, dtype=np.uint8), lengths),
+            lengths,
+            np.arange(num_rows) % 2,
+        )
+
+    return prepare_once(
+        data_dir / "numbers",
+        source="test",
+        parameters={},
+        splits=lambda: [Split(s, n, [partial(chunks, n)]) for s, n in NUM_ROWS.items()],
+        num_classes=2,
+        num_bytes=0,
+    )
+
+
+load = partial(open_split, first_id=1, vocab_size=24)
+
+
+def data_module(data_dir: Path, **options) -> TaskDataModule:
+    defaults = {
+        "seed": 5,
+        "device_resident": False,
+        "trim_batches": False,
+        "bucket_by_length": False,
+    }
+    return TaskDataModule(
+        prepare=prepare,
+        load=load,
+        data_dir=data_dir,
+        batch_size=BATCH_SIZE,
+        max_seq_len=MAX_SEQ_LEN,
+        **defaults | options,
+    )
+
+
+def rows_of(batch: dict[str, torch.Tensor]) -> list[int]:
+    return (batch["input_ids"][:, 0] - 1).tolist()
+
+
+@pytest.fixture
+def train_rows(tmp_path):
+    return load(prepare(tmp_path), "train")
+
+
+def stream(rows, num_batches, *, start=0, **options):
+    defaults = {"seed": 5, "rank": 0, "num_ranks": 1, "bucket_by_length": False}
+    batches = TrainingBatches(
+        rows,
+        batch_size=BATCH_SIZE,
+        max_seq_len=MAX_SEQ_LEN,
+        start=start,
+        trim_batches=False,
+        **defaults | options,
+    )
+    return [rows_of(batch) for batch, _ in zip(batches, range(num_batches), strict=False)]
+
+
+@pytest.mark.parametrize("bucket_by_length", [False, True])
+def test_each_epoch_holds_a_row_at_most_once(train_rows, bucket_by_length):
+    batches_per_epoch = NUM_ROWS["train"] // BATCH_SIZE
+    batches = stream(train_rows, 2 * batches_per_epoch, bucket_by_length=bucket_by_length)
+    for epoch in (batches[:batches_per_epoch], batches[batches_per_epoch:]):
+        rows = [row for batch in epoch for row in batch]
+        assert len(set(rows)) == len(rows) == batches_per_epoch * BATCH_SIZE
+    assert batches[:batches_per_epoch] != batches[batches_per_epoch:]
+
+
+@pytest.mark.parametrize("start", [1, 6, 7, 8, 17])
+def test_the_stream_can_be_entered_anywhere(train_rows, start):
+    assert stream(train_rows, 4, start=start) == stream(train_rows, start + 4)[start:]
+
+
+def test_the_seed_decides_the_order(train_rows):
+    assert stream(train_rows, 7, seed=5) == stream(train_rows, 7, seed=5)
+    assert stream(train_rows, 7, seed=5) != stream(train_rows, 7, seed=6)
+
+
+def test_ranks_share_an_epoch(train_rows):
+    batches_per_epoch = NUM_ROWS["train"] // (2 * BATCH_SIZE)
+    first, second = (
+        stream(train_rows, batches_per_epoch, rank=rank, num_ranks=2) for rank in (0, 1)
+    )
+    rows = [row for batch in first + second for row in batch]
+    assert len(set(rows)) == len(rows) == batches_per_epoch * 2 * BATCH_SIZE
+
+
+def test_too_few_rows_for_a_batch(train_rows):
+    with pytest.raises(DataError, match="23 training rows do not fill a batch of 3 on each of 8"):
+        stream(train_rows, 1, num_ranks=8)
+
+
+@pytest.mark.parametrize("bucket_by_length", [False, True])
+@pytest.mark.parametrize("num_ranks", [1, 3])
+def test_evaluation_sees_every_row_once(train_rows, num_ranks, bucket_by_length):
+    rows = [
+        row
+        for rank in range(num_ranks)
+        for batch in EvaluationBatches(
+            train_rows,
+            batch_size=BATCH_SIZE,
+            max_seq_len=MAX_SEQ_LEN,
+            rank=rank,
+            num_ranks=num_ranks,
+            trim_batches=True,
+            bucket_by_length=bucket_by_length,
+        )
+        for row in rows_of(batch)
+    ]
+    assert sorted(rows) == list(range(NUM_ROWS["train"]))
+
+
+class Recorder(pl.LightningModule):
+    """Keeps the rows of each training batch; its one weight is there for Lightning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[list[int]] = []
+        self.num_scored = 0
+
+    def training_step(self, batch, batch_idx):
+        self.seen.append(rows_of(batch))
+        self.optimizers().step()
+
+    def validation_step(self, batch, batch_idx):
+        self.num_scored += len(batch["labels"])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data_dir: Path, *, max_steps: int, ckpt_path: Path | None = None, **options):
+    module = Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        check_val_every_n_epoch=None,
+        val_check_interval=4,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, data_module(data_dir, **options), ckpt_path=ckpt_path)
+    return module, trainer
+
+
+def test_a_run_resumed_twice_sees_the_batches_of_an_uninterrupted_one(tmp_path):
+    whole, _ = fit(tmp_path, max_steps=19)
+    checkpoint = tmp_path / "last.ckpt"
+    first, trainer = fit(tmp_path, max_steps=6)
+    trainer.save_checkpoint(checkpoint)
+    second, trainer = fit(tmp_path, max_steps=13, ckpt_path=checkpoint)
+    trainer.save_checkpoint(checkpoint)
+    third, _ = fit(tmp_path, max_steps=19, ckpt_path=checkpoint)
+    assert first.seen + second.seen + third.seen == whole.seen
+    assert len(whole.seen) == 19
+
+
+def test_validation_is_complete_in_every_check(tmp_path):
+    module, _ = fit(tmp_path, max_steps=8)
+    assert module.num_scored == 2 * NUM_ROWS["validation"]
+
+
+def test_num_examples_and_majority_rate(tmp_path):
+    data = data_module(tmp_path)
+    data.setup()
+    assert data.num_examples == NUM_ROWS
+    assert data.majority_rate("test") == 3 / 5
+
+
+def test_bucketing_without_trimming_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="without trim_batches"):
+        data_module(tmp_path, bucket_by_length=True)
