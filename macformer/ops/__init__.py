@@ -1,13 +1,14 @@
 """Attention ops: functions of tensors, chosen by device, with exact gradients."""
 
 from macformer.ops.fourier import arccos_attention, fourier_attention
-from macformer.ops.linear import linear_attention
+from macformer.ops.linear import guard_denominator, linear_attention
 from macformer.ops.maclaurin import MaclaurinFeatures, maclaurin_attention
 
 __all__ = [
     "MaclaurinFeatures",
     "arccos_attention",
     "fourier_attention",
+    "guard_denominator",
     "linear_attention",
     "maclaurin_attention",
 ]

@@ -20,7 +20,7 @@ def fourier_features(
 def arccos_features(
     x: Float[Tensor, "B H N E"], omega: Float[Tensor, "heads E F"]
 ) -> Float[Tensor, "B H N F"]:
-    r"""Map to :math:`\phi(x) = \sqrt{2 / F} \max(\Omega^\top x, 0)` (Cho and Saul 2009, order 1)."""
+    r"""Map to :math:`\phi(x) = \sqrt{2 / F} \max(\Omega^\top x, 0)` (Cho and Saul 2009)."""
     return (x @ omega).relu() * math.sqrt(2 / omega.shape[-1])
 
 
@@ -42,7 +42,7 @@ def fourier_attention(
     Args:
         omega: One set of frequencies for all heads, or one for each; it receives a gradient.
         key_padding_mask: True at padding; such keys leave both sums.
-        eps: Keeps the normaliser away from zero, with its sign.
+        eps: Keeps the denominator away from zero, with its sign.
     """
     return linear_attention(
         fourier_features(query, omega),
@@ -69,7 +69,7 @@ def arccos_attention(
     Args:
         omega: One set of directions for all heads, or one for each; it receives a gradient.
         key_padding_mask: True at padding; such keys leave both sums.
-        eps: Keeps the normaliser away from zero.
+        eps: Keeps the denominator away from zero.
     """
     return linear_attention(
         arccos_features(query, omega),

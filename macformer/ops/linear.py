@@ -5,10 +5,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def guard(normaliser: Float[Tensor, "..."], *, eps: float) -> Float[Tensor, "..."]:
-    """Keep a normaliser away from zero: copysign(eps, z) where |z| < eps, without gradient there."""
-    floor = torch.full_like(normaliser, eps).copysign(normaliser.detach())
-    return torch.where(normaliser.abs() < eps, floor, normaliser)
+def guard_denominator(
+    denominator: Float[Tensor, "*shape"], *, eps: float = 1e-6
+) -> Float[Tensor, "*shape"]:
+    r"""Replace z by copysign(eps, z) where :math:`|z| < eps`, and cut its gradient there."""
+    floor = torch.full_like(denominator, eps).copysign(denominator.detach())
+    return torch.where(denominator.abs() < eps, floor, denominator)
 
 
 def linear_attention(
@@ -27,7 +29,7 @@ def linear_attention(
 
     Args:
         key_padding_mask: True at padding; such keys leave both sums.
-        eps: Keeps the normaliser away from zero, with its sign. Maclaurin features may be negative.
+        eps: Keeps the denominator from zero, with its sign. Maclaurin features may be negative.
 
     Raises:
         ValueError: If phi_q and phi_k disagree in F.
@@ -42,5 +44,5 @@ def linear_attention(
     if key_padding_mask is not None:
         padding = key_padding_mask[:, None, :, None]
         phi_k, v = phi_k.masked_fill(padding, 0), v.masked_fill(padding, 0)
-    normaliser = phi_q @ phi_k.sum(-2).unsqueeze(-1)
-    return (phi_q @ (phi_k.mT @ v) / guard(normaliser, eps=eps)).to(value.dtype)
+    denominator = phi_q @ phi_k.sum(-2).unsqueeze(-1)
+    return (phi_q @ (phi_k.mT @ v) / guard_denominator(denominator, eps=eps)).to(value.dtype)

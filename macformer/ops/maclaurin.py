@@ -81,7 +81,7 @@ def maclaurin_attention(
 
     Args:
         key_padding_mask: True at padding; such keys leave both sums.
-        eps: Keeps the normaliser away from zero, with its sign: the estimate may be negative.
+        eps: Keeps the denominator away from zero, with its sign: the estimate may be negative.
     """
     return maclaurin_attention_reference(
         query, key, value, features, key_padding_mask=key_padding_mask, eps=eps
