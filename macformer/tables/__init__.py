@@ -1,9 +1,10 @@
-"""Tables and plots of finished runs, beside the published numbers.
+"""Tables, plots and a page of finished runs, beside the published numbers.
 
     macformer-tables outputs/demo
 
-reads every `metrics.json` below the folders (`runs`), reduces seeds to cells (`summary`), lays
-them out (`build`) and writes them in each format (`formats`, `plots`).
+reads every `metrics.json` below the folders (`runs`), refuses what is not comparable
+(`comparable`), reduces seeds to cells (`summary`), lays them out (`build`) and writes them in each
+format (`formats`, `plots`, `page`).
 """
 
 from macformer.tables.cli import main, make_tables

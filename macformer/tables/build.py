@@ -1,17 +1,26 @@
-"""Build the tables of a sweep from its summary."""
+"""Build the tables of a sweep from its runs and their summary."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isnan, nan
+from statistics import fmean
 
 import pandas as pd
 
 from macformer.tables import captions
-from macformer.tables.layout import Cell, Row, Table, compact, percent, ratio, row_label, task_title
-from macformer.tables.published import accuracies, published_table
-from macformer.tables.summary import ROW
+from macformer.tables.cells import (
+    accuracy_cell,
+    by_row,
+    cell_key,
+    cost_cell,
+    detail_texts,
+    memory_unit,
+    row_labels,
+)
+from macformer.tables.layout import Cell, Row, Table, percent, task_title
+from macformer.tables.published import published_beside, published_table
 
 NOT_AVERAGED = {"pathx"}  # LRA's average leaves Path-X out
 FEWER_MARK = "‡"
-GIB_TO_MIB = 1024
 
 
 def build_tables(
@@ -19,42 +28,41 @@ def build_tables(
 ) -> list[Table]:
     """Lay out one task in detail; several as accuracies, costs, then each in detail."""
     tasks = list(summary["task"].unique())
-    details = [detail_table(_of(runs, task), _of(summary, task)) for task in tasks]
-    overview = [
-        accuracy_table(runs, summary, published=published),
-        efficiency_table(runs, summary),
+    tables = [
+        detail_table(runs[runs["task"] == task], summary[summary["task"] == task]) for task in tasks
     ]
-    quoted = published_table(published, tasks)
-    return [*(overview if len(tasks) > 1 else []), *details, *([quoted] if quoted else [])]
+    if len(tasks) > 1:
+        accuracy = accuracy_table(runs, summary, published=published)
+        tables = [accuracy, efficiency_table(runs, summary), *tables]
+    quoted = published_table(published, tasks=tasks)
+    return [*tables, quoted] if quoted else tables
 
 
 def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """Show everything about the rows of one task."""
-    scale, unit = _memory_unit(summary)
-    columns = [
-        ("test acc. %", "best"),
-        ("test acc. %", "last"),
-        *[
-            (stage, name)
-            for stage in ("training", "inference")
-            for name in ("ex./s", "tok./s", "rel.", unit, "rel.")
-        ],
-        ("params", "count"),
-        ("params", "rel."),
-    ]
-    show_n = _n_varies(summary)
-    rows = [
-        Row(label, [Cell(text, cell_key(cell)) for text in _detail_cells(cell, scale, show_n)])
-        for label, cell in zip(_labels(summary), summary.to_dict("records"), strict=True)
-    ]
-    rate = percent(summary["majority_rate"].mean())
-    blank = [Cell()] * (len(columns) - 2)
-    rows.append(Row("majority class", [Cell(rate), Cell(rate), *blank], opens_section=True))
+    scale, unit = memory_unit(summary)
+    measures = ("ex./s", "tok./s", "rel.", unit, "rel.")
+    columns = [("test acc. %", "best"), ("test acc. %", "last")]
+    columns += [(stage, measure) for stage in ("training", "inference") for measure in measures]
+    columns += [("params", "count"), ("params", "rel.")]
+    num_seeds = int(summary["num_finished"].max())
+    rows = []
+    for label, cell in zip(row_labels(summary), summary.to_dict("records"), strict=True):
+        texts = detail_texts(cell, scale=scale, num_seeds=num_seeds)
+        rows.append(Row(label, [Cell(text, cell_key(cell)) for text in texts]))
+    rate = Cell(percent(summary["majority_rate"].mean()))
+    blanks = [Cell()] * (len(columns) - 2)
+    rows.append(Row("majority class", [rate, rate, *blanks], opens_section=True))
     return Table(
         title=task_title(summary["task"].iloc[0]),
         columns=columns,
         rows=rows,
-        caption=_caption(runs, summary, captions.majority(summary), _COST_CAPTION),
+        caption=captions.join(
+            captions.provenance(runs),
+            captions.seeds(summary),
+            captions.majority(summary),
+            captions.detail_legend(unit),
+        ),
         notes=[*captions.cost_notes(summary), *captions.run_notes(runs)],
     )
 
@@ -63,168 +71,78 @@ def accuracy_table(runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.D
     """Show test accuracy of the best-validation weights, tasks as columns, and the average."""
     tasks = list(summary["task"].unique())
     averaged = [task for task in tasks if task not in NOT_AVERAGED]
-    show_n = _n_varies(summary)
-    rows, incomplete = [], []
-    for label, cells in _by_row(summary):
-        shown = [_accuracy_cell(cells.get(task), show_n) for task in tasks]
-        mean, lacking = _average({t: c["accuracy.best.test"] for t, c in cells.items()}, averaged)
-        if mean and lacking:
-            incomplete.append(f"{label} lacks {', '.join(map(task_title, lacking))}")
-        rows.append(Row(label, [*shown, Cell(mean)]))
-    rates = summary.groupby("task")["majority_rate"].mean()
-    mean, _ = _average(rates.to_dict(), averaged)
-    floor = [Cell(percent(rates[task])) for task in tasks]
-    rows.append(Row("majority class", [*floor, Cell(mean)], opens_section=True))
-    beside = _beside(summary, published, tasks)
-    for index, (label, values) in enumerate(beside):
-        shown = [Cell(percent(values.get(task, float("nan")))) for task in tasks]
-        mean, lacking = _average(values, averaged)
-        if mean and lacking:
-            incomplete.append(f"{label} lacks {', '.join(map(task_title, lacking))}")
-        rows.append(Row(label, [*shown, Cell(mean)], opens_section=index == 0))
-    average = (
-        f"Avg is the mean of the {len(averaged)} tasks {', '.join(map(task_title, averaged))}; "
-        "blank cells are left out."
-    )
-    notes = [f"{FEWER_MARK} mean of fewer tasks, not comparable: {'; '.join(incomplete)}."]
+    num_seeds = int(summary["num_finished"].max())
+    ours, incomplete = [], []
+    for label, cells in by_row(summary):
+        shown = [accuracy_cell(cells.get(task), num_seeds=num_seeds) for task in tasks]
+        values = {task: cell["accuracy.best.test"] for task, cell in cells.items()}
+        ours.append(Row(label, [*shown, _average(label, values, averaged, incomplete)]))
+    rates = {task: summary.loc[summary["task"] == task, "majority_rate"].mean() for task in tasks}
+    floor = [_value_row("majority class", rates, tasks, averaged, incomplete)]
+    beside = published_beside(published, summary=summary, tasks=tasks)
+    quoted = [_value_row(label, values, tasks, averaged, incomplete) for label, values in beside]
     return Table(
         title="Accuracy",
-        columns=[("test accuracy %", task_title(task)) for task in tasks] + [("", "Avg")],
-        rows=rows,
-        caption=_caption(
-            runs,
-            summary,
+        columns=[*(("test accuracy %", task_title(task)) for task in tasks), ("", "Avg")],
+        rows=[*ours, *_section(floor), *_section(quoted)],
+        caption=captions.join(
+            captions.provenance(runs),
+            captions.seeds(summary),
             "Weights of the best validation accuracy.",
-            average,
-            "Published rows keep their own protocols." if beside else "",
+            captions.average(averaged),
+            "Published rows keep their own protocols." if quoted else "",
         ),
-        notes=[*(notes if incomplete else []), *captions.run_notes(runs)],
+        notes=[*captions.fewer_tasks(FEWER_MARK, incomplete), *captions.run_notes(runs)],
     )
 
 
 def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """Show training speed and peak memory, tasks as columns."""
     tasks = list(summary["task"].unique())
-    scale, unit = _memory_unit(summary)
+    scale, unit = memory_unit(summary)
     rows = []
-    for label, cells in _by_row(summary):
-        shown = [_cost_cell(cells.get(t), "train.examples_per_second", 1) for t in tasks]
-        shown += [_cost_cell(cells.get(t), "train.peak_memory_gib", scale) for t in tasks]
-        rows.append(Row(label, shown))
-    titles = [task_title(task) for task in tasks]
+    for label, cells in by_row(summary):
+        found = [cells.get(task) for task in tasks]
+        speeds = [cost_cell(cell, "train.examples_per_second") for cell in found]
+        peaks = [cost_cell(cell, "train.peak_memory_gib", scale=scale) for cell in found]
+        rows.append(Row(label, [*speeds, *peaks]))
+    headings = ("ex./s", f"peak memory, {unit}")
     return Table(
-        title="Training cost",
-        columns=[("training ex./s", title) for title in titles]
-        + [(f"peak memory, {unit}", title) for title in titles],
+        title="Training speed and memory",
+        columns=[(heading, task_title(task)) for heading in headings for task in tasks],
         rows=rows,
-        caption=_caption(runs, summary, "In brackets: relative to softmax without ppSBN."),
+        caption=captions.join(
+            captions.provenance(runs),
+            captions.seeds(summary),
+            "ex./s: examples per second; in brackets: relative to softmax without ppSBN.",
+        ),
         notes=[*captions.cost_notes(summary), *captions.run_notes(runs)],
     )
 
 
-def cell_key(cell: dict) -> str:
-    """Name a cell of the sweep within a page."""
-    return "-".join(str(cell[key]) for key in ("task", *ROW)).replace(" ", "_")
+def _value_row(
+    label: str,
+    values: Mapping[str, float],
+    tasks: Sequence[str],
+    averaged: Sequence[str],
+    incomplete: list[str],
+) -> Row:
+    shown = [Cell(percent(values[task])) for task in tasks]
+    return Row(label, [*shown, _average(label, values, averaged, incomplete)])
 
 
-_COST_CAPTION = (
-    "best, last: weights of the best validation accuracy and of the last step; ex./s: examples per "
-    "second; tok./s: real tokens per second, padding not counted; MiB, GiB: peak memory; rel.: "
-    "relative to softmax without ppSBN (ex./s, memory, parameters)."
-)
-
-
-def _detail_cells(cell: dict, scale: float, show_n: bool) -> list[str]:
-    mark = "" if cell["exclusive"] else captions.SHARED_MARK
-    texts = [_accuracy_text(cell, "best", show_n), _accuracy_text(cell, "last", show_n)]
-    for stage in ("train", "inference"):
-        speed, memory = f"{stage}.examples_per_second", f"{stage}.peak_memory_gib"
-        texts += [
-            _marked(compact(cell[speed]), mark),
-            _marked(compact(cell[f"{stage}.tokens_per_second"]), mark),
-            ratio(cell[f"{speed}.relative"]),
-            _marked(compact(scale * cell[memory]), mark),
-            ratio(cell[f"{memory}.relative"]),
-        ]
-    return [*texts, compact(cell["num_parameters"]), ratio(cell["num_parameters.relative"])]
-
-
-def _accuracy_text(cell: dict, rule: str, show_n: bool) -> str:
-    if not cell["num_finished"]:
-        return "failed" if cell["num_failed"] else "running"
-    column = f"accuracy.{rule}.test"
-    text = percent(cell[column], cell[f"{column}.sd"])
-    return f"{text} ({cell['num_finished']})" if show_n and text else text
-
-
-def _accuracy_cell(cell: dict | None, show_n: bool) -> Cell:
-    return Cell(_accuracy_text(cell, "best", show_n), cell_key(cell)) if cell else Cell()
-
-
-def _cost_cell(cell: dict | None, column: str, scale: float) -> Cell:
-    if cell is None:
+def _average(
+    label: str, values: Mapping[str, float], tasks: Sequence[str], incomplete: list[str]
+) -> Cell:
+    """Average over the tasks that have a value; a row that lacks some is marked and reported."""
+    known = [values[task] for task in tasks if not isnan(values.get(task, nan))]
+    if not known:
         return Cell()
-    mark = "" if cell["exclusive"] else captions.SHARED_MARK
-    text, relative = _marked(compact(scale * cell[column]), mark), ratio(cell[f"{column}.relative"])
-    return Cell(f"{text} ({relative})" if relative else text, cell_key(cell))
+    lacking = [task_title(task) for task in tasks if isnan(values.get(task, nan))]
+    if lacking:
+        incomplete.append(f"{label} lacks {', '.join(lacking)}")
+    return Cell(percent(fmean(known)) + (FEWER_MARK if lacking else ""))
 
 
-def _marked(text: str, mark: str) -> str:
-    return text + mark if text else text
-
-
-def _average(values: dict[str, float], tasks: Sequence[str]) -> tuple[str, list[str]]:
-    """Average over the tasks that have a value; name those that have none."""
-    known = pd.Series({task: values.get(task, float("nan")) for task in tasks}, dtype=float)
-    lacking = list(known.index[known.isna()])
-    return _marked(percent(known.mean()), FEWER_MARK if lacking else ""), lacking
-
-
-def _memory_unit(summary: pd.DataFrame) -> tuple[float, str]:
-    peak = summary[["train.peak_memory_gib", "inference.peak_memory_gib"]].max(axis=None)
-    return (1.0, "GiB") if peak >= 1 else (GIB_TO_MIB, "MiB")
-
-
-def _n_varies(summary: pd.DataFrame) -> bool:
-    return summary.loc[summary["num_finished"] > 0, "num_finished"].nunique() > 1
-
-
-def _labels(summary: pd.DataFrame) -> list[str]:
-    """Label rows, adding recipe and device where several are mixed."""
-    extra = [key for key in ("recipe", "device") if summary[key].nunique() > 1]
-    return [
-        ", ".join([row_label(cell["attention"], cell["ppsbn"]), *(cell[key] for key in extra)])
-        for cell in summary.to_dict("records")
-    ]
-
-
-def _by_row(summary: pd.DataFrame) -> list[tuple[str, dict[str, dict]]]:
-    """Gather the cells of each row of a task-by-task table."""
-    rows: dict[tuple, tuple[str, dict[str, dict]]] = {}
-    for label, cell in zip(_labels(summary), summary.to_dict("records"), strict=True):
-        key = tuple(cell[name] for name in ROW)
-        rows.setdefault(key, (label, {}))[1][cell["task"]] = cell
-    return list(rows.values())
-
-
-def _beside(
-    summary: pd.DataFrame, published: pd.DataFrame, tasks: list[str]
-) -> list[tuple[str, dict[str, float]]]:
-    """Pick the published rows that stand beside one of ours."""
-    known = accuracies(published, tasks)
-    ours = pd.MultiIndex.from_frame(summary[["attention", "ppsbn"]])
-    known = known[pd.MultiIndex.from_frame(known[["attention", "ppsbn"]]).isin(ours)]
-    return [
-        (f"{entry['model']}, {entry['source_document']}", {task: entry[task] for task in tasks})
-        for entry in known.to_dict("records")
-    ]
-
-
-def _caption(runs: pd.DataFrame, summary: pd.DataFrame, *sentences: str) -> str:
-    parts = [captions.provenance(runs), captions.seeds(summary), *sentences]
-    text = " ".join(part for part in parts if part)
-    return text[0].upper() + text[1:]
-
-
-def _of(frame: pd.DataFrame, task: str) -> pd.DataFrame:
-    return frame[frame["task"] == task].reset_index(drop=True)
+def _section(rows: Sequence[Row]) -> list[Row]:
+    return [Row(row.label, row.cells, opens_section=not index) for index, row in enumerate(rows)]

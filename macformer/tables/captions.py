@@ -1,22 +1,27 @@
 """What stands around a table: where its numbers come from, and what is missing from it."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
+from macformer.tables.cells import SHARED_MARK
 from macformer.tables.layout import percent, row_label, task_title
-from macformer.tables.summary import SETTING
+from macformer.tables.summary import CELL, SETTING, ranked
 
-SHARED_MARK = "†"
+
+def join(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def provenance(runs: pd.DataFrame) -> str:
-    """Name recipe, device, commit and number of seeds."""
+    """Name recipe, device and commit."""
     commits = sorted(runs["commit"].dropna().unique())
-    parts = [
-        f"recipe {', '.join(sorted(runs['recipe'].unique()))}",
-        ", ".join(sorted(runs["device"].unique())),
-        f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits) or 'unknown'}",
-    ]
-    return "; ".join(parts) + "."
+    named = {
+        "Recipe": sorted(runs["recipe"].unique()),
+        "device": sorted(runs["device"].unique()),
+        "commit": commits or ["unknown"],
+    }
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in named.items()) + "."
 
 
 def seeds(summary: pd.DataFrame) -> str:
@@ -24,27 +29,53 @@ def seeds(summary: pd.DataFrame) -> str:
     counts = summary.loc[summary["num_finished"] > 0, "num_finished"]
     if counts.empty:
         return "No run has finished."
-    low, high = counts.min(), counts.max()
-    if high == 1:
-        return "n = 1 seed."
-    spread = f"n = {high} seeds" if low == high else f"n = {low} to {high} seeds (n beside a value)"
-    return f"Mean ± standard deviation over {spread}."
+    if counts.max() == 1:
+        return "One seed (n = 1)."
+    fewer = "" if counts.nunique() == 1 else "; a smaller n stands in brackets"
+    return f"Mean ± standard deviation over n = {counts.max()} seeds{fewer}."
 
 
 def majority(summary: pd.DataFrame) -> str:
+    """State the accuracy of always answering the most frequent class."""
     rates = summary.groupby("task", sort=False)["majority_rate"].mean().dropna()
-    shares = ", ".join(f"{task_title(task)} {percent(rate)} %" for task, rate in rates.items())
-    return f"Always answering the most frequent class gives {shares}." if shares else ""
+    shares = [f"{task_title(str(task))} {percent(rate)} %" for task, rate in rates.items()]
+    return f"Majority class: {', '.join(shares)}." if shares else ""
+
+
+def detail_legend(unit: str) -> str:
+    return (
+        "Best, last: weights of the best validation accuracy and of the last step. "
+        f"ex./s: examples per second; tok./s: real tokens, without padding; {unit}: peak memory; "
+        "rel.: relative to softmax without ppSBN (ex./s, memory, parameters)."
+    )
+
+
+def average(tasks: Sequence[str]) -> str:
+    return (
+        f"Avg: mean of the {len(tasks)} tasks {', '.join(map(task_title, tasks))}; "
+        "blank cells are left out."
+    )
+
+
+def fewer_tasks(mark: str, incomplete: Sequence[str]) -> list[str]:
+    """Name the rows whose average misses tasks."""
+    if not incomplete:
+        return []
+    return [f"{mark} mean of fewer tasks, not comparable: {'; '.join(incomplete)}."]
 
 
 def run_notes(runs: pd.DataFrame) -> list[str]:
-    """List the runs without a result, each with its reason."""
-    unfinished = runs[runs["status"] != "finished"]
-    return [
-        f"{run['status']}: {task_title(run['task'])}, {row_label(run['attention'], run['ppsbn'])}, "
-        f"seed {run['seed']}" + (f": {run['reason']}" if isinstance(run["reason"], str) else "")
-        for run in unfinished.to_dict("records")
-    ]
+    """List the runs without a result, those of one cell and reason together."""
+    unfinished = ranked(runs[runs["status"] != "finished"].fillna({"reason": ""}))
+    notes = []
+    for key, group in unfinished.groupby([*CELL, "status", "reason"], sort=False):
+        task, attention, ppsbn, *_, status, reason = map(str, key)
+        numbers = (
+            f"seed{'s' if len(group) > 1 else ''} {', '.join(map(str, sorted(group['seed'])))}"
+        )
+        what = f"{task_title(task)}, {row_label(attention, ppsbn)}, {numbers}"
+        notes.append(f"{status}: {what}" + (f": {reason}" if reason else ""))
+    return notes
 
 
 def cost_notes(summary: pd.DataFrame) -> list[str]:
@@ -54,10 +85,11 @@ def cost_notes(summary: pd.DataFrame) -> list[str]:
     if not finished["exclusive"].all():
         notes.append(
             f"{SHARED_MARK} measured while the device was shared: speed and memory are not "
-            "comparable, so ratios are withheld."
+            "comparable, and their ratios are withheld."
         )
-    without = finished.groupby(SETTING)["num_parameters.relative"].count().eq(0)
-    if without.any():
-        tasks = dict.fromkeys(task_title(setting[0]) for setting in without[without].index)
-        notes.append(f"No finished softmax without ppSBN to relate to: {', '.join(tasks)}.")
+    ratios = finished.groupby(SETTING, sort=False)["num_parameters.relative"].count()
+    without = [task_title(str(setting[0])) for setting in ratios.index[ratios == 0]]
+    if without:
+        tasks = ", ".join(dict.fromkeys(without))
+        notes.append(f"No finished softmax without ppSBN to relate to: {tasks}.")
     return notes

@@ -1,4 +1,4 @@
-"""The command `macformer-tables`."""
+"""Write tables, plots and one HTML page of the runs below some folders."""
 
 import argparse
 import os
@@ -6,10 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
-from macformer.tables import formats, plots
+from macformer.tables import plots
 from macformer.tables.build import build_tables
+from macformer.tables.comparable import check_comparable
+from macformer.tables.formats import print_tables, to_latex, to_markdown
+from macformer.tables.page import write_page
+from macformer.tables.panels import save
 from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.summary import summarise
@@ -23,13 +28,13 @@ def make_tables(
     published: Path | None = None,
     console: Console | None = None,
 ) -> list[Path]:
-    """Write the tables and plots of all runs below the folders.
+    """Write the tables, the plots and the page of all runs below the folders.
 
     Args:
         out: Where the files go; the folder itself, or the one that all folders share.
         allow_mixed: Lets one table hold several recipes or devices, in rows of their own.
         published: The reference file, if not the package's own.
-        console: Where the tables are printed, if anywhere.
+        console: Where the main tables are printed, if anywhere.
 
     Returns:
         The files written.
@@ -38,44 +43,61 @@ def make_tables(
         TableError: If there is no run, or the runs cannot stand in one table.
     """
     runs = read_runs(folders)
-    summary = summarise(runs, allow_mixed=allow_mixed)
+    check_comparable(runs, allow_mixed=allow_mixed)
+    summary = summarise(runs)
     tables = build_tables(runs, summary, published=read_published(published))
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "table.md", out / "table.tex", out / "table.csv", out / "runs.csv"]
-    files[0].write_text("\n".join(map(formats.to_markdown, tables)), encoding="utf-8")
-    files[1].write_text("\n".join(map(formats.to_latex, tables)), encoding="utf-8")
+    files[0].write_text("\n".join(map(to_markdown, tables)), encoding="utf-8")
+    files[1].write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
     summary.to_csv(files[2], index=False)
     runs.drop(columns="config").to_csv(files[3], index=False)
-    if summary["num_finished"].any():
-        files += plots.save(plots.bubble_chart(summary), out / "bubble")
+    drawn = _draw(runs, summary, out=out)
+    page = out / "index.html"
+    vectors = [(title, svg) for title, (_, svg) in drawn.items()]
+    write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, tables=tables, plots=vectors)
     if console is not None:
-        formats.print_tables(tables[:1], console=console)
-    return files
+        print_tables(tables[: 1 if summary["task"].nunique() == 1 else 2], console=console)
+    return [*files, *(file for pair in drawn.values() for file in pair), page]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user gives one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="macformer-tables", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="folders that hold finished runs")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders that hold runs")
     parser.add_argument("--out", type=Path, help="where the files go (default: the folder itself)")
     parser.add_argument(
-        "--allow-mixed", action="store_true", help="let one table hold several recipes or devices"
+        "--allow-mixed",
+        action="store_true",
+        help="let one table hold several recipes, devices or settings",
     )
-    parser.add_argument("--published", type=Path, help="reference file (default: the package's)")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--published", type=Path, help="published results (default: the package's)")
+    options = vars(parser.parse_args(arguments))
     console = Console()
     try:
-        files = make_tables(
-            options.folders,
-            out=options.out,
-            allow_mixed=options.allow_mixed,
-            published=options.published,
-            console=console,
-        )
-    except TableError as error:
+        files = make_tables(options.pop("folders"), **options, console=console)
+    except (TableError, OSError) as error:
         print(f"macformer-tables: {error}", file=sys.stderr)
         return 2
     for file in files:
         console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _draw(runs: pd.DataFrame, summary: pd.DataFrame, *, out: Path) -> dict[str, list[Path]]:
+    """Save the plots that the runs have data for: title -> PNG and SVG."""
+    figures = {
+        ("Accuracy against speed", "bubble"): plots.bubble_chart(summary),
+        ("Validation accuracy", "curves_accuracy"): plots.learning_curves(
+            runs, "val/accuracy", ylabel="validation accuracy (%)"
+        ),
+        ("Training loss", "curves_loss"): plots.learning_curves(
+            runs, "train/loss", ylabel="training loss (nats)"
+        ),
+    }
+    return {
+        title: save(figure, out / stem)
+        for (title, stem), figure in figures.items()
+        if figure is not None
+    }

@@ -1,38 +1,37 @@
-"""Draw a sweep: accuracy against speed, and learning curves."""
+"""Draw a sweep: accuracy against speed, and learning curves with the spread of their seeds."""
 
-from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from macformer.tables.layout import row_label, task_title
+from macformer.tables.cells import memory_unit
+from macformer.tables.layout import compact
+from macformer.tables.panels import choose_looks, lay_out_panels, look_keys
+from macformer.tables.summary import CELL, ranked
 
-# Okabe and Ito's palette, distinct to colour-blind readers; black is kept for softmax.
-COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999"]
-MARKERS = ["o", "s", "D"]
 SPEED, MEMORY = "train.examples_per_second", "train.peak_memory_gib"
 ACCURACY = "accuracy.best.test"
 LARGEST_AREA = 600  # points squared
 
 
-def bubble_chart(summary: pd.DataFrame) -> Figure:
-    """Draw accuracy against training speed, with peak memory as area, for each task.
+def bubble_chart(summary: pd.DataFrame) -> Figure | None:
+    """Draw accuracy against training speed with peak memory as area, a panel for each task.
 
-    The chart of Long Range Arena (Tay et al. 2021, Figure 3), with a line at the majority class.
+    The chart of Long Range Arena (Tay et al. 2021, figure 3), with a line at the majority class.
+    Hollow marks have ppSBN.
     """
-    summary = summary[summary["num_finished"] > 0].dropna(subset=[SPEED, MEMORY, ACCURACY])
-    figure, axes = _panels(summary["task"].unique())
-    looks = _looks(summary)
+    shown = summary.dropna(subset=[SPEED, MEMORY, ACCURACY])
+    if shown.empty:
+        return None
+    looks = choose_looks(shown)
+    scale, unit = memory_unit(shown)
+    figure, axes = lay_out_panels(shown, looks, lines=False, majority=True)
     for task, axis in axes.items():
-        cells = summary[summary["task"] == task]
+        cells = shown[shown["task"] == task]
         peak = cells[MEMORY].max()
-        for cell in cells.to_dict("records"):
-            colour, marker = looks[cell["attention"]]
+        for label, cell in zip(look_keys(cells), cells.to_dict("records"), strict=True):
+            colour, marker = looks[label]
             axis.scatter(
                 cell[SPEED],
                 100 * cell[ACCURACY],
@@ -43,66 +42,47 @@ def bubble_chart(summary: pd.DataFrame) -> Figure:
                 linewidth=1.5,
                 alpha=0.8,
             )
-        axis.axhline(100 * cells["majority_rate"].mean(), color="grey", linestyle=":", linewidth=1)
-        axis.set(title=task_title(task), xlabel="training speed (examples/s)")
+        area = f"largest area: {compact(scale * peak)} {unit}"
+        shared = "" if cells["exclusive"].all() else "; speeds of a shared device"
+        axis.set(xlabel="training speed (examples/s)", ylabel="test accuracy (%)")
+        axis.set_title(area + shared, loc="right", fontsize="small", color="dimgrey")
         axis.margins(0.15)
-        axis.text(0.98, 0.02, f"largest area: {peak:.3g} GiB", transform=axis.transAxes, ha="right")
-    _finish(figure, axes, summary, looks, ylabel="test accuracy (%)", majority=True)
     return figure
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Save as PNG and SVG."""
-    files = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
-    for file in files:
-        figure.savefig(file, dpi=150, bbox_inches="tight")
-    return files
-
-
-def _panels(tasks: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
-    columns = min(len(tasks), 3)
-    rows = -(-len(tasks) // columns)
-    figure = Figure(figsize=(5 * columns + 2, 4 * rows), layout="constrained")
-    grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for unused in grid[len(tasks) :]:
-        unused.set_axis_off()
-    return figure, dict(zip(tasks, grid, strict=False))
-
-
-def _looks(summary: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Give each attention a colour, and a further marker once the colours are used up."""
-    names = summary["attention"].unique()
-    looks = [(colour, marker) for marker, colour in product(MARKERS, COLOURS)]
-    return {name: looks[index % len(looks)] for index, name in enumerate(names)}
-
-
-def _finish(
-    figure: Figure,
-    axes: dict[str, Axes],
-    summary: pd.DataFrame,
-    looks: dict[str, tuple[str, str]],
-    *,
-    ylabel: str,
-    majority: bool,
-) -> None:
-    handles = []
-    for attention, ppsbn in summary[["attention", "ppsbn"]].drop_duplicates().to_numpy():
-        colour, marker = looks[attention]
-        fill = colour if ppsbn == "without" else "none"
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=colour,
-                marker=marker,
-                markerfacecolor=fill,
-                linestyle="",
-                label=row_label(attention, ppsbn),
-            )
-        )
-    if majority:
-        handles.append(Line2D([], [], color="grey", linestyle=":", label="majority class"))
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure | None:
+    """Draw one logged quantity over the steps: the mean over seeds in a band from least to most."""
+    runs = ranked(runs)
+    curves = {
+        index: _read_curve(folder / "metrics.csv", column)
+        for index, folder in runs["folder"].items()
+    }
+    shown = runs[[not curves[index].empty for index in runs.index]]
+    if shown.empty:
+        return None
+    looks = choose_looks(shown)
+    is_accuracy = column.endswith("accuracy")
+    figure, axes = lay_out_panels(shown, looks, lines=True, majority=is_accuracy)
+    for _, seeds in shown.groupby(CELL, sort=False):
+        values = pd.concat([curves[index] for index in seeds.index], axis=1).sort_index()
+        values = 100 * values if is_accuracy else values
+        row = seeds.iloc[0]
+        colour, _ = looks[look_keys(seeds)[0]]
+        axis = axes[row["task"]]
+        style = "-" if row["ppsbn"] == "without" else "--"
+        axis.plot(values.index, values.mean(axis=1), color=colour, linestyle=style)
+        lowest, highest = values.min(axis=1), values.max(axis=1)
+        axis.fill_between(values.index, lowest, highest, color=colour, alpha=0.15, linewidth=0)
     for axis in axes.values():
-        axis.set_ylabel(ylabel)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.set(xlabel="optimiser step", ylabel=ylabel)
+    return figure
+
+
+def _read_curve(file: Path, column: str) -> pd.Series:
+    """Read one column over the steps where it was logged; empty where it never was."""
+    if not file.is_file() or not file.stat().st_size:
+        return pd.Series(dtype=float)
+    log = pd.read_csv(file)
+    if not {"step", column} <= set(log.columns):
+        return pd.Series(dtype=float)
+    return log.dropna(subset=[column]).groupby("step")[column].last()

@@ -1,9 +1,9 @@
 """Published results, from the one file that holds them: `published.csv`.
 
-Each value names its document and table, and `attention`, `ppsbn` name the row of ours that it
-stands beside (blank: none). Accuracies are in %. A cell that nobody could quote has no line; to
-fill it in, as for Macformer's own tables, add a line with its source. The file that
-`MACFORMER_PUBLISHED` names is read instead, where the package itself cannot be written to.
+Each value names its document (a short name, a comma, where it is found) and table. `attention` and
+`ppsbn` name the row of ours that it stands beside, if any. Accuracies are in %. A value that could
+not be quoted has no line; to fill one in, as for Macformer's own tables, add a line with its
+source, here or in a copy that `macformer-tables --published` names.
 """
 
 from importlib.resources import as_file, files
@@ -35,23 +35,29 @@ def read_published(file: Path | None = None) -> pd.DataFrame:
         raise TableError(f"{file} lacks the columns {', '.join(missing)}")
     unsourced = published[SOURCE[:2]].isna().any(axis=1)
     if unsourced.any():
-        line = unsourced.idxmax() + 2  # one for the header, one for counting from 1
+        line = int(unsourced.to_numpy().argmax()) + 2  # after the header, counted from 1
         raise TableError(f"{file}, line {line}: a value needs its source_document and table")
     return published.fillna({"attention": "", "ppsbn": "", "note": ""})
 
 
-def accuracies(published: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
-    """Pivot accuracies as shares, one row for each model of each document."""
-    rows = published[published["metric"].eq("accuracy") & published["task"].isin(tasks)]
-    index = ["source_document", "table", "model", "attention", "ppsbn"]
-    wide = rows.assign(value=rows["value"] / 100).pivot(index=index, columns="task", values="value")
-    order = pd.MultiIndex.from_frame(rows[index].drop_duplicates())
-    return wide.reindex(index=order, columns=tasks).reset_index()
+def published_beside(
+    published: pd.DataFrame, *, summary: pd.DataFrame, tasks: list[str]
+) -> list[tuple[str, dict[str, float]]]:
+    """Pick the published accuracies that stand beside one of our rows."""
+    ours = set(summary[["attention", "ppsbn"]].itertuples(index=False, name=None))
+    return [
+        (
+            f"{entry['source_document'].partition(',')[0]}: {entry['model']}",
+            {task: entry[task] for task in tasks},
+        )
+        for entry in _accuracies(published, tasks).to_dict("records")
+        if (entry["attention"], entry["ppsbn"]) in ours
+    ]
 
 
-def published_table(published: pd.DataFrame, tasks: list[str]) -> Table | None:
+def published_table(published: pd.DataFrame, *, tasks: list[str]) -> Table | None:
     """Show every published accuracy of these tasks, or nothing where there is none."""
-    known = accuracies(published, tasks)
+    known = _accuracies(published, tasks)
     if known.empty:
         return None
     rows = [
@@ -75,3 +81,12 @@ def published_table(published: pd.DataFrame, tasks: list[str]) -> Table | None:
         rows=rows,
         caption="As printed in each source, under its own protocol; blank where it gives no value.",
     )
+
+
+def _accuracies(published: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
+    """Pivot accuracies as shares, one row for each model of each document."""
+    rows = published[published["metric"].eq("accuracy") & published["task"].isin(tasks)]
+    index = ["source_document", "table", "model", "attention", "ppsbn"]
+    wide = rows.assign(value=rows["value"] / 100).pivot(index=index, columns="task", values="value")
+    order = pd.MultiIndex.from_frame(rows[index].drop_duplicates())
+    return wide.reindex(index=order, columns=tasks).reset_index()

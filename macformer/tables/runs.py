@@ -52,8 +52,8 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     runs = pd.json_normalize(records).reindex(columns=[*IDENTITY, *FACTS, *NUMBERS])
     runs[NUMBERS] = runs[NUMBERS].apply(pd.to_numeric).astype(float)
     runs["exclusive"] = runs["exclusive"].eq(True)
-    runs["folder"] = [file.parent for file in files]
-    runs["config"] = configs
+    runs["folder"] = pd.Series([file.parent for file in files], dtype=object)
+    runs["config"] = pd.Series(configs, dtype=object)
     return _fill_device(runs)
 
 

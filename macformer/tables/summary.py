@@ -7,83 +7,61 @@ with softmax taken from the same task, recipe and device.
 
 import pandas as pd
 
-from macformer.tables.runs import ACCURACIES, COSTS, IDENTITY, TableError
+from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS
 
 SETTING = ["task", "recipe", "device"]
 ROW = ["attention", "ppsbn", "recipe", "device"]
 CELL = ["task", *ROW]
+STATUSES = ["finished", "failed", "running"]
 TASKS = ["listops", "text", "retrieval", "image", "pathfinder", "pathx"]  # LRA's order
-REFERENCE = "softmax"
-CONTROL = "uniform"
+REFERENCE, CONTROL = "softmax", "uniform"
 
 
-def summarise(runs: pd.DataFrame, *, allow_mixed: bool) -> pd.DataFrame:
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     """Reduce runs to cells: mean, standard deviation and ratio to softmax of each quantity.
 
-    Ratios of speed and memory stay blank wherever a run shared its device with another.
-
-    Raises:
-        TableError: If recipes or devices are mixed without leave, or a seed appears twice.
+    Only finished runs enter. Ratios of speed and memory stay blank wherever a run, or the softmax
+    run beside it, shared its device.
     """
-    check_comparable(runs, allow_mixed=allow_mixed)
-    measured = [*ACCURACIES, *COSTS, "majority_rate"]
     finished = runs["status"].eq("finished")
-    values = runs[CELL].join(runs[measured].where(finished)).groupby(CELL)
-    counts = runs.groupby(CELL)["status"].value_counts().unstack(fill_value=0)
-    counts = counts.reindex(columns=["finished", "failed", "running"], fill_value=0)
+    measured = pd.concat([runs[CELL], runs[NUMBERS].where(finished)], axis=1).groupby(CELL)
+    counts = runs.groupby([*CELL, "status"]).size().unstack(fill_value=0)
     summary = pd.concat(
         [
-            counts.add_prefix("num_"),
+            counts.reindex(columns=STATUSES, fill_value=0).add_prefix("num_"),
             runs[finished].groupby(CELL)["exclusive"].all(),
-            values.mean(),
-            values[ACCURACIES].std().add_suffix(".sd"),
+            measured.mean(),
+            measured[ACCURACIES].std().add_suffix(".sd"),
         ],
         axis=1,
     ).reset_index()
     summary["exclusive"] = summary["exclusive"].eq(True)
-    return _sorted(summary.join(_relative_costs(summary)))
+    return ranked(pd.concat([summary, _relative_costs(summary)], axis=1))
 
 
-def check_comparable(runs: pd.DataFrame, *, allow_mixed: bool) -> None:
-    """Refuse runs that one table cannot hold."""
-    repeated = runs[runs.duplicated([*IDENTITY, "device"], keep=False)]
-    if len(repeated):
-        first, second = repeated["folder"].iloc[:2]
-        raise TableError(f"the same cell and seed appears twice: {first} and {second}")
-    for column in ("recipe", "device"):
-        values = sorted(runs[column].unique())
-        if len(values) > 1 and not allow_mixed:
-            raise TableError(
-                f"{len(values)} {column}s in one table: {', '.join(values)}; "
-                "give folders of one, or pass --allow-mixed"
-            )
-
-
-def is_reference(summary: pd.DataFrame) -> pd.Series:
-    return summary["attention"].eq(REFERENCE) & summary["ppsbn"].eq("without")
+def ranked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Order tasks as LRA does, softmax and uniform first, and `without` before `with`."""
+    keys = [
+        (
+            TASKS.index(cell["task"]) if cell["task"] in TASKS else len(TASKS),
+            cell["task"],
+            [REFERENCE, CONTROL, cell["attention"]].index(cell["attention"]),
+            cell["attention"],
+            cell["ppsbn"] != "without",
+            *(cell[key] for key in ("ppsbn", "recipe", "device")),
+        )
+        for cell in frame.to_dict("records")
+    ]
+    order = sorted(range(len(keys)), key=lambda index: keys[index])
+    return frame.iloc[order].reset_index(drop=True)
 
 
 def _relative_costs(summary: pd.DataFrame) -> pd.DataFrame:
-    reference = summary[is_reference(summary)].set_index(SETTING)[[*COSTS, "exclusive"]]
+    is_reference = summary["attention"].eq(REFERENCE) & summary["ppsbn"].eq("without")
+    reference = summary[is_reference].set_index(SETTING)[[*COSTS, "exclusive"]]
     beside = reference.reindex(pd.MultiIndex.from_frame(summary[SETTING])).set_axis(summary.index)
-    ratios = summary[COSTS] / beside[COSTS].astype(float)
+    ratios = summary[COSTS] / beside[COSTS]
     comparable = summary["exclusive"] & beside["exclusive"].eq(True)
     shared = [cost for cost in COSTS if cost != "num_parameters"]
     ratios[shared] = ratios[shared].where(comparable)
     return ratios.add_suffix(".relative")
-
-
-def _sorted(summary: pd.DataFrame) -> pd.DataFrame:
-    """Order tasks as LRA does, softmax and uniform first, and `without` before `with`."""
-    ranks = {
-        "task": lambda name: (TASKS.index(name) if name in TASKS else len(TASKS), name),
-        "attention": lambda name: ([REFERENCE, CONTROL, name].index(name), name),
-        "ppsbn": lambda name: (name != "without", name),
-    }
-    keys = summary[CELL].apply(
-        lambda cell: (
-            tuple(ranks[key](cell[key]) for key in ranks) + tuple(cell[["recipe", "device"]])
-        ),
-        axis=1,
-    )
-    return summary.loc[keys.sort_values().index].reset_index(drop=True)
