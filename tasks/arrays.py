@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
+
+from tasks.errors import DataError
 
 
 class GrowingArray:
@@ -14,6 +16,9 @@ class GrowingArray:
     Args:
         shape: Shape of one item, () for numbers.
         num_items: Items of an earlier, interrupted writing to keep; what lies beyond is cut off.
+
+    Raises:
+        DataError: If the file holds fewer items than that.
     """
 
     def __init__(
@@ -25,28 +30,31 @@ class GrowingArray:
         self._file = path.open("r+b" if num_items else "w+b")
         self._write_header()
         item_size = self.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        self._file.seek(num_items * item_size, os.SEEK_CUR)
+        end = self._file.tell() + num_items * item_size
+        if path.stat().st_size < end and num_items:
+            raise DataError(f"{path} is shorter than recorded; prepare again")
+        self._file.seek(end)
         self._file.truncate()
 
-    def append(self, items: ArrayLike) -> None:
-        items = np.asarray(items)
-        if items.dtype != self.dtype:
-            raise TypeError(f"items are {items.dtype}, the array holds {self.dtype}")
-        if items.shape[1:] != self.shape:
-            raise ValueError(f"items have shape {items.shape[1:]}, the array holds {self.shape}")
+    def __enter__(self) -> "GrowingArray":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, items: np.ndarray) -> None:
+        assert items.dtype == self.dtype, f"{items.dtype} items in an array of {self.dtype}"
+        assert items.shape[1:] == self.shape, f"{items.shape[1:]} items in one of {self.shape}"
         self._file.write(np.ascontiguousarray(items).data)
         self.num_items += len(items)
 
     def flush(self) -> None:
-        """Bring the file on disk to a readable state."""
+        """Bring the file on disk to a state in which NumPy can read it."""
         end = self._file.tell()
         self._write_header()
         self._file.seek(end)
         self._file.flush()
         os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
 
     def _write_header(self) -> None:
         # NumPy pads headers so that the first axis can grow in place.

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from tasks.batches import EvaluationBatches, TrainingBatches
-from tasks.storage import SPLITS
+from tasks.manifest import SPLITS
 from tasks.token_rows import TokenRows
 
 
@@ -58,15 +58,17 @@ class TaskDataModule(pl.LightningDataModule):
         self.trim_batches = trim_batches
         self.bucket_by_length = bucket_by_length
         self.rows: dict[str, TokenRows] = {}
+        self._folder: Path | None = None
         self._start = 0
 
     def prepare_data(self) -> None:
-        self.prepare(self.data_dir)
+        self._folder = self.prepare(self.data_dir)
 
     def setup(self, stage: str | None = None) -> None:
         if self.rows:
             return
-        folder = self.prepare(self.data_dir)
+        # Lightning calls prepare_data on one rank of a node only.
+        folder = self._folder or self.prepare(self.data_dir)
         self.rows = {split: self.load(folder, split) for split in SPLITS}
         if self.device_resident:
             device = self.trainer.strategy.root_device if self.trainer else "cpu"

@@ -3,7 +3,7 @@
 1,024 grey values, row after row   ->   3 (cat)
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from tasks.cifar_batch import read_cifar_batch
-from tasks.errors import DataError, one_of
+from tasks.errors import DataError
 from tasks.hub import load_from_hub
-from tasks.storage import Chunk, Split, prepare_once
+from tasks.sources import check_source, locate
+from tasks.storage import Chunk, Contents, Split, prepare_once
 from tasks.token_rows import TokenRows, open_split
 
 NUM_CLASSES = 10
 
 _NUM_PIXELS = 32 * 32
 _ROWS_PER_CHUNK = 1000
-_NUM_ROWS = 60_000
 _FOLDER = "cifar-10-batches-py"
 _FILES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
@@ -34,30 +34,40 @@ def prepare(
     source: str,
     source_dir: str | None,
     hub_name: str,
+    source_rows: Mapping[str, int],
     validation_fraction: float,
 ) -> Path:
     """Fetch the pictures, turn them grey and cut the last part of the training ones off.
 
     Args:
         source: "hub", or "local" for a folder that holds cifar-10-batches-py/ or is it.
-        validation_fraction: 0.1 in Long Range Arena, which takes train[90%:].
+        source_rows: Pictures expected of the source, to notice an incomplete one.
     """
-    one_of("task.source", source, ("hub", "local"))
-    read: Callable[[str], Pictures] = (
-        partial(_read_folder, Path(source_dir or data_dir))
-        if source == "local"
-        else partial(_read_hub, hub_name)
-    )
+    check_source(source, ("hub", "local"))
+
+    def read(split: str) -> Pictures:
+        if source == "hub":
+            pictures, labels = _read_hub(hub_name, split)
+        else:
+            pictures, labels = _read_folder(source_dir, data_dir=data_dir, split=split)
+        if len(labels) != source_rows[split]:
+            raise DataError(
+                f"{len(labels)} {split} pictures found, task.source_rows.{split} says "
+                f"{source_rows[split]}"
+            )
+        return pictures, labels
+
     return prepare_once(
-        Path(data_dir) / "image",
-        source=source,
+        data_dir / "image",
+        variant="grey",
         parameters={
+            "source_rows": dict(source_rows),
             "validation_fraction": validation_fraction,
-            "from": source_dir if source == "local" else hub_name,
         },
-        splits=lambda: _splits(read, validation_fraction=validation_fraction),
+        contents=lambda: Contents(_splits(read, validation_fraction=validation_fraction)),
         num_classes=NUM_CLASSES,
-        num_bytes=_NUM_ROWS * (_NUM_PIXELS + 16),
+        paired=False,
+        num_bytes=sum(source_rows.values()) * (_NUM_PIXELS + 16),
     )
 
 
@@ -117,13 +127,8 @@ def _read_hub(name: str, split: str) -> Pictures:
     return pictures, np.array(rows["label"])
 
 
-def _read_folder(folder: Path, split: str) -> Pictures:
-    root = folder / _FOLDER if (folder / _FOLDER).is_dir() else folder
-    missing = [name for name in _FILES[split] if not (root / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{root} lacks {', '.join(missing)}; task.source_dir must name a folder {_FOLDER}/"
-        )
+def _read_folder(source_dir: str | None, *, data_dir: Path, split: str) -> Pictures:
+    root = locate(source_dir, data_dir=data_dir, marker="test_batch", parents=[_FOLDER])
     batches = [read_cifar_batch(root / name) for name in _FILES[split]]
     planes = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in batches])

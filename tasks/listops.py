@@ -3,7 +3,7 @@
 [MAX 2 9 [MIN 4 7 ] 0 ]   ->   9
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,10 @@ import numpy as np
 
 from tasks.errors import one_of
 from tasks.generate_listops import VOCABULARY, generate_listops
-from tasks.storage import Chunk, Split, prepare_once
+from tasks.generate_listops import Chunk as RawChunk
+from tasks.listops_release import read_listops_tsv
+from tasks.sources import RELEASE_FOLDERS, check_source, locate
+from tasks.storage import Chunk, Contents, Split, prepare_once
 from tasks.token_rows import TokenRows, open_split
 
 NUM_CLASSES = 10
@@ -24,8 +27,9 @@ def prepare(
     data_dir: Path,
     *,
     source: str,
+    source_dir: str | None,
     brackets: str,
-    num_examples: dict[str, int],
+    num_examples: Mapping[str, int],
     seed: int,
     min_len: int,
     max_len: int,
@@ -33,30 +37,38 @@ def prepare(
     max_args: int,
     num_workers: int,
 ) -> Path:
-    """Generate the three splits as consecutive stretches of one stream without duplicates.
+    """Generate the three splits, or read those of Long Range Arena.
 
     Args:
+        source: "generate", or "lra_release" for a folder that holds listops-1000/ or is it; the
+            arguments from seed on are those of the generator.
         brackets: "keep", or "drop" to lose the closing brackets and with them the tree, as in the
             data of Skyformer.
     """
-    one_of("task.source", source, ("generate",))
+    check_source(source, ("generate", "lra_release"))
     one_of("task.brackets", brackets, ("keep", "drop"))
-    generate = {
-        "seed": seed,
-        "min_len": min_len,
-        "max_len": max_len,
-        "max_depth": max_depth,
-        "max_args": max_args,
-    }
+    parameters: dict[str, Any] = {"brackets": brackets, "num_examples": dict(num_examples)}
+    if source == "generate":
+        distribution = {
+            "seed": seed,
+            "min_len": min_len,
+            "max_len": max_len,
+            "max_depth": max_depth,
+            "max_args": max_args,
+        }
+        parameters |= distribution
+        generate = partial(generate_listops, num_workers=num_workers, **distribution)
+        splits = partial(_generated_splits, generate, num_examples=num_examples)
+    else:
+        splits = partial(_released_splits, source_dir, data_dir=data_dir, num_examples=num_examples)
+    finish = _drop_brackets if brackets == "drop" else _keep
     return prepare_once(
-        Path(data_dir) / "listops",
-        source=source,
-        parameters={"brackets": brackets, "num_examples": dict(num_examples), **generate},
-        splits=lambda: _generated_splits(
-            num_examples, brackets=brackets, num_workers=num_workers, **generate
-        ),
+        data_dir / "listops",
+        variant=source,
+        parameters=parameters,
+        contents=lambda: Contents(splits(finish=finish), vocabulary=VOCABULARY),
         num_classes=NUM_CLASSES,
-        vocabulary=VOCABULARY,
+        paired=False,
         num_bytes=sum(num_examples.values()) * max_len,
     )
 
@@ -67,31 +79,56 @@ def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> Toke
 
 
 def _generated_splits(
-    num_examples: dict[str, int], *, brackets: str, **options: Any
+    generate: Callable[[int], Iterator[RawChunk]],
+    *,
+    num_examples: Mapping[str, int],
+    finish: Callable[[Chunk], Chunk],
 ) -> Iterator[Split]:
+    """Cut one stream without duplicates into consecutive stretches."""
     start = 0
-    # The shorter splits first: whoever makes the last one alone has little to skip.
+    # The short ones first: whoever makes the last one alone has little to skip.
     for name in ("test", "validation", "train"):
         stop = start + num_examples[name]
-        part = partial(_generate_stretch, start, stop, brackets=brackets, **options)
+        part = partial(_stretch, generate, start, stop, finish=finish)
         yield Split(name, num_rows=stop - start, parts=[part])
         start = stop
 
 
-def _generate_stretch(start: int, stop: int, *, brackets: str, **options: Any) -> Iterator[Chunk]:
-    position = 0
-    for ids, lengths, labels in generate_listops(stop, **options):
-        skipped = min(max(start - position, 0), len(lengths))
-        position += len(lengths)
-        ids, lengths = ids[lengths[:skipped].sum() :], lengths[skipped:]
-        yield (
-            _without_brackets(ids, lengths, labels[skipped:])
-            if brackets == "drop"
-            else Chunk(ids, lengths, labels[skipped:])
-        )
+def _stretch(
+    generate: Callable[[int], Iterator[RawChunk]],
+    start: int,
+    stop: int,
+    *,
+    finish: Callable[[Chunk], Chunk],
+) -> Iterator[Chunk]:
+    num_seen = 0
+    for ids, lengths, labels in generate(stop):
+        skipped = min(max(start - num_seen, 0), len(lengths))
+        num_seen += len(lengths)
+        yield finish(Chunk(ids[lengths[:skipped].sum() :], lengths[skipped:], labels[skipped:]))
 
 
-def _without_brackets(ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> Chunk:
-    kept = ids != _CLOSE
+def _released_splits(
+    source_dir: str | None,
+    *,
+    data_dir: Path,
+    num_examples: Mapping[str, int],
+    finish: Callable[[Chunk], Chunk],
+) -> Iterator[Split]:
+    marker = "listops-1000/basic_train.tsv"
+    root = locate(source_dir, data_dir=data_dir, marker=marker, parents=RELEASE_FOLDERS)
+    for name, file in (("train", "train"), ("validation", "val"), ("test", "test")):
+        path = root / f"listops-1000/basic_{file}.tsv"
+        part = partial(map, finish, read_listops_tsv(path))
+        yield Split(name, num_rows=num_examples[name], parts=[part])
+
+
+def _keep(chunk: Chunk) -> Chunk:
+    return chunk
+
+
+def _drop_brackets(chunk: Chunk) -> Chunk:
+    kept = chunk.ids != _CLOSE
     kept_before = np.concatenate([[0], np.cumsum(kept)])
-    return Chunk(ids[kept], np.diff(kept_before[np.concatenate([[0], np.cumsum(lengths)])]), labels)
+    ends = np.concatenate([[0], np.cumsum(chunk.lengths)])
+    return Chunk(chunk.ids[kept], np.diff(kept_before[ends]), chunk.labels)

@@ -4,7 +4,7 @@ b"A wonderful film, ..."   ->   1
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 
 from tasks.errors import DataError, one_of
 from tasks.hub import load_from_hub
-from tasks.storage import Chunk, Split, prepare_once
+from tasks.sources import check_source, locate
+from tasks.storage import Chunk, Contents, Split, prepare_once
 from tasks.token_rows import TokenRows, open_split
+from tasks.tokenizers import Encoder, fit_tokenizer
 
 NUM_CLASSES = 2
 
@@ -32,6 +34,9 @@ def prepare(
     source: str,
     source_dir: str | None,
     hub_name: str,
+    source_rows: Mapping[str, int],
+    tokens: str,
+    min_frequency: int,
     validation: str,
     validation_fraction: float,
     seed: int,
@@ -43,41 +48,72 @@ def prepare(
 
     Args:
         source: "hub", or "local" for a folder that holds aclImdb/ or is it.
+        source_rows: Reviews expected of the source, to notice an incomplete one.
+        tokens: "bytes", or "characters" that are met min_frequency times in training.
         validation: "holdout" for a stratified part of the training reviews, or "test" to select on
             the test split, as Long Range Arena and its followers do.
     """
-    one_of("task.source", source, ("hub", "local"))
+    check_source(source, ("hub", "local"))
     one_of("task.validation", validation, ("holdout", "test"))
-    read: Callable[[str], list[Review]] = (
-        partial(_read_folder, Path(source_dir or data_dir))
-        if source == "local"
-        else partial(_read_hub, hub_name)
-    )
-    options = {"validation": validation, "validation_fraction": validation_fraction, "seed": seed}
+    parameters = {
+        "source_rows": dict(source_rows),
+        "tokens": tokens,
+        "min_frequency": min_frequency,
+        "validation": validation,
+        "validation_fraction": validation_fraction,
+        "seed": seed,
+    }
+
+    def read(split: str) -> list[Review]:
+        if source == "hub":
+            reviews = _read_hub(hub_name, split)
+        else:
+            reviews = _read_folder(source_dir, data_dir=data_dir, split=split)
+        if len(reviews) != source_rows[split]:
+            raise DataError(
+                f"{len(reviews)} {split} reviews found, task.source_rows.{split} says "
+                f"{source_rows[split]}"
+            )
+        return reviews
+
     return prepare_once(
-        Path(data_dir) / "text",
-        source=source,
-        parameters={**options, "from": source_dir if source == "local" else hub_name},
-        splits=lambda: _splits(read, **options),
+        data_dir / "text",
+        variant=tokens,
+        parameters=parameters,
+        contents=partial(_contents, read, **parameters),
         num_classes=NUM_CLASSES,
+        paired=False,
         num_bytes=_NUM_BYTES,
     )
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:
-    """Open a split; the token id of a byte is its value plus 1."""
+    """Open a split; the id of a byte, or of a character's place, is that number plus 1."""
     return open_split(folder, split, first_id=1, vocab_size=vocab_size, append_eos=append_eos)
 
 
-def _splits(
-    read: Callable[[str], list[Review]], *, validation: str, validation_fraction: float, seed: int
-) -> Iterator[Split]:
+def _contents(
+    read: Callable[[str], list[Review]],
+    *,
+    tokens: str,
+    min_frequency: int,
+    validation: str,
+    validation_fraction: float,
+    seed: int,
+    **_: object,
+) -> Contents:
     train, test = (_shuffled(read(split), seed=seed) for split in ("train", "test"))
     held_out = test
     if validation == "holdout":
         train, held_out = _hold_out(train, fraction=validation_fraction)
-    for name, reviews in (("train", train), ("validation", held_out), ("test", test)):
-        yield Split(name, num_rows=len(reviews), parts=[partial(_encode, reviews)])
+    tokenizer = fit_tokenizer(
+        tokens, lambda: (text for text, _ in train), min_frequency=min_frequency
+    )
+    splits = [
+        Split(name, num_rows=len(reviews), parts=[partial(_encode, reviews, tokenizer.encode)])
+        for name, reviews in (("train", train), ("validation", held_out), ("test", test))
+    ]
+    return Contents(splits, vocabulary=tokenizer.vocabulary, dtype=tokenizer.dtype)
 
 
 def _shuffled(reviews: list[Review], *, seed: int) -> list[Review]:
@@ -101,12 +137,13 @@ def _hold_out(reviews: list[Review], *, fraction: float) -> tuple[list[Review], 
     return kept, held_out
 
 
-def _encode(reviews: list[Review]) -> Iterator[Chunk]:
+def _encode(reviews: list[Review], encode: Encoder) -> Iterator[Chunk]:
     for start in range(0, len(reviews), _ROWS_PER_CHUNK):
         texts, labels = zip(*reviews[start : start + _ROWS_PER_CHUNK], strict=True)
+        documents = [encode(text) for text in texts]
         yield Chunk(
-            np.frombuffer(b"".join(texts), dtype=np.uint8),
-            np.array([len(text) for text in texts]),
+            np.concatenate(documents),
+            np.array([len(document) for document in documents]),
             np.array(labels),
         )
 
@@ -117,17 +154,13 @@ def _read_hub(name: str, split: str) -> list[Review]:
     return [(row["text"].encode(), row["label"]) for row in rows]
 
 
-def _read_folder(folder: Path, split: str) -> list[Review]:
-    root = folder / "aclImdb" if (folder / "aclImdb").is_dir() else folder
-    reviews = []
-    for label, name in enumerate(_FOLDERS):
-        paths = sorted((root / split / name).glob("*.txt"))
-        if not paths:
-            raise DataError(
-                f"no reviews in {root / split / name}; task.source_dir must name a folder aclImdb/"
-            )
-        reviews.extend((_read_review(path), label) for path in paths)
-    return reviews
+def _read_folder(source_dir: str | None, *, data_dir: Path, split: str) -> list[Review]:
+    root = locate(source_dir, data_dir=data_dir, marker=f"{split}/pos", parents=["aclImdb"])
+    return [
+        (_read_review(path), label)
+        for label, name in enumerate(_FOLDERS)
+        for path in sorted((root / split / name).glob("*.txt"))
+    ]
 
 
 def _read_review(path: Path) -> bytes:

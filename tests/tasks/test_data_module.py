@@ -11,7 +11,7 @@ import torch
 from tasks.batches import EvaluationBatches, TrainingBatches
 from tasks.data_module import TaskDataModule
 from tasks.errors import DataError
-from tasks.storage import Chunk, Split, prepare_once
+from tasks.storage import Chunk, Contents, Split, prepare_once
 from tasks.token_rows import open_split
 
 NUM_ROWS = {"train": 23, "validation": 7, "test": 5}
@@ -32,10 +32,11 @@ def prepare(data_dir: Path) -> Path:
 
     return prepare_once(
         data_dir / "numbers",
-        source="test",
+        variant="test",
         parameters={},
-        splits=lambda: [Split(s, n, [partial(chunks, n)]) for s, n in NUM_ROWS.items()],
+        contents=lambda: Contents([Split(s, n, [partial(chunks, n)]) for s, n in NUM_ROWS.items()]),
         num_classes=2,
+        paired=False,
         num_bytes=0,
     )
 

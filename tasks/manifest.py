@@ -1,0 +1,99 @@
+"""Say what a prepared folder holds, and check that it still holds it.
+
+data/text/holdout-1f2e3d4c/
+    train.ids.npy          the documents of the split end to end
+    train.offsets.npy      document d is ids[offsets[d] : offsets[d + 1]]
+    train.documents.npy    the document of each row, or the two of a pair
+    train.labels.npy
+    ...                    the same for validation and test
+    manifest.json          parameters, vocabulary, statistics and checksums
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+_QUANTILES = {"min": 0, "5%": 5, "median": 50, "95%": 95, "max": 100}
+
+
+def fingerprint(parameters: Mapping[str, Any]) -> str:
+    """Name a set of parameters by eight hexadecimal digits."""
+    text = json.dumps({"format": FORMAT, **parameters}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read what a prepared folder says of itself.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT or not manifest["splits"].keys() >= set(SPLITS):
+            raise KeyError("format")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{folder / MANIFEST} is missing or damaged; delete {folder} and prepare it again"
+        ) from error
+    return manifest
+
+
+def verify(folder: Path) -> None:
+    """Compare every file of a prepared folder with its checksum.
+
+    Raises:
+        DataError: If a file is missing or has other bytes.
+    """
+    for split in read_manifest(folder)["splits"].values():
+        for name, expected in split["sha256"].items():
+            path = folder / name
+            if not path.is_file() or _sha256(path) != expected:
+                raise DataError(
+                    f"{path} is missing or damaged; delete {folder} and prepare it again"
+                )
+
+
+def describe_split(
+    folder: Path, split: str, *, num_classes: int, num_left_out: int
+) -> dict[str, Any]:
+    """Count and hash the files of a split."""
+    paths = sorted(folder.glob(f"{split}.*.npy"))
+    arrays = {path.name.split(".")[1]: np.load(path, mmap_mode="r") for path in paths}
+    lengths = np.diff(arrays["offsets"])[arrays["documents"]]
+    quantiles = np.percentile(lengths, list(_QUANTILES.values()), method="nearest")
+    return {
+        "rows": len(arrays["labels"]),
+        "left_out": num_left_out,
+        "tokens": int(lengths.sum()),
+        "largest_id": int(arrays["ids"].max()),
+        "lengths": dict(zip(_QUANTILES, quantiles.tolist(), strict=True)),
+        "class_counts": np.bincount(arrays["labels"], minlength=num_classes).tolist(),
+        "sha256": {path.name: _sha256(path) for path in paths},
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that is either the old one or the new one, even after a power cut."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,139 @@
+"""Retrieval: does one paper of the ACL Anthology cite the other? (Radev et al., 2013)
+
+    b"Parsing the ...", b"We show that ..."   ->   1
+
+A paper takes part in many pairs and is stored once.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tasks.errors import DataError
+from tasks.sources import RELEASE_FOLDERS, check_source, locate
+from tasks.storage import Chunk, Contents, Split, prepare_once
+from tasks.token_rows import TokenRows, open_split
+from tasks.tokenizers import Encoder, fit_tokenizer
+
+NUM_CLASSES = 2
+
+_FILES = {"train": "train", "validation": "eval", "test": "test"}
+_LABELS = {b"0.0": 0, b"1.0": 1}
+_ROWS_PER_CHUNK = 1000
+
+Pair = tuple[bytes, bytes, int]
+
+
+def prepare(
+    data_dir: Path,
+    *,
+    source: str,
+    source_dir: str | None,
+    num_examples: Mapping[str, int],
+    tokens: str,
+    min_frequency: int,
+    max_document_len: int,
+) -> Path:
+    """Read the pairs of Long Range Arena's release, or others in the same form.
+
+    Args:
+        source: "lra_release", a folder that holds tsv_data/ or is the one it lies in.
+        num_examples: Pairs expected of each file, to notice an incomplete one.
+        max_document_len: Tokens kept of each paper.
+    """
+    check_source(source, ("lra_release",))
+    parameters = {
+        "num_examples": dict(num_examples),
+        "tokens": tokens,
+        "min_frequency": min_frequency,
+        "max_document_len": max_document_len,
+    }
+
+    def contents() -> Contents:
+        marker = "tsv_data/new_aan_pairs.train.tsv"
+        root = locate(source_dir, data_dir=data_dir, marker=marker, parents=RELEASE_FOLDERS)
+        paths = {split: root / f"tsv_data/new_aan_pairs.{_FILES[split]}.tsv" for split in _FILES}
+        tokenizer = fit_tokenizer(
+            tokens, partial(_distinct_texts, paths["train"]), min_frequency=min_frequency
+        )
+        splits = [
+            Split(
+                split,
+                num_rows=num_examples[split],
+                parts=[partial(_encode, path, tokenizer.encode, max_len=max_document_len)],
+            )
+            for split, path in paths.items()
+        ]
+        return Contents(splits, vocabulary=tokenizer.vocabulary, dtype=tokenizer.dtype)
+
+    return prepare_once(
+        data_dir / "retrieval",
+        variant=f"{source}-{tokens}",
+        parameters=parameters,
+        contents=contents,
+        num_classes=NUM_CLASSES,
+        paired=True,
+        num_bytes=2 * 10**9,
+    )
+
+
+def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:
+    """Open a split; the id of a byte, or of a character's place, is that number plus 1."""
+    return open_split(folder, split, first_id=1, vocab_size=vocab_size, append_eos=append_eos)
+
+
+def _encode(path: Path, encode: Encoder, *, max_len: int) -> Iterator[Chunk]:
+    places: dict[bytes, int] = {}
+    pairs = _read_pairs(path)
+    while rows := list(islice(pairs, _ROWS_PER_CHUNK)):
+        documents = []
+        new = []
+        for *texts, _ in rows:
+            for text in texts:
+                digest = hashlib.blake2b(text, digest_size=16).digest()
+                if digest not in places:
+                    places[digest] = len(places)
+                    new.append(encode(text)[:max_len])
+                documents.append(places[digest])
+        yield Chunk(
+            np.concatenate(new) if new else encode(b""),
+            np.array([len(document) for document in new], dtype=np.int64),
+            np.array([label for *_, label in rows]),
+            np.array(documents).reshape(-1, 2),
+        )
+
+
+def _distinct_texts(path: Path) -> Iterable[bytes]:
+    seen = set()
+    for *texts, _ in _read_pairs(path):
+        for text in texts:
+            digest = hashlib.blake2b(text, digest_size=16).digest()
+            if digest not in seen:
+                seen.add(digest)
+                yield text
+
+
+def _read_pairs(path: Path) -> Iterator[Pair]:
+    """Yield the pairs of a file of lines label, id1, id2, text1, text2, separated by tabs."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            columns = line.rstrip(b"\r\n").split(b"\t")
+            if len(columns) != 5:
+                raise DataError(f"{where} has {len(columns)} columns, not 5")
+            label, _, _, first, second = columns
+            if label not in _LABELS:
+                raise DataError(f"{where} has the label {label!r}, not 0.0 or 1.0")
+            if not first or not second:
+                raise DataError(f"{where} has an empty text")
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where} is not UTF-8 at byte {error.start}") from error
+            yield first, second, _LABELS[label]
