@@ -1,8 +1,26 @@
 """Attention in linear time through explicit feature maps."""
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def without_autocast(function: Callable[Concatenate[Tensor, P], T]) -> Callable[..., T]:
+    """Let a function of tensors choose its own precision, under autocast too."""
+
+    @wraps(function)
+    def run(first: Tensor, *args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.autocast(first.device.type, enabled=False):
+            return function(first, *args, **kwargs)
+
+    return run
 
 
 def guard_denominator(
@@ -13,6 +31,7 @@ def guard_denominator(
     return torch.where(denominator.abs() < eps, floor, denominator)
 
 
+@without_autocast
 def linear_attention(
     phi_q: Float[Tensor, "B H L F"],
     phi_k: Float[Tensor, "B H S F"],

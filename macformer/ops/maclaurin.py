@@ -1,13 +1,22 @@
 """Attention through random Maclaurin features that are never stored."""
 
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from macformer.ops.linear import linear_attention
+from macformer.ops.tiled import (
+    accumulation_dtype,
+    tiled_backward,
+    tiled_flops,
+    tiled_forward,
+    tiled_shapes,
+)
 
 
 class MaclaurinFeatures(NamedTuple):
@@ -50,20 +59,162 @@ def maclaurin_attention_reference(
     def phi(x: Tensor, weights: Tensor | float, linear: float, constant: Tensor | float) -> Tensor:
         projections = x @ features.signs.to(dtype)
         product = projections[..., : len(features.weights)]
-        offsets = accumulate(features.widths)
-        for start, stop in pairwise(offsets):
+        for start, stop in pairwise(accumulate(features.widths)):
             alive = stop - start
             head = product[..., :alive] * projections[..., start:stop]
             product = torch.cat([head, product[..., alive:]], dim=-1)
         ones = torch.ones_like(x[..., :1])
         return torch.cat([product * weights, x * linear, ones * constant], dim=-1)
 
-    phi_q = phi(query.to(dtype), features.weights.to(dtype), features.linear, features.constant)
+    phi_q = phi(query.to(dtype), features.weights, features.linear, features.constant)
     phi_k = phi(key.to(dtype), 1.0, 1.0, 1.0)
     out = linear_attention(
         phi_q, phi_k, value.to(dtype), key_padding_mask=key_padding_mask, eps=eps
     )
     return out.to(value.dtype)
+
+
+class _Products:
+    """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
+
+    def __init__(self, signs: Tensor, widths: Sequence[int]):
+        self.signs = signs
+        self.num_features = widths[0] if widths else 0
+        self.levels = [slice(start, stop) for start, stop in pairwise(accumulate(widths))]
+
+    def features(self, x: Tensor, heads: slice) -> Tensor:
+        projections = torch.bmm(x, self._columns(x, heads))
+        phi = projections[..., : self.num_features]
+        for level in self.levels:
+            phi[..., : _width(level)].mul_(projections[..., level])
+        return phi
+
+    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        columns = self._columns(x, heads)
+        projections = torch.bmm(x, columns)
+        phi = projections[..., : self.num_features]
+        prefixes = []  # the product before each level; dividing it out would fail at zeros
+        for level in self.levels:
+            alive = phi[..., : _width(level)]
+            prefixes.append(alive.clone())
+            alive.mul_(projections[..., level])
+
+        def pull(grad_phi: Tensor) -> Tensor:
+            for level, prefix in zip(reversed(self.levels), reversed(prefixes), strict=True):
+                alive = grad_phi[..., : _width(level)]
+                prefix.mul_(alive)
+                alive.mul_(projections[..., level])
+            grad_x = torch.bmm(grad_phi, columns[..., : self.num_features].mT)
+            for level, grad_level in zip(self.levels, prefixes, strict=True):
+                grad_x.baddbmm_(grad_level, columns[..., level].mT)
+            return grad_x
+
+        return phi, pull
+
+    def _columns(self, x: Tensor, heads: slice) -> Tensor:
+        columns = self.signs.to(x.dtype)
+        return columns.expand(len(x), -1, -1) if len(columns) == 1 else columns[heads]
+
+
+def _width(level: slice) -> int:
+    return level.stop - level.start
+
+
+@torch.library.custom_op("macformer::maclaurin_attention", mutates_args=())
+def _maclaurin(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    signs: Tensor,
+    weights: Tensor,
+    constant: Tensor,
+    widths: Sequence[int],
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tiled_forward(
+        query,
+        key,
+        value,
+        _Products(signs, widths),
+        weights=weights,
+        constant=constant,
+        key_padding_mask=key_padding_mask,
+        eps=eps,
+    )
+
+
+@torch.library.custom_op("macformer::maclaurin_attention_backward", mutates_args=())
+def _maclaurin_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    signs: Tensor,
+    weights: Tensor,
+    constant: Tensor,
+    widths: Sequence[int],
+    key_padding_mask: Tensor | None,
+    eps: float,
+    grad_out: Tensor,
+    out: Tensor,
+    denominator: Tensor,
+    state: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tiled_backward(
+        query,
+        key,
+        value,
+        _Products(signs, widths),
+        grad_out,
+        out,
+        denominator,
+        state,
+        weights=weights,
+        constant=constant,
+        key_padding_mask=key_padding_mask,
+        eps=eps,
+    )
+
+
+@_maclaurin.register_fake
+def _(query, key, value, signs, weights, constant, widths, key_padding_mask, eps):
+    return tiled_shapes(query, value, num_features=weights.shape[0])
+
+
+@_maclaurin_backward.register_fake
+def _(query, key, value, *_):
+    return tuple(
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)), *output)
+    ctx.widths, ctx.eps = inputs[6], inputs[8]
+    ctx.masked = inputs[7] is not None
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx, grad_out, *_):
+    *inputs, out, denominator, state = ctx.saved_tensors
+    mask = inputs.pop() if ctx.masked else None
+    grads = _maclaurin_backward(
+        *inputs, ctx.widths, mask, ctx.eps, grad_out, out, denominator, state
+    )
+    return *grads, *[None] * 6
+
+
+_maclaurin.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.macformer.maclaurin_attention)
+def _flops(query, key, value, signs, weights, *_, out_shape=None, **kwargs) -> int:
+    return tiled_flops(query, key, value, columns=signs[-1], num_features=weights[0])
+
+
+@register_flop_formula(torch.ops.macformer.maclaurin_attention_backward)
+def _backward_flops(query, key, value, signs, weights, *_, out_shape=None, **kwargs) -> int:
+    return 2 * tiled_flops(query, key, value, columns=signs[-1], num_features=weights[0])
 
 
 def maclaurin_attention(
@@ -79,10 +230,29 @@ def maclaurin_attention(
 
     .. math:: o_l = \frac{\sum_s \hat K(q_l, k_s) v_s}{\sum_s \hat K(q_l, k_s)}
 
+    Half-precision inputs are multiplied and summed in float32, and the output is rounded once.
+
     Args:
         key_padding_mask: True at padding; such keys leave both sums.
-        eps: Keeps the denominator away from zero, with its sign: the estimate may be negative.
+        eps: Keeps the denominator from zero, with its sign: the estimate may be negative.
     """
-    return maclaurin_attention_reference(
-        query, key, value, features, key_padding_mask=key_padding_mask, eps=eps
+    signs, weights, widths = _with_linear(features, dtype=accumulation_dtype(query))
+    out, _, _ = _maclaurin(
+        query, key, value, signs, weights, features.constant, widths, key_padding_mask, eps
     )
+    return out.to(value.dtype)
+
+
+def _with_linear(
+    features: MaclaurinFeatures, *, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Append the exact part of degree 1 as E features, whose signs are unit vectors."""
+    signs, weights, widths = features.signs, features.weights.to(dtype), list(features.widths)
+    if not features.linear:
+        return signs, weights, widths
+    heads, head_dim, _ = signs.shape
+    first = widths[0] if widths else 0
+    unit = torch.eye(head_dim, dtype=signs.dtype, device=signs.device).expand(heads, -1, -1)
+    signs = torch.cat([signs[..., :first], unit, signs[..., first:]], dim=-1)
+    weights = torch.cat([weights, weights.new_full((head_dim,), features.linear)])
+    return signs, weights, [first + head_dim, *widths[1:]]

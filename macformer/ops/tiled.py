@@ -1,0 +1,204 @@
+r"""Attention in linear time whose features are computed tile by tile and never stored.
+
+With features :math:`\phi`, their weights w, and a constant c,
+
+.. math::
+    \hat K(q, k) = c + \sum_f w_f \phi_f(q) \phi_f(k), \qquad
+    o_l = \frac{\sum_s \hat K(q_l, k_s) v_s}{\sum_s \hat K(q_l, k_s)} = \frac{n_l}{z_l}.
+
+Values carry a column of ones, so that z is one more column of n. Forward sums a state over the
+keys and reads it at the queries; backward computes the features again, sums a second state over the
+queries, and reads that at the keys. A tile is small enough to stay in one core's cache from
+projection to product.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from macformer.ops.linear import guard_denominator, without_autocast
+
+# Tokens of one thread's tile: 1024 rows of 240 projections fill the 1 MiB of a second-level cache.
+TILE_TOKENS = 1024
+
+Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
+
+
+@runtime_checkable
+class FeatureMap(Protocol):
+    """A map from rows to features, for some of the heads."""
+
+    num_features: int
+
+    def features(self, x: Tensor, heads: slice) -> Tensor:
+        """Return phi(x)."""
+        ...
+
+    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return phi(x), and the map from the gradient at phi to that at x.
+
+        The map is called once, after the last use of phi; it may overwrite phi and its argument.
+        """
+        ...
+
+
+@without_autocast
+def tiled_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    feature_map: FeatureMap,
+    *,
+    weights: Tensor | float,
+    constant: Tensor | float,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the output, its denominator before the guard, and the state of the keys."""
+    batch, heads, query_len, _ = query.shape
+    value_dim, dtype = value.shape[-1], accumulation_dtype(query)
+    state = query.new_zeros(batch, heads, value_dim + 1, feature_map.num_features, dtype=dtype)
+    total = query.new_zeros(batch, heads, 1, value_dim + 1, dtype=dtype)
+    for tile in _tiles(_key_lengths(key, key_padding_mask), heads):
+        k, v = _load_keys(key, value, key_padding_mask, tile, dtype)
+        b, h, _ = tile
+        state[b, h].baddbmm_(v.mT, feature_map.features(k, h))
+        total[b, h] += v.sum(-2, keepdim=True)
+    state.mul_(weights)
+    total.mul_(constant)
+
+    out = query.new_empty(batch, heads, query_len, value_dim, dtype=dtype)
+    denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
+    for tile in _tiles([query_len] * batch, heads):
+        b, h, _ = tile
+        phi = feature_map.features(query[tile].to(dtype), h)
+        z = torch.baddbmm(total[b, h, :, -1:], phi, state[b, h, -1:].mT)
+        numerator = torch.baddbmm(total[b, h, :, :-1], phi, state[b, h, :-1].mT)
+        denominator[tile] = z
+        torch.div(numerator, guard_denominator(z, eps=eps), out=out[tile])
+    return out, denominator, state
+
+
+@without_autocast
+def tiled_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    feature_map: FeatureMap,
+    grad_out: Tensor,
+    out: Tensor,
+    denominator: Tensor,
+    state: Tensor,
+    *,
+    weights: Tensor | float,
+    constant: Tensor | float,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients at query, key and value."""
+    batch, heads, query_len, _ = query.shape
+    dtype = state.dtype
+    grad_state = torch.zeros_like(state)
+    grad_total = state.new_zeros(batch, heads, 1, state.shape[-2])
+    grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for tile in _tiles([query_len] * batch, heads):
+        b, h, _ = tile
+        grad = _grad_numerator(grad_out[tile], out[tile], denominator[tile], eps=eps)
+        phi, pull = feature_map.pullback(query[tile].to(dtype), h)
+        grad_state[b, h].baddbmm_(grad.mT, phi)
+        grad_total[b, h] += grad.sum(-2, keepdim=True)
+        grad_query[tile] = pull(torch.bmm(grad, state[b, h]))
+    grad_state.mul_(weights)
+    grad_total.mul_(constant)
+
+    # Zeros remain at the padding behind each example, which no tile visits.
+    grad_key = torch.zeros_like(key, memory_format=torch.contiguous_format)
+    grad_value = torch.zeros_like(value, memory_format=torch.contiguous_format)
+    for tile in _tiles(_key_lengths(key, key_padding_mask), heads):
+        b, h, _ = tile
+        k, v = _load_keys(key, value, key_padding_mask, tile, dtype)
+        phi, pull = feature_map.pullback(k, h)
+        grad_v = torch.baddbmm(grad_total[b, h, :, :-1], phi, grad_state[b, h, :-1].mT)
+        if key_padding_mask is not None:
+            grad_v.masked_fill_(_padding(key_padding_mask, tile), 0)
+        grad_value[tile] = grad_v
+        grad_key[tile] = pull(torch.bmm(v, grad_state[b, h]))
+    return grad_query, grad_key, grad_value
+
+
+def tiled_shapes(
+    query: Tensor, value: Tensor, *, num_features: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return empty tensors like those of :func:`tiled_forward`, for tracing."""
+    batch, heads, query_len, _ = query.shape
+    value_dim, dtype = value.shape[-1], accumulation_dtype(query)
+    return (
+        query.new_empty(batch, heads, query_len, value_dim, dtype=dtype),
+        query.new_empty(batch, heads, query_len, 1, dtype=dtype),
+        query.new_empty(batch, heads, value_dim + 1, num_features, dtype=dtype),
+    )
+
+
+def tiled_flops(
+    query: torch.Size, key: torch.Size, value: torch.Size, *, columns: int, num_features: int
+) -> int:
+    """Count the forward's multiplications and additions; the backward does twice as many."""
+    batch, heads, query_len, head_dim = query
+    key_len, value_dim = value[-2:]
+    each = 2 * head_dim * columns + 2 * num_features * (value_dim + 1)
+    return batch * heads * (query_len + key_len) * each
+
+
+def accumulation_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _tiles(lengths: list[int], heads: int) -> Iterator[Tile]:
+    """Cut each example into tiles of whole heads, or of one head's tokens where it is long."""
+    budget = TILE_TOKENS * torch.get_num_threads()
+    for b, length in enumerate(lengths):
+        num_tokens = max(1, min(length, TILE_TOKENS))
+        num_heads = max(1, budget // num_tokens)
+        for h in range(0, heads, num_heads):
+            for t in range(0, length, num_tokens):
+                yield b, slice(h, h + num_heads), slice(t, min(t + num_tokens, length))
+
+
+def _key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
+    """Return each example's length without the padding behind its last token."""
+    batch, _, key_len, _ = key.shape
+    if key_padding_mask is None:
+        return [key_len] * batch
+    position = torch.arange(1, key_len + 1, device=key.device)
+    return (~key_padding_mask * position).amax(-1).tolist()
+
+
+def _padding(key_padding_mask: Tensor, tile: Tile) -> Tensor:
+    b, _, t = tile
+    return key_padding_mask[b, t, None]
+
+
+def _load_keys(
+    key: Tensor, value: Tensor, key_padding_mask: Tensor | None, tile: Tile, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return keys, and values with a column of ones; both are zero at padding."""
+    k, v = key[tile].to(dtype), value[tile]
+    extended = v.new_ones(*v.shape[:-1], v.shape[-1] + 1, dtype=dtype)
+    extended[..., :-1] = v
+    if key_padding_mask is not None:
+        padding = _padding(key_padding_mask, tile)
+        k = k.masked_fill(padding, 0)
+        extended.masked_fill_(padding, 0)
+    return k, extended
+
+
+def _grad_numerator(grad_out: Tensor, out: Tensor, denominator: Tensor, *, eps: float) -> Tensor:
+    r"""Return the gradient at [n, z] of o = n / z: :math:`[g / z, -g^\top o / z]`."""
+    dtype = denominator.dtype
+    grad = denominator.new_empty(*out.shape[:-1], out.shape[-1] + 1)
+    torch.div(grad_out.to(dtype), guard_denominator(denominator, eps=eps), out=grad[..., :-1])
+    torch.sum(grad[..., :-1] * out.to(dtype), -1, keepdim=True, out=grad[..., -1:])
+    grad[..., -1:].neg_().masked_fill_(denominator.abs() < eps, 0)
+    return grad
