@@ -1,6 +1,7 @@
 """Write NumPy files whose length is not known in advance, and that survive an interruption."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +28,16 @@ class GrowingArray:
         self.dtype = np.dtype(dtype)
         self.shape = shape
         self.num_items = num_items
-        self._file = path.open("r+b" if num_items else "w+b")
-        self._write_header()
-        item_size = self.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        end = self._file.tell() + num_items * item_size
-        if path.stat().st_size < end and num_items:
-            raise DataError(f"{path} is shorter than recorded; prepare again")
-        self._file.seek(end)
-        self._file.truncate()
+        with ExitStack() as on_error:
+            self._file = on_error.enter_context(path.open("r+b" if num_items else "w+b"))
+            self._write_header()
+            item_size = self.dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            end = self._file.tell() + num_items * item_size
+            if self._file.seek(0, os.SEEK_END) < end:
+                raise DataError(f"{path} is shorter than recorded; prepare again")
+            self._file.truncate(end)
+            self._file.seek(end)
+            on_error.pop_all()
 
     def __enter__(self) -> "GrowingArray":
         return self

@@ -84,6 +84,12 @@ def describe_split(
     }
 
 
+def combined_sha256(split: Mapping[str, Any]) -> str:
+    """Return one checksum for all files of a split, from its part of the manifest."""
+    text = "".join(checksum for _, checksum in sorted(split["sha256"].items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a file that is either the old one or the new one, even after a power cut."""
     temporary = path.with_suffix(".tmp")

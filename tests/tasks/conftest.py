@@ -1,0 +1,101 @@
+"""Small folders that look like what people have downloaded."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REVIEWS = {"train": 20, "test": 6}
+PICTURES = {"train": 30, "test": 7}
+PAIRS = {"train": 11, "validation": 5, "test": 3}
+DRAWINGS = 13
+
+
+@pytest.fixture
+def aclimdb(tmp_path) -> Path:
+    """aclImdb/ with as many negative as positive reviews; each has a text of its own."""
+    root = tmp_path / "aclImdb"
+    for split, num_reviews in REVIEWS.items():
+        for name in ("neg", "pos"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(num_reviews // 2):
+                text = f"{split} review no. {i}: {'naïf' if name == 'neg' else 'très bien'}! " * (
+                    i + 1
+                )
+                (folder / f"{i}_7.txt").write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def cifar(tmp_path) -> Path:
+    """cifar-10-batches-py/ with random pictures."""
+    root = tmp_path / "cifar-10-batches-py"
+    root.mkdir()
+    rng = np.random.default_rng(3)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        num_rows = PICTURES["test"] if name == "test_batch" else PICTURES["train"] // 5
+        write_cifar_batch(
+            root / name,
+            rng.integers(256, size=(num_rows, 3072), dtype=np.uint8),
+            rng.integers(10, size=num_rows).tolist(),
+        )
+    return root
+
+
+def write_cifar_batch(path: Path, pixels: np.ndarray, labels: list[int]) -> None:
+    """Write the form of the official files: protocol 2, keys and text as bytes."""
+    content = {b"data": pixels, b"labels": labels, b"batch_label": b"a batch"}
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+@pytest.fixture
+def aan(tmp_path) -> Path:
+    """tsv_data/ with papers that take part in several pairs."""
+    folder = tmp_path / "aan" / "tsv_data"
+    folder.mkdir(parents=True)
+    for split, num_pairs in PAIRS.items():
+        lines = []
+        for i in range(num_pairs):
+            first, second = i % 3, (i + 1) % 5
+            texts = (f"{split} paper {n}, naïvely parsed. " * (n + 1) for n in (first, second))
+            lines.append("\t".join((f"{i % 2}.0", f"P{first}", f"P{second}", *texts)) + "\n")
+        name = "eval" if split == "validation" else split
+        (folder / f"new_aan_pairs.{name}.tsv").write_text("".join(lines), encoding="utf-8")
+    return tmp_path / "aan"
+
+
+@pytest.fixture
+def listops_release(tmp_path) -> Path:
+    """listops-1000/ with three rows per split."""
+    folder = tmp_path / "listops" / "listops-1000"
+    folder.mkdir(parents=True)
+    for split, digit in (("train", 1), ("val", 2), ("test", 3)):
+        (folder / f"basic_{split}.tsv").write_text(
+            "Source\tTarget\n"
+            f"( ( ( [MAX {digit} ) 9 ) ] )\t9\n"
+            f"( ( ( [SM {digit} ) 4 ) ] )\t{digit + 4}\n"
+            f"{digit}\t{digit}\n"
+        )
+    return tmp_path / "listops"
+
+
+@pytest.fixture
+def pathfinder_release(tmp_path) -> Path:
+    """pathfinder32/curv_contour_length_14/ with random pictures; the metadata are text."""
+    folder = tmp_path / "lra" / "pathfinder32" / "curv_contour_length_14"
+    (folder / "metadata").mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    for number in (0, 1):
+        images = folder / "imgs" / str(number)
+        images.mkdir(parents=True)
+        lines = []
+        for i in range(number, DRAWINGS, 2):
+            Image.fromarray(rng.integers(256, size=(32, 32), dtype=np.uint8)).save(
+                images / f"sample_{i}.png"
+            )
+            lines.append(f"imgs/{number} sample_{i}.png {i} {i % 2} 0.0 14 2 1.8\n")
+        (folder / "metadata" / f"{number}.npy").write_text("".join(lines))
+    return tmp_path / "lra"

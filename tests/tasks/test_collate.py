@@ -1,0 +1,79 @@
+"""Batches against rows worked out by hand."""
+
+import pytest
+import torch
+
+from tasks.collate import gather_batch
+from tasks.token_rows import TokenRows
+
+# Documents: [7], [5, 0, 3], [9, 8, 6, 4, 2]
+IDS = torch.tensor([7, 5, 0, 3, 9, 8, 6, 4, 2], dtype=torch.uint8)
+OFFSETS = torch.tensor([0, 1, 4, 9])
+
+
+def rows_of(documents: list, **options) -> TokenRows:
+    return TokenRows(
+        ids=IDS,
+        offsets=OFFSETS,
+        documents=torch.tensor(documents, dtype=torch.int32),
+        labels=torch.arange(len(documents), dtype=torch.uint8),
+        **{"first_id": 1} | options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("max_len", "trim", "expected"),
+    [
+        pytest.param(7, False, [[10, 9, 7, 5, 3, 0, 0], [8, 0, 0, 0, 0, 0, 0]], id="padded"),
+        pytest.param(7, True, [[10, 9, 7, 5, 3], [8, 0, 0, 0, 0]], id="trimmed"),
+        pytest.param(3, False, [[10, 9, 7], [8, 0, 0]], id="cut"),
+    ],
+)
+def test_rows_are_cut_and_padded(max_len, trim, expected):
+    batch = gather_batch(rows_of([0, 1, 2]), torch.tensor([2, 0]), max_len=max_len, trim=trim)
+    assert batch["input_ids"].tolist() == expected
+    assert batch["key_padding_mask"].tolist() == [[i == 0 for i in row] for row in expected]
+    assert batch["labels"].tolist() == [2, 0]
+    assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
+    assert batch["key_padding_mask"].dtype == torch.bool
+
+
+def test_a_pair_is_two_rows():
+    batch = gather_batch(
+        rows_of([[0, 2], [1, 1], [2, 0]]), torch.tensor([2, 1]), max_len=4, trim=False
+    )
+    assert batch["input_ids"].tolist() == [
+        [[10, 9, 7, 5], [8, 0, 0, 0]],
+        [[6, 1, 4, 0], [6, 1, 4, 0]],
+    ]
+    assert batch["key_padding_mask"].shape == (2, 2, 4)
+    assert batch["labels"].tolist() == [2, 1]
+
+
+def test_a_stored_zero_is_a_token():
+    batch = gather_batch(rows_of([0, 1]), torch.tensor([1]), max_len=3, trim=False)
+    assert batch["input_ids"].tolist() == [[6, 1, 4]]
+    assert not batch["key_padding_mask"].any()
+
+
+def test_zero_is_padding():
+    rows = rows_of([0, 1], first_id=0, zero_is_padding=True)
+    batch = gather_batch(rows, torch.tensor([1]), max_len=4, trim=False)
+    assert batch["input_ids"].tolist() == [[5, 0, 3, 0]]
+    assert batch["key_padding_mask"].tolist() == [[False, True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("max_len", "trim", "expected"),
+    [
+        pytest.param(7, False, [[8, 99, 0, 0, 0, 0, 0], [10, 9, 7, 5, 3, 99, 0]], id="padded"),
+        pytest.param(7, True, [[8, 99, 0, 0, 0, 0], [10, 9, 7, 5, 3, 99]], id="trimmed"),
+        pytest.param(4, False, [[8, 99, 0, 0], [10, 9, 7, 99]], id="cut"),
+    ],
+)
+def test_the_last_token_of_a_row_is_its_end(max_len, trim, expected):
+    rows = rows_of([0, 1, 2], eos_id=99)
+    batch = gather_batch(rows, torch.tensor([0, 2]), max_len=max_len, trim=trim)
+    assert batch["input_ids"].tolist() == expected
+    assert batch["key_padding_mask"].tolist() == [[i == 0 for i in row] for row in expected]
+    assert rows.lengths(torch.tensor([0, 2])).tolist() == [2, 6]

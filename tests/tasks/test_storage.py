@@ -1,0 +1,232 @@
+"""A prepared folder is complete or absent, and damage to it is noticed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.arrays import GrowingArray
+from tasks.errors import DataError
+from tasks.manifest import read_manifest, verify
+from tasks.storage import Chunk, Contents, Split, prepare_once
+from tasks.token_rows import open_split
+
+LENGTHS = np.array([2, 3, 1])
+
+
+class Interruption(Exception):
+    pass
+
+
+def part(number: int, *, calls: list[int], fail_at: int | None = None):
+    calls.append(number)
+    yield Chunk(np.full(6, number, np.uint8), LENGTHS, np.array([0, 1, 1]))
+    if number == fail_at:
+        raise Interruption
+    yield Chunk(np.full(6, number + 100, np.uint8), LENGTHS, np.array([0, 1, 1]))
+
+
+def prepare(
+    root: Path, *, calls: list[int], fail_at: int | None = None, num_bytes: int = 0
+) -> Path:
+    """Three parts for training, of six rows each, and one for each other split."""
+
+    def contents() -> Contents:
+        parts = [partial(part, i, calls=calls, fail_at=fail_at) for i in range(5)]
+        return Contents(
+            [
+                Split("train", 18, parts[:3]),
+                Split("validation", 6, parts[3:4]),
+                Split("test", 6, parts[4:]),
+            ],
+            vocabulary=["<pad>", "x"],
+        )
+
+    return prepare_once(
+        root,
+        variant="test",
+        parameters={"seed": 3},
+        contents=contents,
+        num_classes=2,
+        paired=False,
+        num_bytes=num_bytes,
+    )
+
+
+def read(folder: Path, split: str) -> list[np.ndarray]:
+    return [np.load(folder / f"{split}.{name}.npy") for name in ("ids", "offsets", "labels")]
+
+
+def test_what_was_written_is_read(tmp_path):
+    folder = prepare(tmp_path, calls=[])
+    ids, offsets, labels = read(folder, "train")
+    np.testing.assert_array_equal(ids, np.repeat([0, 100, 1, 101, 2, 102], 6))
+    np.testing.assert_array_equal(offsets, np.cumsum([0, *np.tile(LENGTHS, 6)]))
+    np.testing.assert_array_equal(labels, np.tile([0, 1, 1], 6))
+    assert read_manifest(folder)["splits"]["train"] | {"sha256": None} == {
+        "rows": 18,
+        "left_out": 0,
+        "tokens": 36,
+        "largest_id": 102,
+        "lengths": {"min": 1, "5%": 1, "median": 2, "95%": 3, "max": 3},
+        "class_counts": [6, 12],
+        "sha256": None,
+    }
+
+
+def test_a_second_call_makes_nothing(tmp_path):
+    first = prepare(tmp_path, calls=[])
+    calls: list[int] = []
+    assert prepare(tmp_path, calls=calls) == first
+    assert calls == []
+
+
+@pytest.mark.parametrize("fail_at", range(5))
+def test_an_interrupted_call_is_completed_by_the_next(tmp_path, fail_at):
+    with pytest.raises(Interruption):
+        prepare(tmp_path / "interrupted", calls=[], fail_at=fail_at)
+    assert not list((tmp_path / "interrupted").glob("**/manifest.json"))
+    calls: list[int] = []
+    folder = prepare(tmp_path / "interrupted", calls=calls)
+    assert calls == list(range(fail_at, 5))
+    whole = prepare(tmp_path / "whole", calls=[])
+    assert read_manifest(folder) == read_manifest(whole)
+
+
+def test_a_killed_call_is_completed_by_the_next(tmp_path):
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_storage
+original = test_storage.part
+def part(number, **options):
+    for chunk in original(number, **options):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield chunk
+test_storage.part = part
+test_storage.prepare(Path({str(tmp_path)!r}), calls=[])
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.suffix for path in tmp_path.iterdir() if path.is_dir()] == [".partial"]
+    calls: list[int] = []
+    folder = prepare(tmp_path, calls=calls)
+    assert calls == [2, 3, 4]
+    assert read_manifest(folder)["splits"]["train"]["rows"] == 18
+
+
+def test_a_partial_folder_that_lost_bytes_is_started_again(tmp_path):
+    with pytest.raises(Interruption):
+        prepare(tmp_path, calls=[], fail_at=1)
+    os.truncate(next(tmp_path.glob("*.partial/train.ids.npy")), 130)
+    with pytest.raises(DataError, match="shorter than recorded"):
+        prepare(tmp_path, calls=[])
+    assert read_manifest(prepare(tmp_path, calls=[]))["splits"]["train"]["rows"] == 18
+
+
+def contents_of(chunk: Chunk, num_rows: int) -> Contents:
+    return Contents([Split("train", num_rows, [lambda: [chunk]])])
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        pytest.param(
+            contents_of(Chunk(np.zeros(1, np.uint8), np.ones(1, int), np.array([2])), 1),
+            r"labels range over 2\.\.2, not 0\.\.1",
+            id="label",
+        ),
+        pytest.param(
+            contents_of(Chunk(np.zeros(1, np.uint8), np.ones(1, int), np.array([1])), 2),
+            "the train split has 1 rows, not 2",
+            id="rows",
+        ),
+    ],
+)
+def test_nothing_is_left_of_a_faulty_source(tmp_path, contents, message):
+    with pytest.raises(DataError, match=message):
+        prepare_once(
+            tmp_path,
+            variant="test",
+            parameters={},
+            contents=lambda: contents,
+            num_classes=2,
+            paired=False,
+            num_bytes=0,
+        )
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_too_little_space(tmp_path):
+    with pytest.raises(DataError, match=r"needs about 1048576\.0 GiB"):
+        prepare(tmp_path, calls=[], num_bytes=2**50)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return prepare(tmp_path_factory.mktemp("prepared"), calls=[])
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_changed_byte_is_noticed(prepared, data):
+    path = data.draw(st.sampled_from(sorted(prepared.glob("*.npy"))), label="file")
+    original = path.read_bytes()
+    position = data.draw(st.integers(0, len(original) - 1), label="position")
+    changed = bytearray(original)
+    changed[position] ^= data.draw(st.integers(1, 255), label="flipped bits")
+    try:
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=f"{path.name} is missing or damaged; delete"):
+            verify(prepared)
+    finally:
+        path.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"format": 0}', '{"format": 1, "splits": {}}']
+)
+def test_a_damaged_manifest_is_noticed(tmp_path, text):
+    folder = prepare(tmp_path, calls=[])
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"manifest\.json is missing or damaged"):
+        prepare(tmp_path, calls=[])
+
+
+def test_the_manifest_is_the_last_thing_written(tmp_path):
+    folder = prepare(tmp_path, calls=[])
+    assert json.loads((folder / "manifest.json").read_text())["vocabulary"] == ["<pad>", "x"]
+    assert not list(folder.glob("*.tmp")) and not (folder / "progress.json").exists()
+
+
+def test_a_vocabulary_that_is_too_small_is_refused(prepared):
+    with pytest.raises(DataError, match=r"task\.vocab_size is 103; .* need 104"):
+        open_split(prepared, "train", first_id=1, vocab_size=103)
+    assert len(open_split(prepared, "train", first_id=1, vocab_size=104)) == 18
+
+
+@pytest.mark.parametrize("shape", [(), (2,)], ids=["numbers", "pairs"])
+def test_an_array_grows_and_goes_on(tmp_path, shape):
+    path = tmp_path / "array.npy"
+    items = np.arange(7 * 2).reshape(7, 2) if shape else np.arange(7)
+    with GrowingArray(path, dtype=items.dtype, shape=shape, num_items=0) as array:
+        array.append(items[:3])
+        array.flush()
+        array.append(items[:2])
+    with GrowingArray(path, dtype=items.dtype, shape=shape, num_items=3) as array:
+        array.append(items[3:])
+        array.flush()
+    np.testing.assert_array_equal(np.load(path), items)
