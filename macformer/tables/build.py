@@ -25,17 +25,21 @@ FEWER_MARK = "‡"
 
 def build_tables(
     runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.DataFrame
-) -> list[Table]:
-    """Lay out one task in detail; several as accuracies, costs, then each in detail."""
+) -> tuple[list[Table], list[Table]]:
+    """Lay out the tables to read first, and the others.
+
+    One task comes first in detail; several come first as accuracies and costs.
+    """
     tasks = list(summary["task"].unique())
-    tables = [
+    details = [
         detail_table(runs[runs["task"] == task], summary[summary["task"] == task]) for task in tasks
     ]
-    if len(tasks) > 1:
-        accuracy = accuracy_table(runs, summary, published=published)
-        tables = [accuracy, efficiency_table(runs, summary), *tables]
     quoted = published_table(published, tasks=tasks)
-    return [*tables, quoted] if quoted else tables
+    others = [quoted] if quoted else []
+    if len(tasks) == 1:
+        return details, others
+    accuracy = accuracy_table(runs, summary, published=published)
+    return [accuracy, efficiency_table(runs, summary)], [*details, *others]
 
 
 def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:

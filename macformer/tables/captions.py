@@ -66,7 +66,7 @@ def fewer_tasks(mark: str, incomplete: Sequence[str]) -> list[str]:
 
 def run_notes(runs: pd.DataFrame) -> list[str]:
     """List the runs without a result, those of one cell and reason together."""
-    unfinished = ranked(runs[runs["status"] != "finished"].fillna({"reason": ""}))
+    unfinished = ranked(runs[runs["status"] != "finished"])
     notes = []
     for key, group in unfinished.groupby([*CELL, "status", "reason"], sort=False):
         task, attention, ppsbn, *_, status, reason = map(str, key)

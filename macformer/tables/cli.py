@@ -6,15 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
-from macformer.tables import plots
 from macformer.tables.build import build_tables
 from macformer.tables.comparable import check_comparable
 from macformer.tables.formats import print_tables, to_latex, to_markdown
 from macformer.tables.page import write_page
-from macformer.tables.panels import save
+from macformer.tables.plots import draw_plots
 from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.summary import summarise
@@ -45,21 +43,21 @@ def make_tables(
     runs = read_runs(folders)
     check_comparable(runs, allow_mixed=allow_mixed)
     summary = summarise(runs)
-    tables = build_tables(runs, summary, published=read_published(published))
+    first, others = build_tables(runs, summary, published=read_published(published))
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / "table.md", out / "table.tex", out / "table.csv", out / "runs.csv"]
-    files[0].write_text("\n".join(map(to_markdown, tables)), encoding="utf-8")
-    files[1].write_text("\n".join(map(to_latex, tables)), encoding="utf-8")
+    files = [out / name for name in ("table.md", "table.tex", "table.csv", "runs.csv")]
+    files[0].write_text("\n".join(map(to_markdown, [*first, *others])), encoding="utf-8")
+    files[1].write_text("\n".join(map(to_latex, [*first, *others])), encoding="utf-8")
     summary.to_csv(files[2], index=False)
     runs.drop(columns="config").to_csv(files[3], index=False)
-    drawn = _draw(runs, summary, out=out)
+    drawn = draw_plots(runs, summary, out=out)
     page = out / "index.html"
-    vectors = [(title, svg) for title, (_, svg) in drawn.items()]
-    write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, tables=tables, plots=vectors)
+    parts = [*first, *drawn, *others]
+    write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, parts=parts)
     if console is not None:
-        print_tables(tables[: 1 if summary["task"].nunique() == 1 else 2], console=console)
-    return [*files, *(file for pair in drawn.values() for file in pair), page]
+        print_tables(first, console=console)
+    return [*files, *(file for plot in drawn for file in (plot.png, plot.svg)), page]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,21 +81,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for file in files:
         console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def _draw(runs: pd.DataFrame, summary: pd.DataFrame, *, out: Path) -> dict[str, list[Path]]:
-    """Save the plots that the runs have data for: title -> PNG and SVG."""
-    figures = {
-        ("Accuracy against speed", "bubble"): plots.bubble_chart(summary),
-        ("Validation accuracy", "curves_accuracy"): plots.learning_curves(
-            runs, "val/accuracy", ylabel="validation accuracy (%)"
-        ),
-        ("Training loss", "curves_loss"): plots.learning_curves(
-            runs, "train/loss", ylabel="training loss (nats)"
-        ),
-    }
-    return {
-        title: save(figure, out / stem)
-        for (title, stem), figure in figures.items()
-        if figure is not None
-    }

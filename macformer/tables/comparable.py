@@ -47,7 +47,7 @@ def _check_settings(runs: pd.DataFrame, *, within: list[str], hint: str) -> None
                     )
 
 
-def _settings(config: dict) -> dict[str, float]:
+def _settings(config: dict) -> dict[str, int | float]:
     return {
         name: value
         for name, value in config.items()

@@ -31,7 +31,8 @@ LATEX_ESCAPES = str.maketrans(
 def to_markdown(table: Table) -> str:
     """Write a pipe table under its title, with caption and notes below."""
     names = [" ".join(filter(None, column)) for column in table.columns]
-    lines = [["", *names], ["---", *["---:"] * len(names)]]
+    aligned = ["---:"] * num_numbers(table) + ["---"] * table.num_text_columns
+    lines = [["", *names], ["---", *aligned]]
     lines += [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
     body = "\n".join("| " + " | ".join(map(_pipe, line)) + " |" for line in lines)
     below = "\n\n".join([table.caption, *table.notes])
@@ -55,9 +56,9 @@ def to_latex(table: Table) -> str:
     lines = [
         r"\begin{table}[t]",
         r"\centering",
-        rf"\caption{{{_tex(' '.join([f'{table.title}.', table.caption, *table.notes]))}}}",
+        rf"\caption{{{_tex(f'{table.title}. {table.caption}')}}}",
         r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        rf"\begin{{tabular}}{{l{'r' * num_numbers(table)}{'l' * table.num_text_columns}}}",
         r"\toprule",
         rf"{head} \\",
         "".join(rules),
@@ -66,6 +67,7 @@ def to_latex(table: Table) -> str:
         *body,
         r"\bottomrule",
         r"\end{tabular}}",
+        *(rf"{{\footnotesize\raggedright {_tex(note)}\par}}" for note in table.notes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -78,7 +80,8 @@ def print_tables(tables: Sequence[Table], *, console: Console) -> None:
         view.add_column("", no_wrap=True)
         for index, (heading, name) in enumerate(table.columns):
             repeats = index > 0 and table.columns[index - 1][0] == heading
-            view.add_column(f"{'' if repeats else heading}\n{name}", justify="right")
+            side = "right" if index < num_numbers(table) else "left"
+            view.add_column(f"{'' if repeats else heading}\n{name}", justify=side)
         for row in table.rows:
             if row.opens_section:
                 view.add_section()
@@ -87,6 +90,11 @@ def print_tables(tables: Sequence[Table], *, console: Console) -> None:
         for line in [table.caption, *table.notes]:
             console.print(line, style="dim", markup=False, highlight=False)
         console.print()
+
+
+def num_numbers(table: Table) -> int:
+    """Count the columns that hold numbers and are aligned to the right."""
+    return len(table.columns) - table.num_text_columns
 
 
 def heading_spans(table: Table) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
+from pathlib import Path
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 TASK_TITLES = {
@@ -32,13 +33,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns are pairs of a heading that neighbours may share and a name of their own."""
+    """Rows under columns, each a heading that neighbours may share and a name of its own.
+
+    Args:
+        num_text_columns: How many of the last columns hold words rather than numbers.
+    """
 
     title: str
     columns: Sequence[tuple[str, str]]
     rows: Sequence[Row]
     caption: str
     notes: Sequence[str] = ()
+    num_text_columns: int = 0
+
+
+@dataclass(frozen=True)
+class Plot:
+    title: str
+    png: Path
+    svg: Path
 
 
 def task_title(task: str) -> str:

@@ -11,15 +11,18 @@ import pandas as pd
 
 from macformer.tables import captions
 from macformer.tables.cells import cell_key
-from macformer.tables.formats import heading_spans
-from macformer.tables.layout import Cell, Row, Table, percent, row_label, task_title
+from macformer.tables.formats import heading_spans, num_numbers
+from macformer.tables.layout import Cell, Plot, Row, Table, percent, row_label, task_title
 from macformer.tables.summary import ranked
 
 CONFIGS = ("config.yaml", ".hydra/config.yaml", "metrics.json")
+TEXT = ' class="text"'
+RUN_COLUMNS = ("task", "row", "seed", "status", "best acc. %", "last acc. %", "files", "reason")
+NUMBERS = ("seed", "best acc. %", "last acc. %")
 STYLE = """
 :root { color-scheme: light; --ink: #1c2024; --soft: #60666c; --line: #d9dde1; --link: #0a58a8; }
-body { font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: var(--ink);
-  max-width: 80rem; margin: 2.5rem auto; padding: 0 1.5rem; }
+body { font: 14px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: var(--ink);
+  max-width: 88rem; margin: 2.5rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.2rem; margin: 2.75rem 0 .75rem; }
 nav { color: var(--soft); } nav a { margin-right: 1rem; }
@@ -29,7 +32,7 @@ td a.value { color: inherit; }
 table { border-collapse: collapse; border-block: 2px solid var(--ink); white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .22rem .6rem; text-align: right; font-weight: 400; }
-th[scope=row], td.text { text-align: left; }
+th[scope=row], .text { text-align: left; }
 td.wrap { white-space: normal; }
 thead th { font-weight: 600; border-bottom: 1px solid var(--ink); }
 thead th.group { text-align: center; border-bottom: 1px solid var(--line); }
@@ -39,28 +42,22 @@ p.caption, ul.notes { color: var(--soft); font-size: .87rem; max-width: 65rem; }
 ul.notes { padding-left: 1.2rem; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
 .failed { color: #b3261e; } .running { color: #8a5a00; }
-summary { cursor: pointer; font-weight: 600; margin-top: 2.5rem; }
 """
 
 
 def write_page(
-    file: Path,
-    *,
-    title: str,
-    runs: pd.DataFrame,
-    tables: Sequence[Table],
-    plots: Sequence[tuple[str, Path]],
+    file: Path, *, title: str, runs: pd.DataFrame, parts: Sequence[Table | Plot]
 ) -> None:
-    """Write a page that needs no network.
-
-    Args:
-        plots: A title and an SVG file each; their content goes into the page.
-    """
-    sections = [_section(table.title, table_html(table)) for table in tables]
-    sections += [_section(name, _figure(name, svg)) for name, svg in plots]
-    sections.append(_section("Runs", _runs_table(runs, beside=file.parent)))
-    names = [*(table.title for table in tables), *(name for name, _ in plots), "Runs"]
-    links = "".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in names)
+    """Write a page that needs no network: the parts in their order, then every run."""
+    bodies = {
+        part.title: _figure(part) if isinstance(part, Plot) else table_html(part) for part in parts
+    }
+    bodies["Runs"] = _runs_table(runs, beside=file.parent)
+    links = "".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in bodies)
+    sections = "".join(
+        f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>\n{body}</section>\n'
+        for name, body in bodies.items()
+    )
     file.write_text(
         f"""<!doctype html>
 <html lang="en">
@@ -74,7 +71,7 @@ def write_page(
 <h1>{escape(title)}</h1>
 <p class="caption">{escape(captions.provenance(runs))} {_statuses(runs)}</p>
 <nav>{links}</nav>
-{"".join(sections)}
+{sections}
 </body>
 </html>
 """,
@@ -88,8 +85,12 @@ def table_html(table: Table) -> str:
         f'<th class="group" colspan="{span}">{escape(heading)}</th>'
         for heading, span in heading_spans(table)
     )
-    names = "".join(f'<th scope="col">{escape(name)}</th>' for _, name in table.columns)
-    rows = "\n".join(map(_row, table.rows))
+    kinds = _kinds(table)
+    names = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for kind, (_, name) in zip(kinds, table.columns, strict=True)
+    )
+    rows = "\n".join(_row(row, kinds) for row in table.rows)
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return (
         f'<div class="scroll"><table>\n<thead><tr><td></td>{groups}</tr>\n'
@@ -99,9 +100,15 @@ def table_html(table: Table) -> str:
     )
 
 
-def _row(row: Row) -> str:
+def _kinds(table: Table) -> list[str]:
+    return [""] * num_numbers(table) + [TEXT] * table.num_text_columns
+
+
+def _row(row: Row, kinds: Sequence[str]) -> str:
     attribute = ' class="section"' if row.opens_section else ""
-    cells = "".join(f"<td>{_linked(cell)}</td>" for cell in row.cells)
+    cells = "".join(
+        f"<td{kind}>{_linked(cell)}</td>" for kind, cell in zip(kinds, row.cells, strict=True)
+    )
     return f'<tr{attribute}><th scope="row">{escape(row.label)}</th>{cells}</tr>'
 
 
@@ -125,17 +132,17 @@ def _runs_table(runs: pd.DataFrame, *, beside: Path) -> str:
             f'<a href="{quote(os.path.relpath(path, beside))}">{escape(path.name)}</a>'
             for path in [config, *logs]
         )
-        reason = run["reason"] if isinstance(run["reason"], str) else ""
         lines.append(
             f'<tr{anchor}><th scope="row">{escape(task_title(run["task"]))}</th>'
             f'<td class="text">{escape(row_label(run["attention"], run["ppsbn"]))}</td>'
             f'<td>{run["seed"]}</td><td class="text {run["status"]}">{run["status"]}</td>'
             f"<td>{percent(run['accuracy.best.test'])}</td>"
             f"<td>{percent(run['accuracy.last.test'])}</td>"
-            f'<td class="text">{files}</td><td class="text wrap">{escape(reason)}</td></tr>'
+            f'<td class="text">{files}</td><td class="text wrap">{escape(run["reason"])}</td></tr>'
         )
-    names = ("task", "row", "seed", "status", "best acc. %", "last acc. %", "files", "reason")
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    head = "".join(
+        f'<th scope="col"{"" if name in NUMBERS else TEXT}>{name}</th>' for name in RUN_COLUMNS
+    )
     body = "\n".join(lines)
     return (
         f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
@@ -143,14 +150,10 @@ def _runs_table(runs: pd.DataFrame, *, beside: Path) -> str:
     )
 
 
-def _figure(name: str, svg: Path) -> str:
-    data = base64.b64encode(svg.read_bytes()).decode("ascii")
+def _figure(plot: Plot) -> str:
+    data = base64.b64encode(plot.svg.read_bytes()).decode("ascii")
     source = f"data:image/svg+xml;base64,{data}"
-    return f'<figure><img alt="{escape(name)}" src="{source}"></figure>\n'
-
-
-def _section(name: str, body: str) -> str:
-    return f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>\n{body}</section>\n'
+    return f'<figure><img alt="{escape(plot.title)}" src="{source}"></figure>\n'
 
 
 def _anchor(name: str) -> str:

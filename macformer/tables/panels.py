@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from macformer.tables.cells import row_labels
-from macformer.tables.layout import task_title
+from macformer.tables.layout import Plot, task_title
 from macformer.tables.summary import ROW
 
 # Okabe and Ito's palette, distinct to colour-blind readers.
@@ -31,9 +31,8 @@ def lay_out_panels(
     num_columns = min(len(tasks), 3)
     num_rows = -(-len(tasks) // num_columns)
     width, height = PANEL_SIZE
-    figure = Figure(
-        figsize=(width * num_columns + LEGEND_WIDTH, height * num_rows), layout="constrained"
-    )
+    size = (width * num_columns + LEGEND_WIDTH, height * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
     grid = np.ravel(figure.subplots(num_rows, num_columns, squeeze=False))
     for unused in grid[len(tasks) :]:
         unused.set_axis_off()
@@ -63,13 +62,13 @@ def look_keys(frame: pd.DataFrame) -> list[tuple]:
     return list(frame[[name for name in ROW if name != "ppsbn"]].itertuples(index=False, name=None))
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
+def save(figure: Figure, title: str, stem: Path) -> Plot:
     """Save as PNG and as SVG of reproducible bytes."""
-    files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+    plot = Plot(title, stem.with_suffix(".png"), stem.with_suffix(".svg"))
     with matplotlib.rc_context({"svg.hashsalt": stem.name}):
-        figure.savefig(files[0], dpi=150)
-        figure.savefig(files[1], metadata={"Date": None})
-    return files
+        figure.savefig(plot.png, dpi=150)
+        figure.savefig(plot.svg, metadata={"Date": None})
+    return plot
 
 
 def _row_handles(frame: pd.DataFrame, looks: Looks, *, lines: bool) -> list[Line2D]:

@@ -6,13 +6,31 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from macformer.tables.cells import memory_unit
-from macformer.tables.layout import compact
-from macformer.tables.panels import choose_looks, lay_out_panels, look_keys
+from macformer.tables.layout import Plot, compact
+from macformer.tables.panels import choose_looks, lay_out_panels, look_keys, save
 from macformer.tables.summary import CELL, ranked
 
 SPEED, MEMORY = "train.examples_per_second", "train.peak_memory_gib"
 ACCURACY = "accuracy.best.test"
 LARGEST_AREA = 600  # points squared
+
+
+def draw_plots(runs: pd.DataFrame, summary: pd.DataFrame, *, out: Path) -> list[Plot]:
+    """Save the plots that the runs have data for."""
+    drawn = [
+        ("Accuracy against speed", "bubble", bubble_chart(summary)),
+        (
+            "Validation accuracy",
+            "curves_accuracy",
+            learning_curves(runs, "val/accuracy", ylabel="validation accuracy (%)"),
+        ),
+        (
+            "Training loss",
+            "curves_loss",
+            learning_curves(runs, "train/loss", ylabel="training loss (nats)"),
+        ),
+    ]
+    return [save(figure, title, out / stem) for title, stem, figure in drawn if figure is not None]
 
 
 def bubble_chart(summary: pd.DataFrame) -> Figure | None:
@@ -72,7 +90,7 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
         style = "-" if row["ppsbn"] == "without" else "--"
         axis.plot(values.index, values.mean(axis=1), color=colour, linestyle=style)
         lowest, highest = values.min(axis=1), values.max(axis=1)
-        axis.fill_between(values.index, lowest, highest, color=colour, alpha=0.15, linewidth=0)
+        axis.fill_between(values.index, lowest, highest, color=colour, alpha=0.1, linewidth=0)
     for axis in axes.values():
         axis.set(xlabel="optimiser step", ylabel=ylabel)
     return figure

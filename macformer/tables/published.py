@@ -80,6 +80,7 @@ def published_table(published: pd.DataFrame, *, tasks: list[str]) -> Table | Non
         ],
         rows=rows,
         caption="As printed in each source, under its own protocol; blank where it gives no value.",
+        num_text_columns=2,
     )
 
 

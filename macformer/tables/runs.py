@@ -26,8 +26,10 @@ COSTS = [
     ),
     "num_parameters",
 ]
+TEXTS = ["reason", "commit", "device"]
 NUMBERS = ["majority_rate", *ACCURACIES, *COSTS]
 FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive"]
+STATUSES = ["finished", "failed", "running"]
 SCHEMA = 1
 
 
@@ -51,6 +53,8 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     configs = [record.pop("config", None) or {} for record in records]
     runs = pd.json_normalize(records).reindex(columns=[*IDENTITY, *FACTS, *NUMBERS])
     runs[NUMBERS] = runs[NUMBERS].apply(pd.to_numeric).astype(float)
+    runs[TEXTS] = runs[TEXTS].astype(object)  # a column of blanks would count as numbers
+    runs["reason"] = runs["reason"].fillna("")
     runs["exclusive"] = runs["exclusive"].eq(True)
     runs["folder"] = pd.Series([file.parent for file in files], dtype=object)
     runs["config"] = pd.Series(configs, dtype=object)
@@ -67,6 +71,8 @@ def _read_record(file: Path) -> dict:
     missing = [key for key in ["status", *IDENTITY] if record.get(key) is None]
     if missing:
         raise TableError(f"{file} lacks {', '.join(missing)}")
+    if record["status"] not in STATUSES:
+        raise TableError(f"{file} has status {record['status']}, not one of {', '.join(STATUSES)}")
     return record
 
 

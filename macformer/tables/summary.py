@@ -7,12 +7,11 @@ with softmax taken from the same task, recipe and device.
 
 import pandas as pd
 
-from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS
+from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS, STATUSES
 
 SETTING = ["task", "recipe", "device"]
 ROW = ["attention", "ppsbn", "recipe", "device"]
 CELL = ["task", *ROW]
-STATUSES = ["finished", "failed", "running"]
 TASKS = ["listops", "text", "retrieval", "image", "pathfinder", "pathx"]  # LRA's order
 REFERENCE, CONTROL = "softmax", "uniform"
 

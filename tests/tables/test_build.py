@@ -1,0 +1,126 @@
+from macformer.tables.build import build_tables
+from macformer.tables.layout import TIMES, Table
+from macformer.tables.published import read_published
+from macformer.tables.runs import read_runs
+from macformer.tables.summary import summarise
+
+
+def tables(sweep) -> tuple[list[Table], list[Table]]:
+    runs = read_runs([sweep])
+    return build_tables(runs, summarise(runs), published=read_published())
+
+
+def texts(table: Table, label: str) -> list[str]:
+    (row,) = [row for row in table.rows if row.label == label]
+    return [cell.text for cell in row.cells]
+
+
+def test_one_task_comes_first_in_detail(write_run, sweep):
+    write_run(test=0.4)
+    write_run(attention="rfa", ppsbn="with", test=0.3, speed=150.0, num_parameters=1100)
+    (detail,), _ = tables(sweep)
+    # accuracy best, last; train ex./s, tok./s, ratio, MiB, ratio; the same at inference; parameters
+    expected = ["30.00", "30.00", "150", "7.00K", f"1.50{TIMES}", "512", f"1.00{TIMES}"]
+    expected += ["300", "21.0K", f"1.00{TIMES}", "256", f"1.00{TIMES}", "1.10K", f"1.10{TIMES}"]
+    assert texts(detail, "rfa + ppSBN") == expected
+    assert texts(detail, "majority class")[:3] == ["20.00", "20.00", ""]
+    assert "Majority class: ListOps 20.00 %." in detail.caption
+    assert "Recipe smoke; device laptop; commit abc1234." in detail.caption
+
+
+def test_memory_is_shown_in_gib_once_it_reaches_one(write_run, sweep):
+    write_run(train={"examples_per_second": 1.0, "tokens_per_second": 1.0, "peak_memory_gib": 2.5})
+    (detail,), _ = tables(sweep)
+    assert ("training", "GiB") in detail.columns
+    assert texts(detail, "softmax")[5] == "2.50"
+
+
+def test_the_average_of_a_row_that_lacks_tasks_is_marked_and_explained(write_run, sweep):
+    write_run(test=0.4)
+    write_run(task="text", test=0.7)
+    write_run(attention="rfa", test=0.3)
+    (accuracy, _), _ = tables(sweep)
+    assert texts(accuracy, "softmax") == ["40.00", "70.00", "55.00"]
+    assert texts(accuracy, "rfa") == ["30.00", "", "30.00‡"]
+    assert any("‡" in note and "rfa lacks Text" in note for note in accuracy.notes)
+    assert "mean of the 2 tasks ListOps, Text" in accuracy.caption
+
+
+def test_path_x_never_enters_the_average(write_run, sweep):
+    for task, test in (("listops", 0.4), ("image", 0.6), ("pathx", 0.9)):
+        write_run(task=task, test=test)
+    (accuracy, _), _ = tables(sweep)
+    assert texts(accuracy, "softmax") == ["40.00", "60.00", "90.00", "50.00"]
+
+
+def test_failed_and_running_cells_say_so_with_their_reason(write_run, write_stopped, sweep):
+    for task in ("listops", "text"):
+        write_run(task=task)
+    write_run(attention="rfa")
+    for seed in (0, 1):
+        write_stopped(task="text", attention="rfa", seed=seed)
+    write_stopped(attention="uniform", status="running", reason=None)
+    (accuracy, cost), _ = tables(sweep)
+    assert texts(accuracy, "rfa")[1] == texts(cost, "rfa")[1] == "failed"
+    assert texts(accuracy, "uniform")[0] == "running"
+    assert "failed: Text, rfa, seeds 0, 1: out of memory" in accuracy.notes
+    assert "running: ListOps, uniform, seed 0" in accuracy.notes
+
+
+def test_n_stands_beside_a_value_of_fewer_seeds(write_run, write_stopped, sweep):
+    for seed, test in enumerate([0.30, 0.34, 0.41]):
+        write_run(seed=seed, test=test)
+    write_run(attention="rfa", test=0.5)
+    write_stopped(attention="rfa", seed=1)
+    (detail,), _ = tables(sweep)
+    assert texts(detail, "softmax")[0] == "35.00 ± 5.57"
+    assert texts(detail, "rfa")[0] == "50.00 (1)"
+    assert "n = 3 seeds; a smaller n stands in brackets" in detail.caption
+
+
+def test_shared_measurements_are_marked_and_explained(write_run, sweep):
+    write_run()
+    write_run(attention="rfa", exclusive=False)
+    (detail,), _ = tables(sweep)
+    assert texts(detail, "rfa")[2:5] == ["100†", "7.00K†", ""]
+    assert texts(detail, "softmax")[2:5] == ["100", "7.00K", f"1.00{TIMES}"]
+    assert any("†" in note and "shared" in note for note in detail.notes)
+
+
+def test_a_missing_reference_is_said(write_run, sweep):
+    write_run(attention="rfa")
+    (detail,), _ = tables(sweep)
+    assert "No finished softmax without ppSBN to relate to: ListOps." in detail.notes
+
+
+def test_mixed_devices_have_rows_of_their_own(write_run, sweep):
+    write_run(device="laptop", test=0.4)
+    write_run(device="card", test=0.5)
+    (detail,), _ = tables(sweep)
+    assert texts(detail, "softmax, laptop")[0] == "40.00"
+    assert texts(detail, "softmax, card")[0] == "50.00"
+
+
+def test_published_rows_stand_beside_the_row_that_they_name(write_run, sweep):
+    for task in ("listops", "text"):
+        write_run(task=task)
+    (accuracy, _), others = tables(sweep)
+    # Skyformer, Table 1: Self-Attention has 38.37 on ListOps and 61.95 on text
+    assert texts(accuracy, "Skyformer: Self-Attention") == ["38.37", "61.95", "50.16"]
+    labels = [row.label for row in accuracy.rows]
+    assert "Skyformer: Linformer" not in labels
+    assert "Linformer" in [row.label for row in others[-1].rows]
+
+
+def test_nothing_published_is_shown_beside_other_rows(write_run, sweep):
+    for task in ("listops", "text"):
+        write_run(task=task, attention="rfa")
+    (accuracy, _), _ = tables(sweep)
+    assert [row.label for row in accuracy.rows] == ["rfa", "majority class"]
+
+
+def test_a_sweep_without_a_finished_run_still_has_its_table(write_stopped, sweep):
+    write_stopped()
+    (detail,), _ = tables(sweep)
+    assert texts(detail, "softmax")[:2] == ["failed", "failed"]
+    assert "No run has finished." in detail.caption

@@ -1,0 +1,63 @@
+import csv
+
+import pytest
+
+from macformer.tables import main
+
+
+def test_the_command_writes_and_names_its_files(write_run, sweep, capsys):
+    write_run()
+    write_run(attention="rmfa_exp", ppsbn="with")
+    assert main([str(sweep)]) == 0
+    printed = capsys.readouterr().out
+    assert "rmfa_exp + ppSBN" in printed
+    written = {line.removeprefix("wrote ") for line in printed.splitlines() if "wrote" in line}
+    expected = ["table.md", "table.tex", "table.csv", "runs.csv", "bubble.png", "bubble.svg"]
+    assert written == {str(sweep / name) for name in [*expected, "index.html"]}
+    assert all((sweep / name).stat().st_size for name in expected)
+
+
+def test_csv_keeps_full_precision_and_leaves_blanks_blank(write_run, sweep):
+    write_run(test=1 / 3)
+    write_run(attention="rfa", test=None)
+    assert main([str(sweep)]) == 0
+    with (sweep / "table.csv").open() as file:
+        rows = {row["attention"]: row for row in csv.DictReader(file)}
+    assert float(rows["softmax"]["accuracy.best.test"]) == 1 / 3
+    assert rows["rfa"]["accuracy.best.test"] == ""
+
+
+def test_several_folders_write_where_they_meet(write_run, sweep):
+    folders = [write_run(), write_run(attention="rfa")]
+    assert main([str(folder) for folder in folders]) == 0
+    assert (sweep / "listops" / "table.md").is_file()
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["."], [".", "--published", "nowhere.csv"]])
+def test_a_mistake_gives_one_line_and_exit_code_2(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert len(streams.err.splitlines()) == 1
+    assert streams.err.startswith("macformer-tables: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mixed_recipes_are_refused_until_allowed(write_run, sweep, capsys):
+    write_run()
+    write_run(recipe="lra_paper")
+    assert main([str(sweep)]) == 2
+    assert "--allow-mixed" in capsys.readouterr().err
+    assert main([str(sweep), "--allow-mixed"]) == 0
+    assert "softmax, lra_paper" in (sweep / "table.md").read_text()
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_the_table_of_one_task_fits_a_terminal(write_run, sweep, capsys, monkeypatch, num_seeds):
+    monkeypatch.setenv("COLUMNS", "120")
+    for attention in ("softmax", "uniform", "rmfa_exp"):
+        for seed in range(num_seeds):
+            write_run(attention=attention, ppsbn="with", seed=seed)
+    main([str(sweep)])
+    assert "…" not in capsys.readouterr().out

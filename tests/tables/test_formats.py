@@ -1,0 +1,64 @@
+import re
+import shutil
+import subprocess
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from macformer.tables.formats import print_tables, to_latex, to_markdown
+from macformer.tables.layout import TIMES, Cell, Row, Table
+
+TABLE = Table(
+    title="Text & more",
+    columns=[("speed", "ex./s"), ("speed", "rel."), ("", "source")],
+    rows=[
+        Row("rmfa_exp", [Cell("38.37 ± 0.21"), Cell(f"1.50{TIMES}"), Cell("a|b, 100 % of {it}")]),
+        Row("majority class", [Cell("17.40†"), Cell(), Cell()], opens_section=True),
+    ],
+    caption="On a card #1, n = 3.",
+    notes=["‡ costs $2, ~5^2 \\ more"],
+    num_text_columns=1,
+)
+HAS_LATEX = (
+    shutil.which("pdflatex")
+    and not subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode
+)
+
+
+def test_markdown_keeps_every_row_in_its_columns():
+    lines = [line for line in to_markdown(TABLE).splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
+    assert lines[1] == "| --- | ---: | ---: | --- |"
+    assert lines[3] == "| majority class | 17.40† |  |  |"
+
+
+def test_latex_is_a_booktabs_table_with_everything_escaped():
+    text = to_latex(TABLE)
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [2, 3, 3, 3]
+    assert r"\begin{tabular}{lrrl}" in text
+    assert r"\multicolumn{2}{c}{speed}" in text and r"\cmidrule(lr){2-3}" in text
+    assert r"rmfa\_exp & 38.37 $\pm$ 0.21 & 1.50$\times$ & a|b, 100 \% of \{it\} \\" in text
+    assert r"\ddag{} costs \$2, \textasciitilde{}5\textasciicircum{}2 \textbackslash{} more" in text
+
+
+@pytest.mark.skipif(not HAS_LATEX, reason="needs pdflatex with booktabs")
+def test_latex_compiles(tmp_path):
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "main.tex").write_text(head + to_latex(TABLE) + r"\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout[-2000:]
+
+
+def test_terminal_shows_every_cell_whole():
+    console = Console(width=100, record=True, file=StringIO())
+    print_tables([TABLE], console=console)
+    text = console.export_text()
+    for row in TABLE.rows:
+        for cell in row.cells:
+            assert cell.text in text
+    assert "On a card #1" in text

@@ -1,0 +1,73 @@
+import pandas as pd
+import pytest
+
+from macformer.tables.published import published_table, read_published
+from macformer.tables.runs import TableError
+from macformer.tables.summary import TASKS
+
+LINE = "model,attention,ppsbn,task,metric,value,sd,source_document,table,note\n"
+
+
+def test_every_value_names_its_document_and_table():
+    published = read_published()
+    assert len(published) > 400
+    assert (published[["source_document", "table"]] != "").all(axis=None)
+    assert published["value"].notna().all()
+
+
+def test_no_value_stands_twice():
+    key = ["model", "task", "metric", "source_document", "table"]
+    assert not read_published().duplicated(key).any()
+
+
+def test_tasks_and_rows_are_known():
+    published = read_published()
+    assert set(published["task"]) <= {*TASKS, "average"}
+    assert set(published["attention"]) == {"", "softmax"}
+    assert (published["attention"].eq("") == published["ppsbn"].eq("")).all()
+
+
+def test_nothing_is_claimed_for_macformer():
+    assert not read_published()["model"].str.contains("macformer|rmfa|schoenbat", case=False).any()
+
+
+def test_printed_averages_are_the_means_of_their_rows():
+    published = read_published()
+    accuracy = published[published["metric"] == "accuracy"]
+    rows = accuracy.pivot(index=["source_document", "model"], columns="task", values="value")
+    printed = rows.pop("average").dropna()
+    assert len(printed) == 41
+    difference = (rows.mean(axis=1) - printed).dropna().abs()
+    # Some averages are printed with one decimal. One differs by more, and its note says so.
+    assert list(difference[difference > 0.05].index.get_level_values("model")) == [
+        "Sinkhorn Transformer"
+    ]
+
+
+def test_a_user_file_fills_in_cells(tmp_path):
+    file = tmp_path / "published.csv"
+    file.write_text(LINE + "Ours,rmfa_exp,with,text,accuracy,61.5,,A thesis,Table 3,\n")
+    table = published_table(read_published(file), tasks=["text"])
+    assert table is not None
+    (row,) = table.rows
+    assert [cell.text for cell in row.cells] == ["61.50", "rmfa_exp", "A thesis, Table 3"]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (LINE + "Ours,,,text,accuracy,61.5,,,Table 3,\n", "line 2: a value needs its source"),
+        ("model,task\nOurs,text\n", "lacks the columns attention"),
+        ("", "cannot read"),
+    ],
+)
+def test_a_value_without_its_source_is_refused(tmp_path, content, complaint):
+    file = tmp_path / "published.csv"
+    file.write_text(content)
+    with pytest.raises(TableError, match=complaint):
+        read_published(file)
+
+
+def test_no_table_where_nothing_is_published():
+    assert published_table(read_published(), tasks=["listops_short"]) is None
+    assert isinstance(read_published(), pd.DataFrame)
