@@ -17,6 +17,8 @@ from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.summary import summarise
 
+PLAIN_WIDTH = 120  # where no terminal says how wide it is
+
 
 def make_tables(
     folders: Sequence[Path],
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--published", type=Path, help="published results (default: the package's)")
     options = vars(parser.parse_args(arguments))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         files = make_tables(options.pop("folders"), **options, console=console)
     except (TableError, OSError) as error:

@@ -1,5 +1,7 @@
 """Refuse tables that would average or compare runs of different protocols."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from macformer.tables.runs import IDENTITY, TableError
@@ -35,15 +37,13 @@ def check_comparable(runs: pd.DataFrame, *, allow_mixed: bool) -> None:
 def _check_settings(runs: pd.DataFrame, *, within: list[str], hint: str) -> None:
     """Compare the numbers at the top level of the configurations: what a command line overrides."""
     for _, group in runs.groupby(within):
-        first = group.iloc[0]
-        expected = _settings(first["config"])
-        for _, run in group.iterrows():
-            settings = _settings(run["config"])
-            for name in sorted(expected.keys() & settings.keys()):
-                if settings[name] != expected[name]:
+        seen: dict[str, tuple[int | float, Path]] = {}
+        for run in group.to_dict("records"):
+            for name, value in _settings(run["config"]).items():
+                first, folder = seen.setdefault(name, (value, run["folder"]))
+                if value != first:
                     raise TableError(
-                        f"{name} is {expected[name]} in {first['folder']} and {settings[name]} in "
-                        f"{run['folder']}{hint}"
+                        f"{name} is {first} in {folder} and {value} in {run['folder']}{hint}"
                     )
 
 

@@ -74,14 +74,14 @@ def to_latex(table: Table) -> str:
 
 
 def print_tables(tables: Sequence[Table], *, console: Console) -> None:
-    """Print tables with their captions; wide cells wrap."""
+    """Print tables with their captions; what is too wide wraps and is never cut."""
     for table in tables:
         view = RichTable(title=table.title, box=None, padding=(0, 1, 0, 0), title_justify="left")
         view.add_column("", no_wrap=True)
         for index, (heading, name) in enumerate(table.columns):
             repeats = index > 0 and table.columns[index - 1][0] == heading
             side = "right" if index < num_numbers(table) else "left"
-            view.add_column(f"{'' if repeats else heading}\n{name}", justify=side)
+            view.add_column(f"{'' if repeats else heading}\n{name}", justify=side, overflow="fold")
         for row in table.rows:
             if row.opens_section:
                 view.add_section()

@@ -14,7 +14,7 @@ from macformer.tables.cells import row_labels
 from macformer.tables.layout import Plot, task_title
 from macformer.tables.summary import ROW
 
-# Okabe and Ito's palette, distinct to colour-blind readers.
+# Okabe and Ito's palette, distinct to colour-blind readers; grey for its yellow, pale on white.
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999"]
 MARKERS = ["o", "s", "D", "^"]
 PANEL_SIZE = (5.0, 4.0)  # inches

@@ -98,9 +98,8 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
 
 def _read_curve(file: Path, column: str) -> pd.Series:
     """Read one column over the steps where it was logged; empty where it never was."""
-    if not file.is_file() or not file.stat().st_size:
+    try:
+        log = pd.read_csv(file, usecols=["step", column])
+    except (OSError, ValueError):  # no log, no such column, or a log cut off with its run
         return pd.Series(dtype=float)
-    log = pd.read_csv(file)
-    if not {"step", column} <= set(log.columns):
-        return pd.Series(dtype=float)
-    return log.dropna(subset=[column]).groupby("step")[column].last()
+    return log.dropna().groupby("step")[column].last()

@@ -30,6 +30,14 @@ def test_rows_of_different_settings_need_leave(write_run, sweep):
     check(sweep, allow_mixed=True)
 
 
+def test_settings_are_compared_past_a_run_that_never_had_any(write_run, write_stopped, sweep):
+    write_stopped(seed=0)
+    for seed, max_steps in ((1, 300), (2, 500)):
+        write_run(seed=seed, config={"max_steps": max_steps})
+    with pytest.raises(TableError, match="max_steps is 300 in"):
+        check(sweep, allow_mixed=True)
+
+
 def test_seeds_of_different_settings_are_never_averaged(write_run, sweep):
     write_run(seed=0, config={"seed": 0, "learning_rate": 1e-4})
     write_run(seed=1, config={"seed": 1, "learning_rate": 2e-4})

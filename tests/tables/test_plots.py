@@ -44,8 +44,11 @@ def test_curves_are_means_in_bands_over_seeds(write_run, sweep):
     assert {tuple(point) for point in np.round(band, 6)} == {(10, 20), (20, 50), (20, 60), (10, 40)}
 
 
-def test_plots_without_data_are_left_out(write_stopped, sweep):
-    (write_stopped() / "metrics.csv").write_text("")
+@pytest.mark.parametrize("log", [None, "", "\n", "step,lr\n1,0.1\n", 'step,val/accuracy\n1,"0.'])
+def test_plots_without_data_are_left_out(write_stopped, sweep, log):
+    folder = write_stopped()
+    if log is not None:
+        (folder / "metrics.csv").write_text(log)
     runs = read_runs([sweep])
     assert draw_plots(runs, summarise(runs), out=sweep) == []
 
