@@ -1,0 +1,68 @@
+"""Keep queries and keys inside a kernel's radius of convergence."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class NormGuard(nn.Module):
+    r"""Clip the norms of queries and keys to a ball in which the kernel converges.
+
+    .. math:: x \leftarrow x \min(1, \rho / \|x\|), \qquad \rho^2 / \sqrt{E} = \mathrm{share} \cdot \mathrm{radius}
+
+    so that :math:`|q \cdot k| / \sqrt{E}` stays below the radius. An addition of this project: the papers define
+    the kernels inside the radius only. Vectors inside the ball pass unchanged.
+
+    Args:
+        dot_bound: The bound on :math:`|q \cdot k| / \sqrt{E}`.
+
+    Attributes:
+        clipped_share: The share of unpadded keys clipped in the last forward pass.
+    """
+
+    clipped_share: Tensor
+
+    def __init__(self, *, head_dim: int, dot_bound: float):
+        super().__init__()
+        self.max_norm = math.sqrt(dot_bound * math.sqrt(head_dim))
+        self.register_buffer("clipped_share", torch.zeros(()), persistent=False)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> tuple[Float[Tensor, "B H L E"], Float[Tensor, "B H S E"]]:
+        with torch.no_grad():
+            clipped = (key.norm(dim=-1) > self.max_norm).float()
+            if key_padding_mask is None:
+                self.clipped_share = clipped.mean()
+            else:
+                present = (~key_padding_mask)[:, None, :].expand_as(clipped)
+                self.clipped_share = (clipped * present).sum() / present.sum().clamp(min=1)
+        return self._clip(query), self._clip(key)
+
+    def _clip(self, x: Tensor) -> Tensor:
+        return x * (self.max_norm / x.norm(dim=-1, keepdim=True).clamp(min=self.max_norm))
+
+
+def bound_dot(
+    *, head_dim: int, radius: float, input_norm: float | None, guard: float | None
+) -> tuple[float, NormGuard | None]:
+    r"""Find the bound on :math:`|q \cdot k| / \sqrt{E}`, and the guard that it takes, if any.
+
+    Args:
+        radius: The kernel's radius of convergence.
+        input_norm: The norm that queries and keys are known not to exceed, None where nothing is known.
+        guard: The share of the radius to which dot products are held; None leaves them alone.
+
+    Returns:
+        The bound, infinite where there is none, and the guard, None where none is needed.
+    """
+    dot_bound = math.inf if input_norm is None else input_norm**2 / math.sqrt(head_dim)
+    if guard is None or dot_bound <= guard * radius:
+        return dot_bound, None
+    return guard * radius, NormGuard(head_dim=head_dim, dot_bound=guard * radius)

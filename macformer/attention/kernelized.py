@@ -1,0 +1,90 @@
+r"""Exact kernelised attention: what random Maclaurin features approximate, in quadratic time.
+
+The closed forms :math:`K(t)` of the kernels whose coefficients stand in :mod:`macformer.attention.maclaurin`.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.attention.guard import bound_dot
+from macformer.attention.maclaurin import Coefficients, checked_coefficient, truncation_degree
+from macformer.ops import guard_denominator
+
+
+def exp(t: Tensor) -> Tensor:
+    return torch.exp(t)
+
+
+def inv(t: Tensor) -> Tensor:
+    return 1 / (1 - t)
+
+
+def log(t: Tensor) -> Tensor:
+    return 1 - torch.log1p(-t)
+
+
+def trigh(t: Tensor) -> Tensor:
+    return torch.sinh(t) + torch.cosh(t)
+
+
+def sqrt(t: Tensor) -> Tensor:
+    return 2 - torch.sqrt(1 - t)
+
+
+def series(t: Tensor, *, coefficients: Coefficients, dot_bound: float) -> Tensor:
+    """Sum a kernel's Maclaurin series by Horner's rule, for kernels that come without a closed form."""
+    degree = truncation_degree(coefficients, dot_bound=dot_bound)
+    total = torch.full_like(t, checked_coefficient(coefficients, degree))
+    for n in reversed(range(degree)):
+        total = total * t + checked_coefficient(coefficients, n)
+    return total
+
+
+class KernelizedAttention(nn.Module):
+    r"""Attend with the exact weights of a dot-product kernel.
+
+    .. math:: o_l = \frac{\sum_s K(t_{ls}) v_s}{\sum_s K(t_{ls})}, \qquad t_{ls} = q_l \cdot k_s / \sqrt{E}
+
+    Args:
+        kernel: K, elementwise.
+        radius: The radius of convergence of K's Maclaurin series.
+        input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
+        guard: As in :class:`macformer.attention.RMFA`, so that both compute the same function.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        kernel: Callable[[Tensor], Tensor],
+        radius: float,
+        input_norm: float | None,
+        guard: float | None,
+    ):
+        super().__init__()
+        self.kernel = kernel
+        _, self.guard = bound_dot(
+            head_dim=head_dim, radius=radius, input_norm=input_norm, guard=guard
+        )
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        if self.guard is not None:
+            query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
+        t = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        weights = self.kernel(t.float() if t.dtype in (torch.half, torch.bfloat16) else t)
+        if key_padding_mask is not None:
+            weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
+        out = (weights @ value.to(weights.dtype)) / guard_denominator(weights.sum(-1, keepdim=True))
+        return out.to(value.dtype)

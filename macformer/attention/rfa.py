@@ -1,0 +1,69 @@
+"""Random feature attention (Peng et al. 2021, Random Feature Attention, ICLR)."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+
+class RFA(nn.Module):
+    r"""Attend in linear time through random features of normalised queries and keys.
+
+    .. math:: o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)}, \qquad
+        w_f = \sigma \odot \tilde w_f, \quad \tilde w_f \sim \mathcal N(0, I)
+
+    with :math:`\sigma` learnt for each head. In training the :math:`\tilde w` walk through a pool drawn once, as in
+    the paper; evaluation uses the pool's first entry. The paper's gate and causal recurrence have no use in an
+    encoder. The authors' code scales features by 0.1 and clamps the denominator at 1, which cancels
+    unless a denominator is small; here features have their exact scale and no clamp.
+
+    Args:
+        num_features: Random directions per head. Gaussian features have a sine and a cosine for each.
+        attend: The op that fixes :math:`\phi`: ``macformer.ops.fourier_attention`` for the Gaussian kernel,
+            ``macformer.ops.arccos_attention`` for the arc-cosine kernel.
+        pool_size: Draws in the pool.
+        redraw: Whether training walks through the pool or stays at its first entry.
+    """
+
+    pool: Tensor
+    pool_index: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        num_features: int,
+        attend: Callable[..., Tensor],
+        pool_size: int,
+        redraw: bool,
+    ):
+        super().__init__()
+        self.attend = attend
+        self.redraw = redraw
+        self.sigma = nn.Parameter(torch.ones(num_heads, head_dim, 1))
+        self.register_buffer("pool", torch.randn(pool_size, num_heads, head_dim, num_features))
+        self.register_buffer("pool_index", torch.zeros(1, dtype=torch.long))
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        if self.training and self.redraw:
+            self.pool_index.add_(1).remainder_(len(self.pool))
+            directions = self.pool.index_select(0, self.pool_index)[0]
+        else:
+            directions = self.pool[0]
+        return self.attend(
+            normalize(query, dim=-1),
+            normalize(key, dim=-1),
+            value,
+            self.sigma * directions,
+            key_padding_mask=key_padding_mask,
+        )

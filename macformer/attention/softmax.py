@@ -1,0 +1,26 @@
+"""Softmax attention: the baseline every other row is compared with."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class SoftmaxAttention(nn.Module):
+    r"""Softmax attention through torch's fused kernels.
+
+    .. math:: o = \mathrm{softmax}(q k^\top / \sqrt{E}) v
+    """
+
+    def __init__(self, *, num_heads: int, head_dim: int):
+        super().__init__()
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        attn_mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)

@@ -1,0 +1,34 @@
+"""Uniform attention: the control that shows what an attention adds."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+class UniformAttention(nn.Module):
+    r"""Average the values, whatever the query.
+
+    .. math:: o_l = \frac{1}{S} \sum_s v_s
+
+    Under ppSBN the weights of every kernel are close to constant, so a row of the tables means something
+    only by its distance from this one.
+    """
+
+    def __init__(self, *, num_heads: int, head_dim: int):
+        super().__init__()
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        if key_padding_mask is None:
+            mean = value.mean(dim=2, keepdim=True)
+        else:
+            present = ~key_padding_mask[:, None, :, None]
+            count = present.sum(dim=2, keepdim=True).clamp(min=1)
+            mean = torch.where(present, value, 0).sum(dim=2, keepdim=True) / count
+        return mean.to(value.dtype).expand(-1, -1, query.shape[2], -1)
