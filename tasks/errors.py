@@ -4,7 +4,11 @@ from collections.abc import Iterable
 
 
 class DataError(ValueError):
-    """Data that cannot be had or are not what they should be; the message says what would help."""
+    """Data that cannot be had or are not what they should be; one line says what would help."""
+
+    def __init__(self, message: str) -> None:
+        # Messages of other libraries, which ours may quote, have line breaks.
+        super().__init__(" ".join(message.split()))
 
 
 def one_of(name: str, value: str, allowed: Iterable[str]) -> None:

@@ -18,11 +18,11 @@ _HEADER = b"Source\tTarget"
 _ROWS_PER_CHUNK = 1000
 
 _OPERATORS = VOCABULARY[1:5]
-# One byte for each token: operators become the letters A to D, a foreign byte becomes 0.
-_LETTERS = {operator.encode(): b"ABCD"[i : i + 1] for i, operator in enumerate(_OPERATORS)}
+# One byte for each token: an operator becomes one that is not ASCII, a foreign byte becomes 0.
+_BYTE_OF_OPERATOR = {name.encode(): bytes([128 + i]) for i, name in enumerate(_OPERATORS)}
 _ID_OF_BYTE = bytearray(256)
 for _id, _token in enumerate(VOCABULARY[1:], start=1):
-    _ID_OF_BYTE[ord(_LETTERS.get(_token.encode(), _token.encode()))] = _id
+    _ID_OF_BYTE[ord(_BYTE_OF_OPERATOR.get(_token.encode(), _token.encode()))] = _id
 
 
 def read_listops_tsv(path: Path) -> Iterator[Chunk]:
@@ -52,11 +52,12 @@ def _parse(line: bytes, where: str) -> tuple[bytes, int]:
     expression, label = columns
     if len(label) != 1 or not label.isdigit():
         raise DataError(f"{where} has the label {label!r}, not a digit")
+    is_ascii = expression.isascii()
     num_tokens = len(expression.split())
-    for operator, letter in _LETTERS.items():
-        expression = expression.replace(operator, letter)
+    for operator, byte in _BYTE_OF_OPERATOR.items():
+        expression = expression.replace(operator, byte)
     ids = expression.translate(_ID_OF_BYTE, b"() ")
     num_parentheses = expression.count(b"(") + expression.count(b")")
-    if not ids or 0 in ids or len(ids) + num_parentheses != num_tokens:
+    if not is_ascii or not ids or 0 in ids or len(ids) + num_parentheses != num_tokens:
         raise DataError(f"{where} holds something that is not a token of ListOps")
     return ids, int(label)

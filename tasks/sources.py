@@ -17,6 +17,8 @@ _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".gz")
 # Where the archive of Long Range Arena's release puts its data.
 RELEASE_FOLDERS = ("lra_release", "lra_release/lra_release")
 
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -75,9 +77,14 @@ def unpack(archive: Path, *, data_dir: Path) -> Path:
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(partial, filter="data")
+                # The checksum of the compressed stream stands behind the end of the archive.
+                while tar.fileobj and tar.fileobj.read(2**20):
+                    pass
         except tarfile.FilterError as error:
+            shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"{archive} is refused: {error}") from error
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        except _DAMAGE as error:
+            shutil.rmtree(partial, ignore_errors=True)
             raise DataError(f"{archive} is truncated or damaged: {error}") from error
         partial.rename(folder)
     return folder
