@@ -1,6 +1,7 @@
 """Attention ops: functions of tensors, chosen by device, with exact gradients."""
 
-from macformer.ops.fourier import arccos_attention, fourier_attention
+from macformer.ops.arccos import arccos_attention
+from macformer.ops.fourier import fourier_attention
 from macformer.ops.linear import guard_denominator, linear_attention
 from macformer.ops.maclaurin import MaclaurinFeatures, maclaurin_attention
 

@@ -1,6 +1,6 @@
 """Attention through random Maclaurin features that are never stored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from macformer.ops.linear import linear_attention
+from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.tiled import (
     accumulation_dtype,
     tiled_backward,
@@ -74,52 +75,6 @@ def maclaurin_attention_reference(
     return out.to(value.dtype)
 
 
-class _Products:
-    """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
-
-    def __init__(self, signs: Tensor, widths: Sequence[int]):
-        self.signs = signs
-        self.num_features = widths[0] if widths else 0
-        self.levels = [slice(start, stop) for start, stop in pairwise(accumulate(widths))]
-
-    def features(self, x: Tensor, heads: slice) -> Tensor:
-        projections = torch.bmm(x, self._columns(x, heads))
-        phi = projections[..., : self.num_features]
-        for level in self.levels:
-            phi[..., : _width(level)].mul_(projections[..., level])
-        return phi
-
-    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        columns = self._columns(x, heads)
-        projections = torch.bmm(x, columns)
-        phi = projections[..., : self.num_features]
-        prefixes = []  # the product before each level; dividing it out would fail at zeros
-        for level in self.levels:
-            alive = phi[..., : _width(level)]
-            prefixes.append(alive.clone())
-            alive.mul_(projections[..., level])
-
-        def pull(grad_phi: Tensor) -> Tensor:
-            for level, prefix in zip(reversed(self.levels), reversed(prefixes), strict=True):
-                alive = grad_phi[..., : _width(level)]
-                prefix.mul_(alive)
-                alive.mul_(projections[..., level])
-            grad_x = torch.bmm(grad_phi, columns[..., : self.num_features].mT)
-            for level, grad_level in zip(self.levels, prefixes, strict=True):
-                grad_x.baddbmm_(grad_level, columns[..., level].mT)
-            return grad_x
-
-        return phi, pull
-
-    def _columns(self, x: Tensor, heads: slice) -> Tensor:
-        columns = self.signs.to(x.dtype)
-        return columns.expand(len(x), -1, -1) if len(columns) == 1 else columns[heads]
-
-
-def _width(level: slice) -> int:
-    return level.stop - level.start
-
-
 @torch.library.custom_op("macformer::maclaurin_attention", mutates_args=())
 def _maclaurin(
     query: Tensor,
@@ -136,7 +91,7 @@ def _maclaurin(
         query,
         key,
         value,
-        _Products(signs, widths),
+        Products(signs, widths),
         weights=weights,
         constant=constant,
         key_padding_mask=key_padding_mask,
@@ -164,7 +119,7 @@ def _maclaurin_backward(
         query,
         key,
         value,
-        _Products(signs, widths),
+        Products(signs, widths),
         grad_out,
         out,
         denominator,
@@ -189,17 +144,15 @@ def _(query, key, value, *_):
 
 
 def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)), *output)
-    ctx.widths, ctx.eps = inputs[6], inputs[8]
-    ctx.masked = inputs[7] is not None
+    *tensors, ctx.widths, mask, ctx.eps = inputs
+    ctx.save_for_backward(*tensors, mask, *output)
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _backward(ctx, grad_out, *_):
-    *inputs, out, denominator, state = ctx.saved_tensors
-    mask = inputs.pop() if ctx.masked else None
+    *tensors, mask, out, denominator, state = ctx.saved_tensors
     grads = _maclaurin_backward(
-        *inputs, ctx.widths, mask, ctx.eps, grad_out, out, denominator, state
+        *tensors, ctx.widths, mask, ctx.eps, grad_out, out, denominator, state
     )
     return *grads, *[None] * 6
 

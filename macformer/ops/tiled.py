@@ -74,10 +74,9 @@ def tiled_forward(
     for tile in _tiles([query_len] * batch, heads):
         b, h, _ = tile
         phi = feature_map.features(query[tile].to(dtype), h)
-        z = torch.baddbmm(total[b, h, :, -1:], phi, state[b, h, -1:].mT)
-        numerator = torch.baddbmm(total[b, h, :, :-1], phi, state[b, h, :-1].mT)
-        denominator[tile] = z
-        torch.div(numerator, guard_denominator(z, eps=eps), out=out[tile])
+        denominator[tile] = torch.baddbmm(total[b, h, :, -1:], phi, state[b, h, -1:].mT)
+        torch.baddbmm(total[b, h, :, :-1], phi, state[b, h, :-1].mT, out=out[tile])
+    out.div_(guard_denominator(denominator, eps=eps))
     return out, denominator, state
 
 
@@ -103,9 +102,11 @@ def tiled_backward(
     grad_state = torch.zeros_like(state)
     grad_total = state.new_zeros(batch, heads, 1, state.shape[-2])
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+    inverse = guard_denominator(denominator, eps=eps).reciprocal_()
+    slope = inverse.neg().masked_fill_(denominator.abs() < eps, 0)
     for tile in _tiles([query_len] * batch, heads):
         b, h, _ = tile
-        grad = _grad_numerator(grad_out[tile], out[tile], denominator[tile], eps=eps)
+        grad = _grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
         phi, pull = feature_map.pullback(query[tile].to(dtype), h)
         grad_state[b, h].baddbmm_(grad.mT, phi)
         grad_total[b, h] += grad.sum(-2, keepdim=True)
@@ -113,9 +114,11 @@ def tiled_backward(
     grad_state.mul_(weights)
     grad_total.mul_(constant)
 
-    # Zeros remain at the padding behind each example, which no tile visits.
-    grad_key = torch.zeros_like(key, memory_format=torch.contiguous_format)
-    grad_value = torch.zeros_like(value, memory_format=torch.contiguous_format)
+    grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
+    grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
+    if key_padding_mask is not None:  # no tile visits the padding behind an example's last token
+        grad_key.zero_()
+        grad_value.zero_()
     for tile in _tiles(_key_lengths(key, key_padding_mask), heads):
         b, h, _ = tile
         k, v = _load_keys(key, value, key_padding_mask, tile, dtype)
@@ -129,7 +132,7 @@ def tiled_backward(
 
 
 def tiled_shapes(
-    query: Tensor, value: Tensor, *, num_features: int
+    query: Tensor, value: Tensor, *, num_features: int | torch.SymInt
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return empty tensors like those of :func:`tiled_forward`, for tracing."""
     batch, heads, query_len, _ = query.shape
@@ -194,11 +197,9 @@ def _load_keys(
     return k, extended
 
 
-def _grad_numerator(grad_out: Tensor, out: Tensor, denominator: Tensor, *, eps: float) -> Tensor:
+def _grad_numerator(grad_out: Tensor, out: Tensor, inverse: Tensor, slope: Tensor) -> Tensor:
     r"""Return the gradient at [n, z] of o = n / z: :math:`[g / z, -g^\top o / z]`."""
-    dtype = denominator.dtype
-    grad = denominator.new_empty(*out.shape[:-1], out.shape[-1] + 1)
-    torch.div(grad_out.to(dtype), guard_denominator(denominator, eps=eps), out=grad[..., :-1])
-    torch.sum(grad[..., :-1] * out.to(dtype), -1, keepdim=True, out=grad[..., -1:])
-    grad[..., -1:].neg_().masked_fill_(denominator.abs() < eps, 0)
+    grad = inverse.new_empty(*out.shape[:-1], out.shape[-1] + 1)
+    torch.mul(grad_out, inverse, out=grad[..., :-1])
+    torch.sum(grad_out * out, -1, keepdim=True, out=grad[..., -1:]).mul_(slope)
     return grad

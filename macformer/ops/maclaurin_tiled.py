@@ -1,0 +1,64 @@
+"""Maclaurin features of one tile, and the way back through them."""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+
+class Products:
+    """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
+
+    def __init__(self, signs: Tensor, widths: Sequence[int]):
+        self.signs = signs
+        self.num_features = widths[0] if widths else 0
+        self.buffer: Tensor | None = None
+        self.num_columns = sum(widths)
+        self.levels = [slice(start, stop) for start, stop in pairwise(accumulate(widths))]
+
+    def features(self, x: Tensor, heads: slice) -> Tensor:
+        projections = self._project(x, self._columns(x, heads))
+        phi = projections[..., : self.num_features]
+        for level in self.levels:
+            phi[..., : _width(level)].mul_(projections[..., level])
+        return phi
+
+    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        columns = self._columns(x, heads)
+        projections = self._project(x, columns)
+        phi = projections[..., : self.num_features]
+        prefixes = []  # the product before each level; dividing it out would fail at zeros
+        for level in self.levels:
+            alive = phi[..., : _width(level)]
+            prefixes.append(alive.clone())
+            alive.mul_(projections[..., level])
+
+        def pull(grad_phi: Tensor) -> Tensor:
+            for level, prefix in zip(reversed(self.levels), reversed(prefixes), strict=True):
+                alive = grad_phi[..., : _width(level)]
+                prefix.mul_(alive)
+                alive.mul_(projections[..., level])
+            grad_x = torch.bmm(grad_phi, columns[..., : self.num_features].mT)
+            for level, grad_level in zip(self.levels, prefixes, strict=True):
+                grad_x.baddbmm_(grad_level, columns[..., level].mT)
+            return grad_x
+
+        return phi, pull
+
+    def _project(self, x: Tensor, columns: Tensor) -> Tensor:
+        """Multiply into a buffer kept from tile to tile, whose rows start at whole cache lines."""
+        row = -(-self.num_columns // 16) * 16
+        size = x.shape[0] * x.shape[1] * row
+        if self.buffer is None or self.buffer.numel() < size:
+            self.buffer = x.new_empty(size)
+        out = self.buffer[:size].view(x.shape[0], x.shape[1], row)[..., : self.num_columns]
+        return torch.bmm(x, columns, out=out)
+
+    def _columns(self, x: Tensor, heads: slice) -> Tensor:
+        columns = self.signs.to(x.dtype)
+        return columns.expand(len(x), -1, -1) if len(columns) == 1 else columns[heads]
+
+
+def _width(level: slice) -> int:
+    return level.stop - level.start
