@@ -32,7 +32,7 @@ def load_from_hub(name: str, *, hint: str) -> "DatasetDict":
         huggingface_hub.HfApi().dataset_info(name, timeout=_TIMEOUT_SECONDS)
     # The class of the error depends on the HTTP client that the installed version uses.
     except Exception as error:
-        _logger.info("the Hub is out of reach (%s); looking for %s in its cache", error, name)
+        _logger.debug("the Hub is out of reach (%s); looking for %s in its cache", error, name)
         datasets_config.HF_HUB_OFFLINE = True
         huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.errors import DataError
+from tasks.errors import DataError, one_of
 from tasks.sources import RELEASE_FOLDERS, check_source, locate
 from tasks.storage import Chunk, Contents, Split, prepare_once
 from tasks.token_rows import TokenRows, open_split
-from tasks.tokenizers import Encoder, fit_tokenizer
+from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
 
 NUM_CLASSES = 2
 
@@ -46,6 +46,7 @@ def prepare(
         max_document_len: Tokens kept of each paper.
     """
     check_source(source, ("lra_release",))
+    one_of("task.tokens", tokens, TOKENS)
     parameters = {
         "num_examples": dict(num_examples),
         "tokens": tokens,

@@ -55,7 +55,10 @@ def locate(
     for folder in (root, *(root / parent for parent in parents)):
         if (folder / marker).exists():
             return folder
-    raise DataError(f"no {marker} in {root}; task.source_dir must name the folder that holds it")
+    raise DataError(
+        f"no {marker} in {root}; give the folder that holds it, or a tar archive of that folder, "
+        "as task.source_dir"
+    )
 
 
 def unpack(archive: Path, *, data_dir: Path) -> Path:

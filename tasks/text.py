@@ -16,7 +16,7 @@ from tasks.hub import load_from_hub
 from tasks.sources import check_source, locate
 from tasks.storage import Chunk, Contents, Split, prepare_once
 from tasks.token_rows import TokenRows, open_split
-from tasks.tokenizers import Encoder, fit_tokenizer
+from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
 
 NUM_CLASSES = 2
 
@@ -54,6 +54,7 @@ def prepare(
             the test split, as Long Range Arena and its followers do.
     """
     check_source(source, ("hub", "local"))
+    one_of("task.tokens", tokens, TOKENS)
     one_of("task.validation", validation, ("holdout", "test"))
     parameters = {
         "source_rows": dict(source_rows),

@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from numpy.typing import DTypeLike
 
-from tasks.errors import one_of
-
 UNKNOWN = "<unk>"
+TOKENS = ("bytes", "characters")
 
 _NUM_CODE_POINTS = 0x110000
 
@@ -34,11 +33,10 @@ def fit_tokenizer(
     """Return the tokenizer of a name.
 
     Args:
-        tokens: "bytes" or "characters".
+        tokens: One of TOKENS.
         training_texts: Called only for characters.
         min_frequency: Characters that are rarer in training become one unknown one.
     """
-    one_of("task.tokens", tokens, ("bytes", "characters"))
     if tokens == "bytes":
         return Tokenizer(encode_bytes, np.uint8)
     characters = count_characters(training_texts(), min_frequency=min_frequency)

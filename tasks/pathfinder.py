@@ -1,0 +1,129 @@
+"""Pathfinder: are the two dots on one dashed path? (Linsley et al., 2018; Tay et al., 2021).
+
+32 x 32 (64 x 64, Path-X: 128 x 128) grey values, row after row   ->   1
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from tasks.errors import DataError
+from tasks.generate_pathfinder import generate_pathfinder
+from tasks.image import load as load
+from tasks.pathfinder_release import DIFFICULTY, Picture, list_pictures, read_picture
+from tasks.sources import RELEASE_FOLDERS, check_source, locate
+from tasks.storage import Chunk, Contents, Split, prepare_once
+
+NUM_CLASSES = 2
+
+# An interrupted preparation loses one part at most, which takes a minute or so.
+_PIXELS_PER_PART = 2**23
+
+_logger = logging.getLogger(__name__)
+
+
+def prepare(
+    data_dir: Path,
+    *,
+    source: str,
+    source_dir: str | None,
+    size: int,
+    num_examples: Mapping[str, int],
+    seed: int,
+    num_workers: int,
+) -> Path:
+    """Draw the pictures, or read those of Long Range Arena.
+
+    Args:
+        source: "generate", or "lra_release" for a folder that holds pathfinder<size>/ or is the one
+            it lies in.
+        seed: Of the generator, or of the order in which released pictures are split.
+    """
+    check_source(source, ("generate", "lra_release"))
+    if source == "generate":
+        splits = partial(_generated_splits, size=size, seed=seed, num_workers=num_workers)
+    else:
+        splits = partial(_released_splits, source_dir, data_dir=data_dir, size=size, seed=seed)
+    return prepare_once(
+        data_dir / f"pathfinder{size}",
+        variant=source,
+        parameters={"size": size, "num_examples": dict(num_examples), "seed": seed},
+        contents=lambda: Contents(splits(num_examples=num_examples)),
+        num_classes=NUM_CLASSES,
+        paired=False,
+        num_bytes=sum(num_examples.values()) * (size**2 + 16),
+    )
+
+
+def _generated_splits(
+    *, num_examples: Mapping[str, int], size: int, seed: int, num_workers: int
+) -> Iterator[Split]:
+    for number, (name, num_rows) in enumerate(num_examples.items()):
+        parts: list[Callable[[], Iterable[Chunk]]] = []
+        rows_per_part = _PIXELS_PER_PART // size**2
+        for part, start in enumerate(range(0, num_rows, rows_per_part)):
+            # Each part has a seed of its own, so that it can be drawn without those before it.
+            part_seed = np.random.SeedSequence((seed, number, part)).generate_state(1, np.uint64)
+            parts.append(
+                partial(
+                    _draw,
+                    min(rows_per_part, num_rows - start),
+                    size=size,
+                    seed=int(part_seed[0]),
+                    num_workers=num_workers,
+                )
+            )
+        yield Split(name, num_rows=num_rows, parts=parts)
+
+
+def _draw(num_rows: int, *, size: int, seed: int, num_workers: int) -> Iterator[Chunk]:
+    for pictures, labels in generate_pathfinder(
+        num_rows, size=size, seed=seed, num_workers=num_workers
+    ):
+        yield Chunk(pictures.ravel(), np.full(len(labels), size**2), labels)
+
+
+def _released_splits(
+    source_dir: str | None,
+    *,
+    data_dir: Path,
+    size: int,
+    seed: int,
+    num_examples: Mapping[str, int],
+) -> Iterator[Split]:
+    marker = f"pathfinder{size}/{DIFFICULTY}"
+    root = locate(source_dir, data_dir=data_dir, marker=marker, parents=RELEASE_FOLDERS)
+    pictures = list_pictures(root / marker)
+    if len(pictures) != sum(num_examples.values()):
+        raise DataError(
+            f"{root / marker} lists {len(pictures)} pictures, "
+            f"task.num_examples says {sum(num_examples.values())}"
+        )
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(pictures))
+    start = 0
+    for name, num_rows in num_examples.items():
+        listed = [pictures[i] for i in order[start : start + num_rows]]
+        start += num_rows
+        rows_per_part = _PIXELS_PER_PART // size**2
+        usable = [picture for picture in listed if picture.path.stat().st_size]
+        num_left_out = len(listed) - len(usable)
+        if num_left_out:
+            _logger.warning("%s: %d empty pictures are left out", name, num_left_out)
+        yield Split(
+            name,
+            num_rows=len(usable),
+            parts=[
+                partial(_read, usable[i : i + rows_per_part], size=size)
+                for i in range(0, len(usable), rows_per_part)
+            ],
+            num_left_out=num_left_out,
+        )
+
+
+def _read(pictures: list[Picture], *, size: int) -> Iterator[Chunk]:
+    grey = np.stack([read_picture(picture.path, size=size) for picture in pictures])
+    labels = np.array([picture.label for picture in pictures])
+    yield Chunk(grey.ravel(), np.full(len(labels), size**2), labels)

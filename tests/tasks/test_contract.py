@@ -1,0 +1,150 @@
+"""What every task promises, checked on each YAML of configs/task."""
+
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import configs
+from tasks.collate import gather_batch
+from tasks.data_module import TaskDataModule
+from tasks.manifest import SPLITS
+
+TASKS = sorted(path.stem for path in (Path(configs.__file__).parent / "task").glob("[!_]*.yaml"))
+BATCH_SIZE = 3
+MAX_SEQ_LEN = 67
+
+# What makes each task small; tests/tasks/conftest.py writes the sources.
+GENERATED = {"num_examples": {"train": 11, "validation": 5, "test": 7}, "num_workers": 1}
+SMALL = {
+    "listops": GENERATED | {"min_len": 10},
+    "listops_short": GENERATED | {"min_len": 10},
+    "text": {"source": "local", "source_rows": {"train": 20, "test": 6}},
+    "image": {"source": "local", "source_rows": {"train": 30, "test": 7}},
+    "retrieval": {"num_examples": {"train": 11, "validation": 5, "test": 3}},
+    "pathfinder": {"num_examples": {"train": 10, "validation": 4, "test": 6}, "num_workers": 1},
+    "pathfinder64": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
+    "pathx": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
+}
+SOURCES = {"text": "aclimdb", "image": "cifar", "retrieval": "aan"}
+
+
+def test_every_task_is_checked():
+    assert set(TASKS) == set(SMALL)
+    assert len(TASKS) == 8
+
+
+@pytest.fixture
+def task_config(request):
+    """Compose one task, small, with what the rest of the configuration gives it."""
+    name = request.param
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        cfg = hydra.compose(overrides=[f"+task={name}", f"+max_seq_len={MAX_SEQ_LEN}"])
+    small = dict(SMALL[name])
+    if name in SOURCES:
+        small["source_dir"] = str(request.getfixturevalue(SOURCES[name]))
+    return OmegaConf.merge(cfg, {"task": small})
+
+
+@pytest.fixture
+def data_module(task_config, tmp_path):
+    return build(task_config, tmp_path / "data")
+
+
+def build(cfg, data_dir: Path) -> TaskDataModule:
+    task = cfg.task
+    data = TaskDataModule(
+        prepare=hydra.utils.instantiate(task.prepare),
+        load=hydra.utils.instantiate(task.load),
+        data_dir=data_dir,
+        batch_size=BATCH_SIZE,
+        max_seq_len=cfg.max_seq_len,
+        seed=0,
+        device_resident=task.device_resident,
+        trim_batches=task.trim_batches,
+        bucket_by_length=task.bucket_by_length,
+    )
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+each_task = pytest.mark.parametrize("task_config", TASKS, indirect=True)
+
+
+@each_task
+def test_batches_are_of_the_agreed_form(task_config, data_module):
+    task = task_config.task
+    sides = (2,) if task.paired else ()
+    train = [batch for batch, _ in zip(data_module.train_dataloader(), range(7), strict=False)]
+    assert all(len(batch["labels"]) == BATCH_SIZE for batch in train)
+    for batch in (*train, *data_module.val_dataloader(), *data_module.test_dataloader()):
+        ids, padding, labels = batch["input_ids"], batch["key_padding_mask"], batch["labels"]
+        assert set(batch) == {"input_ids", "key_padding_mask", "labels"}
+        assert ids.shape == padding.shape == (len(labels), *sides, MAX_SEQ_LEN)
+        assert (ids.dtype, padding.dtype, labels.dtype) == (torch.int64, torch.bool, torch.int64)
+        assert ids.min() >= 0 and ids.max() < task.vocab_size
+        assert labels.min() >= 0 and labels.max() < task.num_classes
+        assert torch.equal(padding, ids == 0)
+        assert not padding[..., 0].any()
+
+
+@each_task
+def test_evaluation_sees_each_row_once(task_config, data_module):
+    for split, batches in (
+        ("validation", data_module.val_dataloader()),
+        ("test", data_module.test_dataloader()),
+    ):
+        labels = torch.cat([batch["labels"] for batch in batches])
+        assert len(labels) == data_module.num_examples[split]
+        counts = torch.bincount(labels)
+        assert data_module.majority_rate(split) == counts.max().item() / len(labels)
+
+
+@each_task
+def test_splits_are_disjoint(task_config, data_module):
+    train, validation, test = (inputs_of(data_module, split) for split in SPLITS)
+    assert not train & validation and not train & test and not validation & test
+
+
+def inputs_of(data_module: TaskDataModule, split: str) -> set[tuple[int, ...]]:
+    rows = data_module.rows[split]
+    everything = torch.arange(len(rows))
+    longest = int(rows.lengths(everything).max())
+    batch = gather_batch(rows, everything, max_len=longest, trim=False)
+    return {tuple(ids[ids > 0].tolist()) for ids in batch["input_ids"]}
+
+
+@each_task
+def test_the_same_seed_gives_the_same_bytes(task_config, data_module, tmp_path):
+    again = build(task_config, tmp_path / "again")
+    for split in SPLITS:
+        assert torch.equal(data_module.rows[split].ids, again.rows[split].ids)
+        assert torch.equal(data_module.rows[split].labels, again.rows[split].labels)
+
+
+@each_task
+def test_an_end_of_sequence_needs_one_more_id(task_config, tmp_path):
+    task = task_config.task
+    cfg = OmegaConf.merge(
+        task_config, {"task": {"append_eos": True, "vocab_size": task.vocab_size + 1}}
+    )
+    for batch in build(cfg, tmp_path / "data").val_dataloader():
+        last = (~batch["key_padding_mask"]).sum(-1, keepdim=True) - 1
+        assert (batch["input_ids"].gather(-1, last) == task.vocab_size).all()
+
+
+@each_task
+def test_trimming_leaves_out_nothing_but_padding(task_config, tmp_path):
+    full, trimmed = (
+        build(OmegaConf.merge(task_config, {"task": {"trim_batches": trim}}), tmp_path / "data")
+        for trim in (False, True)
+    )
+    for expected, batch in zip(full.val_dataloader(), trimmed.val_dataloader(), strict=True):
+        width = batch["input_ids"].shape[-1]
+        assert not batch["key_padding_mask"].all(dim=tuple(range(batch["input_ids"].ndim - 1)))[-1]
+        assert torch.equal(batch["input_ids"], expected["input_ids"][..., :width])
+        assert torch.equal(batch["key_padding_mask"], expected["key_padding_mask"][..., :width])
+        assert expected["key_padding_mask"][..., width:].all()

@@ -1,0 +1,87 @@
+"""The command that prepares tasks: what it writes, prints and returns."""
+
+import re
+
+import pytest
+
+from tasks import prepare
+
+SMALL = [
+    "task.num_examples.train=11",
+    "task.num_examples.validation=5",
+    "task.num_examples.test=3",
+]
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Call the command and return its exit code and what it printed."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = prepare.main([*arguments, f"paths.data_dir={tmp_path / 'data'}"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_task_is_prepared_and_described(run, tmp_path):
+    code, out, err = run("task=listops_short", *SMALL)
+    first, *lines = out.splitlines()
+    assert code == 0 and err == ""
+    assert re.fullmatch(rf"listops_short: {tmp_path}/data/listops/generate-[0-9a-f]{{8}}", first)
+    assert [re.split(r"[:,]", line.strip())[:2] for line in lines] == [
+        ["test", " 3 rows"],
+        ["validation", " 5 rows"],
+        ["train", " 11 rows"],
+    ]
+    assert all(re.search(r"classes [\d. ]+ %; sha256 [0-9a-f]{64}$", line) for line in lines)
+    assert run("task=listops_short", *SMALL)[1] == out
+
+
+def test_the_protocol_decides_the_length(run):
+    short, long = (
+        run("task=listops_short", *SMALL, f"max_seq_len={length}")[1] for length in (40, 50)
+    )
+    assert short != long
+
+
+def test_a_task_that_fails_does_not_stop_the_others(run):
+    code, out, err = run("task=retrieval,listops_short", *SMALL)
+    assert code == 1
+    assert err.startswith("retrieval: no tsv_data/new_aan_pairs.train.tsv in ")
+    assert err.count("\n") == 1
+    assert out.startswith("listops_short: ")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task=nonsense", "Could not find 'task/nonsense'"),
+        ("task.source=download", "task.source is 'download'; it must be one of generate"),
+        ("task.sourse=generate", "Could not override 'task.sourse'"),
+    ],
+)
+def test_a_wrong_option_is_named(run, override, message):
+    arguments = [override] if override.startswith("task=") else ["task=listops", override]
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert message in err
+
+
+def test_a_call_without_a_task_explains_itself(run):
+    code, out, _ = run()
+    assert code == 2
+    assert "macformer-prepare task=listops" in out
+
+
+def test_an_interruption_says_how_to_go_on(run, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "prepare", interrupt)
+    assert run("task=listops") == (
+        130,
+        "",
+        "listops: interrupted; the next call goes on from here\n",
+    )
