@@ -1,0 +1,77 @@
+"""A progress bar that counts optimiser steps."""
+
+import sys
+import time
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress(Callback):
+    """Show optimiser steps, the loss and the last validation accuracy.
+
+    Without a terminal there is no bar but a line for each validation.
+
+    Args:
+        refresh_interval: Steps between updates of the bar.
+    """
+
+    def __init__(self, *, refresh_interval: int):
+        self.refresh_interval = refresh_interval
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validation = ""
+        self._bar = Bar(
+            TextColumn("train"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[steps_per_second]:.1f} steps/s"),
+            TimeRemainingColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}{task.fields[validation]}"),
+            disable=not (trainer.is_global_zero and sys.stderr.isatty()),
+            transient=True,
+        )
+        self._task = self._bar.add_task(
+            "train",
+            total=trainer.max_steps,
+            completed=trainer.global_step,
+            steps_per_second=0.0,
+            loss=float("nan"),
+            validation="",
+        )
+        self._first, self._started = trainer.global_step, time.perf_counter()
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if trainer.global_step % self.refresh_interval == 0:
+            steps, seconds = trainer.global_step - self._first, time.perf_counter() - self._started
+            self._bar.update(
+                self._task,
+                completed=trainer.global_step,
+                steps_per_second=steps / seconds,
+                loss=pl_module.train_loss,
+                validation=self._validation,
+            )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        accuracy = trainer.callback_metrics.get("val/accuracy")
+        if trainer.state.fn != TrainerFn.FITTING or accuracy is None:
+            return
+        self._validation = f"  val {100 * float(accuracy):.1f} %"
+        if self._bar.disable and trainer.is_global_zero:
+            print(
+                f"step {trainer.global_step}/{trainer.max_steps}  "
+                f"loss {pl_module.train_loss:.3f}{self._validation}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.stop()
+
+    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+        if hasattr(self, "_bar"):
+            self._bar.stop()

@@ -1,0 +1,180 @@
+"""Run one cell from the configuration in its folder: prepare, train, test, write metrics.json."""
+
+import logging
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from macformer.build import Run, build_run
+from macformer.callbacks import PeakMemory, Throughput
+from macformer.results import describe_run, device_name, read_metrics, write_failure, write_metrics
+
+CONFIG_NAME = "config.yaml"
+
+log = logging.getLogger(__name__)
+
+
+def run(run_dir: Path) -> bool:
+    """Run a cell unless it is finished; what goes wrong ends as one line and a failed status.
+
+    Returns:
+        Whether the cell is finished.
+    """
+    cfg = OmegaConf.load(run_dir / CONFIG_NAME)
+    assert isinstance(cfg, DictConfig)
+    earlier = read_metrics(run_dir)
+    if earlier is not None and earlier["status"] == "finished" and not cfg.overwrite:
+        print(f"{cfg.cell}: finished before, in {run_dir}; overwrite=true trains it again")
+        return True
+    try:
+        print(f"{cfg.cell}: {run_dir}", flush=True)
+        write_metrics(run_dir, describe_run(cfg))
+        metrics = train_and_test(cfg, run_dir)
+    except Exception as error:
+        (run_dir / "error.log").write_text(traceback.format_exc())
+        reason = _reason(error)
+        write_failure(run_dir, reason)
+        print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
+        return False
+    write_metrics(run_dir, metrics)
+    print(_summary(metrics), flush=True)
+    return True
+
+
+def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
+    """Train from the last checkpoint or the start, and score the last and the best weights on the test split."""
+    _quieten()
+    if cfg.num_threads is not None:
+        torch.set_num_threads(cfg.num_threads)
+    checkpoints = run_dir / "checkpoints"
+    if cfg.overwrite:
+        _remove(checkpoints, run_dir / "metrics.csv")
+    built = build_run(cfg)
+    for logger in built.trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # pyright: ignore[reportArgumentType]
+    last = checkpoints / "last.ckpt"
+    try:
+        built.trainer.fit(built.module, built.data, ckpt_path=str(last) if last.exists() else None)
+        accuracy = _score(built, cfg)
+        metrics = {**describe_run(cfg), **_measurements(built), "accuracy": accuracy}
+        for logger in built.trainer.loggers:
+            logger.log_metrics(_flat(metrics), step=built.trainer.global_step)
+    finally:
+        for logger in built.trainer.loggers:
+            logger.finalize("finished")
+        _finish_wandb()
+    return {**metrics, "status": "finished"}
+
+
+def _score(built: Run, cfg: DictConfig) -> dict[str, dict[str, float]]:
+    """Test the weights with the best validation accuracy, then the last ones, whose speed counts."""
+    step = built.trainer.global_step
+    if step % cfg.eval_interval:  # training did not end on a validation
+        val = built.trainer.validate(built.module, built.data, verbose=False)[0]["val/accuracy"]
+    else:
+        val = float(built.trainer.callback_metrics["val/accuracy"])
+    best = _score_best(built, threshold=val)
+    last = {"step": step, "val": val, "test": _test(built)}
+    return {"last": last, "best": best or last}
+
+
+def _score_best(built: Run, *, threshold: float) -> dict[str, float] | None:
+    """Test the best checkpoint, if it beats the last weights; the module keeps the last ones."""
+    checkpoint: Any = built.callbacks["checkpoint"]
+    score = checkpoint.best_model_score
+    if score is None or float(score) <= threshold:
+        return None
+    last_weights = {name: value.clone() for name, value in built.module.state_dict().items()}
+    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+    built.module.load_state_dict(state["state_dict"])
+    best = {"step": state["global_step"], "val": float(score), "test": _test(built)}
+    built.module.load_state_dict(last_weights)
+    return best
+
+
+def _test(built: Run) -> float:
+    return built.trainer.test(built.module, built.data, verbose=False)[0]["test/accuracy"]
+
+
+def _measurements(built: Run) -> dict[str, Any]:
+    data: Any = built.data
+    throughput, memory = built.callbacks["throughput"], built.callbacks["peak_memory"]
+    assert isinstance(throughput, Throughput) and isinstance(memory, PeakMemory)
+    return {
+        "device": device_name(built.trainer.strategy.root_device),
+        "num_parameters": sum(p.numel() for p in built.module.model.parameters()),
+        "num_examples": data.num_examples,
+        "majority_rate": data.majority_rate("test"),
+        "train": {
+            "steps": built.trainer.global_step,
+            "seconds": throughput.train_seconds,
+            "loss": built.module.train_loss,
+            "peak_memory_gib": memory.train_gib,
+            **throughput.train,
+        },
+        "inference": {"peak_memory_gib": memory.inference_gib, **throughput.inference},
+    }
+
+
+def _flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """Name the results as W&B shows them."""
+    values = {
+        "test/accuracy": metrics["accuracy"]["best"]["test"],
+        "test/accuracy_last": metrics["accuracy"]["last"]["test"],
+        "test/majority_rate": metrics["majority_rate"],
+        "num_parameters": metrics["num_parameters"],
+    }
+    for phase in ("train", "inference"):
+        for name, value in metrics[phase].items():
+            if name.endswith(("_per_second", "_gib")) and value is not None:
+                values[f"perf/{phase}_{name}"] = value
+    return values
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    best, last = metrics["accuracy"]["best"], metrics["accuracy"]["last"]
+    return (
+        f"{metrics['name']}: test accuracy {100 * best['test']:.2f} % (best validation, step {best['step']}), "
+        f"{100 * last['test']:.2f} % (last step); majority class {100 * metrics['majority_rate']:.2f} %"
+    )
+
+
+def _reason(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of memory: {message}"
+    return (
+        message
+        if isinstance(error, (ValueError, OSError))
+        else f"{type(error).__name__}: {message}"
+    )
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        for file in [path] if path.is_file() else path.glob("*"):
+            file.unlink()
+
+
+def _finish_wandb() -> None:
+    """Close the run, if there is one: the next cell in this process must not log into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
+
+
+def _quieten() -> None:
+    """Keep Lightning's tips, and its advice that does not apply, off the terminal."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric).*")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(0 if run(Path(sys.argv[1])) else 1)

@@ -1,0 +1,52 @@
+"""Score a finished or interrupted run again from its checkpoint.
+
+macformer-evaluate outputs/runs/<cell> [--checkpoint best|last] [--split test|validation]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the accuracy of a run's checkpoint on a split.
+
+    Returns:
+        The exit code: 0, or 2 where the folder is not a run's or has no such checkpoint.
+    """
+    parser = argparse.ArgumentParser(prog="macformer-evaluate", description="Score a run again.")
+    parser.add_argument("run_dir", type=Path, help="the folder of one run")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    args = parser.parse_args(arguments)
+    path = args.run_dir / "checkpoints" / f"{args.checkpoint}.ckpt"
+    if not path.exists():
+        print(f"{path} does not exist; give the folder of a run that has trained", file=sys.stderr)
+        return 2
+    accuracy = evaluate(args.run_dir, checkpoint=args.checkpoint, split=args.split)
+    print(f"{args.split} accuracy {100 * accuracy:.2f} % ({args.checkpoint}, {args.run_dir})")
+    return 0
+
+
+def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
+    """Return the accuracy of a checkpoint, ``best`` or ``last``, on a split."""
+    import torch
+    from omegaconf import DictConfig, OmegaConf
+
+    from macformer.build import build_run
+    from macformer.cell import CONFIG_NAME
+
+    cfg = OmegaConf.load(run_dir / CONFIG_NAME)
+    assert isinstance(cfg, DictConfig)
+    cfg.logger = None
+    built = build_run(cfg)
+    path = run_dir / "checkpoints" / f"{checkpoint}.ckpt"
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    built.module.load_state_dict(state["state_dict"])
+    score = built.trainer.test if split == "test" else built.trainer.validate
+    (result,) = score(built.module, built.data, verbose=False)
+    return next(value for name, value in result.items() if name.endswith("/accuracy"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""What makes two runs the same run.
+
+A hash over the resolved configuration, without what cannot change a result: paths, logging, and the blocks of
+the recipe that belong to other tasks. It names the run's folder, so that a cell finds its own interrupted run
+and never another's.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+IRRELEVANT = (
+    "paths",
+    "logger",
+    "callbacks",
+    "hydra",
+    "identity",
+    "cell",
+    "sweep",
+    "overwrite",
+    "experiment",
+)
+IRRELEVANT_ANYWHERE = ("data_dir", "source_dir", "num_workers")  # where data lie, how they are made
+
+
+def run_identity(cfg: DictConfig) -> str:
+    """Hash a composed configuration to ten hexadecimal digits."""
+    keys = [key for key in cfg if key not in IRRELEVANT]
+    return _digest({key: _resolved(cfg, key) for key in keys})
+
+
+def _resolved(cfg: DictConfig, key: Any) -> Any:
+    if key == "recipe":
+        return cfg.recipe.name
+    node = cfg[key]
+    value = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return _without_paths(value)
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _without_paths(v) for k, v in value.items() if k not in IRRELEVANT_ANYWHERE}
+    return [_without_paths(v) for v in value] if isinstance(value, list) else value
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def register_resolver() -> None:
+    """Make ``${identity:}`` known to configurations."""
+    OmegaConf.register_new_resolver(
+        "identity", lambda *, _root_: run_identity(_root_), replace=True
+    )
