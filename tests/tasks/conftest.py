@@ -15,35 +15,16 @@ PAIRS = {"train": 11, "validation": 5, "test": 3}
 DRAWINGS = 13
 
 
-@pytest.fixture
-def aclimdb(tmp_path) -> Path:
+def write_aclimdb(root: Path) -> Path:
     """aclImdb/ with as many negative as positive reviews; each has a text of its own."""
-    root = tmp_path / "aclImdb"
     for split, num_reviews in REVIEWS.items():
-        for name in ("neg", "pos"):
-            folder = root / split / name
+        for name, opinion in (("neg", "naïf"), ("pos", "très bien")):
+            folder = root / "aclImdb" / split / name
             folder.mkdir(parents=True)
             for i in range(num_reviews // 2):
-                text = f"{split} review no. {i}: {'naïf' if name == 'neg' else 'très bien'}! " * (
-                    i + 1
-                )
+                text = f"{split} review no. {i}: {opinion}! " * (i + 1)
                 (folder / f"{i}_7.txt").write_text(text, encoding="utf-8")
-    return root
-
-
-@pytest.fixture
-def cifar(tmp_path) -> Path:
-    """cifar-10-batches-py/ with random pictures."""
-    root = tmp_path / "cifar-10-batches-py"
-    root.mkdir()
-    rng = np.random.default_rng(3)
-    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
-        num_rows = PICTURES["test"] if name == "test_batch" else PICTURES["train"] // 5
-        pixels = rng.integers(256, size=(num_rows, 3072), dtype=np.uint8)
-        pixels.reshape(num_rows, 3, 1024)[:, :, ::97] = 0
-        labels = rng.integers(10, size=num_rows).tolist()
-        dump_cifar(root / name, {b"batch_label": b"a batch", b"labels": labels, b"data": pixels})
-    return root
+    return root / "aclImdb"
 
 
 class Python2Pickler(pickle._Pickler):
@@ -58,21 +39,29 @@ class Python2Pickler(pickle._Pickler):
     dispatch[bytes] = save_bytes
 
 
-def dump_cifar(path: Path, content: object) -> None:
+def dump_as_python2(path: Path, content: object) -> None:
     with path.open("wb") as file:
         Python2Pickler(file, protocol=2).dump(content)
 
 
-@pytest.fixture(name="dump_cifar")
-def _dump_cifar():
-    return dump_cifar
+def write_cifar(root: Path) -> Path:
+    """cifar-10-batches-py/ with random pictures, some of whose pixels are black."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        num_rows = PICTURES["test"] if name == "test_batch" else PICTURES["train"] // 5
+        pixels = rng.integers(256, size=(num_rows, 3072), dtype=np.uint8)
+        pixels.reshape(num_rows, 3, 1024)[:, :, ::97] = 0
+        labels = rng.integers(10, size=num_rows).tolist()
+        content = {b"batch_label": b"a batch", b"labels": labels, b"data": pixels}
+        dump_as_python2(folder / name, content)
+    return folder
 
 
-@pytest.fixture
-def aan(tmp_path) -> Path:
+def write_aan(root: Path) -> Path:
     """tsv_data/ with papers that take part in several pairs."""
-    folder = tmp_path / "aan" / "tsv_data"
-    folder.mkdir(parents=True)
+    (root / "aan" / "tsv_data").mkdir(parents=True)
     for split, num_pairs in PAIRS.items():
         lines = []
         for i in range(num_pairs):
@@ -80,8 +69,36 @@ def aan(tmp_path) -> Path:
             texts = (f"{split} paper {n}, naïvely parsed. " * (n + 1) for n in (first, second))
             lines.append("\t".join((f"{i % 2}.0", f"P{first}", f"P{second}", *texts)) + "\n")
         name = "eval" if split == "validation" else split
-        (folder / f"new_aan_pairs.{name}.tsv").write_text("".join(lines), encoding="utf-8")
-    return tmp_path / "aan"
+        path = root / "aan" / "tsv_data" / f"new_aan_pairs.{name}.tsv"
+        path.write_text("".join(lines), encoding="utf-8")
+    return root / "aan"
+
+
+@pytest.fixture(name="dump_as_python2")
+def _dump_as_python2():
+    return dump_as_python2
+
+
+@pytest.fixture
+def aclimdb(tmp_path) -> Path:
+    return write_aclimdb(tmp_path)
+
+
+@pytest.fixture
+def cifar(tmp_path) -> Path:
+    return write_cifar(tmp_path)
+
+
+@pytest.fixture
+def aan(tmp_path) -> Path:
+    return write_aan(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory) -> dict[str, Path]:
+    """The folders of the tasks that are not generated, not to be changed."""
+    root = tmp_path_factory.mktemp("sources")
+    return {"text": write_aclimdb(root), "image": write_cifar(root), "retrieval": write_aan(root)}
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ SMALL = {
     "pathfinder64": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
     "pathx": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
 }
-SOURCES = {"text": "aclimdb", "image": "cifar", "retrieval": "aan"}
 
 
 def test_every_task_is_checked():
@@ -36,21 +35,25 @@ def test_every_task_is_checked():
     assert len(TASKS) == 8
 
 
-@pytest.fixture
-def task_config(request):
+@pytest.fixture(scope="module", params=TASKS)
+def task_config(request, sources):
     """Compose one task, small, with what the rest of the configuration gives it."""
-    name = request.param
     with hydra.initialize_config_module("configs", version_base="1.3"):
-        cfg = hydra.compose(overrides=[f"+task={name}", f"+max_seq_len={MAX_SEQ_LEN}"])
-    small = dict(SMALL[name])
-    if name in SOURCES:
-        small["source_dir"] = str(request.getfixturevalue(SOURCES[name]))
+        cfg = hydra.compose(overrides=[f"+task={request.param}", f"+max_seq_len={MAX_SEQ_LEN}"])
+    small = dict(SMALL[request.param])
+    if request.param in sources:
+        small["source_dir"] = str(sources[request.param])
     return OmegaConf.merge(cfg, {"task": small})
 
 
-@pytest.fixture
-def data_module(task_config, tmp_path):
-    return build(task_config, tmp_path / "data")
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def data_module(task_config, data_dir):
+    return build(task_config, data_dir)
 
 
 def build(cfg, data_dir: Path) -> TaskDataModule:
@@ -71,10 +74,6 @@ def build(cfg, data_dir: Path) -> TaskDataModule:
     return data
 
 
-each_task = pytest.mark.parametrize("task_config", TASKS, indirect=True)
-
-
-@each_task
 def test_batches_are_of_the_agreed_form(task_config, data_module):
     task = task_config.task
     sides = (2,) if task.paired else ()
@@ -91,7 +90,6 @@ def test_batches_are_of_the_agreed_form(task_config, data_module):
         assert not padding[..., 0].any()
 
 
-@each_task
 def test_evaluation_sees_each_row_once(task_config, data_module):
     for split, batches in (
         ("validation", data_module.val_dataloader()),
@@ -103,7 +101,6 @@ def test_evaluation_sees_each_row_once(task_config, data_module):
         assert data_module.majority_rate(split) == counts.max().item() / len(labels)
 
 
-@each_task
 def test_splits_are_disjoint(task_config, data_module):
     train, validation, test = (inputs_of(data_module, split) for split in SPLITS)
     assert not train & validation and not train & test and not validation & test
@@ -117,7 +114,6 @@ def inputs_of(data_module: TaskDataModule, split: str) -> set[tuple[int, ...]]:
     return {tuple(ids[ids > 0].tolist()) for ids in batch["input_ids"]}
 
 
-@each_task
 def test_the_same_seed_gives_the_same_bytes(task_config, data_module, tmp_path):
     again = build(task_config, tmp_path / "again")
     for split in SPLITS:
@@ -125,21 +121,19 @@ def test_the_same_seed_gives_the_same_bytes(task_config, data_module, tmp_path):
         assert torch.equal(data_module.rows[split].labels, again.rows[split].labels)
 
 
-@each_task
-def test_an_end_of_sequence_needs_one_more_id(task_config, tmp_path):
+def test_an_end_of_sequence_needs_one_more_id(task_config, data_dir):
     task = task_config.task
     cfg = OmegaConf.merge(
         task_config, {"task": {"append_eos": True, "vocab_size": task.vocab_size + 1}}
     )
-    for batch in build(cfg, tmp_path / "data").val_dataloader():
+    for batch in build(cfg, data_dir).val_dataloader():
         last = (~batch["key_padding_mask"]).sum(-1, keepdim=True) - 1
         assert (batch["input_ids"].gather(-1, last) == task.vocab_size).all()
 
 
-@each_task
-def test_trimming_leaves_out_nothing_but_padding(task_config, tmp_path):
+def test_trimming_leaves_out_nothing_but_padding(task_config, data_dir):
     full, trimmed = (
-        build(OmegaConf.merge(task_config, {"task": {"trim_batches": trim}}), tmp_path / "data")
+        build(OmegaConf.merge(task_config, {"task": {"trim_batches": trim}}), data_dir)
         for trim in (False, True)
     )
     for expected, batch in zip(full.val_dataloader(), trimmed.val_dataloader(), strict=True):

@@ -109,10 +109,10 @@ class Trap:
         return os.mkdir, (self.path,)
 
 
-def test_code_in_a_pickle_is_not_run(tmp_path, cifar, dump_cifar):
+def test_code_in_a_pickle_is_not_run(tmp_path, cifar, dump_as_python2):
     trap = tmp_path / "sprung"
     content = {b"data": Trap(str(trap)), b"labels": []}
-    dump_cifar(cifar / "test_batch", content)
+    dump_as_python2(cifar / "test_batch", content)
     with pytest.raises(DataError, match=r"asks for (posix|nt)\.mkdir, which CIFAR-10 has no use"):
         read_cifar_batch(cifar / "test_batch")
     assert not trap.exists()
@@ -139,9 +139,9 @@ def test_code_in_a_pickle_is_not_run(tmp_path, cifar, dump_cifar):
         ),
     ],
 )
-def test_a_file_that_is_no_batch_is_named(tmp_path, dump_cifar, content, message):
+def test_a_file_that_is_no_batch_is_named(tmp_path, dump_as_python2, content, message):
     path = tmp_path / "data_batch_1"
-    dump_cifar(path, content)
+    dump_as_python2(path, content)
     with pytest.raises(DataError, match=message):
         read_cifar_batch(path)
 
