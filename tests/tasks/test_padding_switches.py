@@ -1,0 +1,67 @@
+"""Trimming batches and bucketing by length change the time that a model takes, not its logits."""
+
+import hydra
+import pytest
+import torch
+
+from macformer.build import build_model
+from tasks.batches import EvaluationBatches
+from tasks.token_rows import TokenRows
+
+NUM_ROWS = 23
+MAX_SEQ_LEN = 17
+
+
+@pytest.fixture(scope="module")
+def rows() -> TokenRows:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 29, (NUM_ROWS,), generator=generator)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    return TokenRows(
+        ids=torch.randint(1, 16, (int(offsets[-1]),), generator=generator, dtype=torch.uint8),
+        offsets=offsets,
+        documents=torch.arange(NUM_ROWS),
+        labels=torch.zeros(NUM_ROWS, dtype=torch.uint8),
+        first_id=0,
+    )
+
+
+@pytest.fixture(scope="module", params=["softmax", "rmfa_exp"])
+def model(request) -> torch.nn.Module:
+    with hydra.initialize_config_module("configs", version_base="1.3"):
+        cfg = hydra.compose(
+            "train",
+            overrides=[
+                "task=listops_short",
+                "recipe=smoke",
+                f"attention={request.param}",
+                f"max_seq_len={MAX_SEQ_LEN}",
+            ],
+        )
+    torch.manual_seed(0)
+    return build_model(cfg).double().eval()
+
+
+def logits_of(model, rows, **switches) -> tuple[torch.Tensor, int]:
+    """Return the logits of each row, in the order of the rows, and the positions computed."""
+    batches = EvaluationBatches(
+        rows, batch_size=5, max_seq_len=MAX_SEQ_LEN, rank=0, num_ranks=1, **switches
+    )
+    logits = torch.empty(NUM_ROWS, 10, dtype=torch.float64)
+    num_positions = 0
+    with torch.no_grad():
+        for indices, batch in zip(batches.batches, batches, strict=True):
+            logits[indices] = model(batch["input_ids"], batch["key_padding_mask"])
+            num_positions += batch["input_ids"].numel()
+    return logits, num_positions
+
+
+def test_logits_stay_the_same(model, rows):
+    expected, most = logits_of(model, rows, trim_batches=False, bucket_by_length=False)
+    trimmed, fewer = logits_of(model, rows, trim_batches=True, bucket_by_length=False)
+    bucketed, fewest = logits_of(model, rows, trim_batches=True, bucket_by_length=True)
+    # The order of float64 sums is all that differs.
+    torch.testing.assert_close(trimmed, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(bucketed, expected, rtol=1e-9, atol=1e-12)
+    assert most == NUM_ROWS * MAX_SEQ_LEN
+    assert fewest < fewer <= most
