@@ -96,7 +96,8 @@ def _render(
         contrast = style.target_contrast if is_target else style.distractor_contrast
         _stroke(canvas, paddles[:, i], width=style.thickness, contrast=contrast)
     for i in range(2):
-        _stroke(canvas, markers[:, i, None].repeat(2, 1), width=2 * style.marker_radius, contrast=1)
+        centre = markers[:, [i, i]]
+        _stroke(canvas, centre, width=2 * style.marker_radius, contrast=1.0)
     return np.rint(255 * np.minimum(canvas, 1)).astype(np.uint8)
 
 

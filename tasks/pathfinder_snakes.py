@@ -133,20 +133,22 @@ def _grow(
         starts=starts,
         others=obstacles.points,
     )
+    own_radii = np.zeros(num_paddles * num_points, dtype=np.float32)
+    own_radii[0] = tip_radius
     complete = []
     for _ in range(_STEPS_PER_PADDLE * num_paddles):
         headings, points, weights = _propose(rng, growth, style=style, margin=margin)
         radii = np.zeros((growth.rows.size, num_points), dtype=np.float32)
         radii[growth.length == 0, 0] = tip_radius
         radii[growth.length == num_paddles - 1, -1] = tip_radius
-        clearance = 2 * margin + style.clearance
         # The paddle before the new one is a gap away, not a clearance.
         is_earlier = np.arange(num_paddles) < growth.length[:, None] - 1
-        own_distance = np.repeat(clearance * is_earlier, num_points, axis=1)
-        own_points = growth.points.reshape(*own_distance.shape, 2)
+        is_earlier = np.repeat(is_earlier, num_points, axis=1)[:, None]
+        own_points = growth.points.reshape(growth.rows.size, own_radii.size, 2)
+        reach = style.clearance + radii[..., None]
         valid = _is_inside(points, radii, style=style)
-        valid &= _is_clear(points, own_points, own_distance[:, None])
-        valid &= _is_clear(points, growth.others, clearance + radii[..., None] + obstacles.radii)
+        valid &= _is_clear(points, own_points, (reach + own_radii) * is_earlier)
+        valid &= _is_clear(points, growth.others, reach + obstacles.radii)
         is_complete = growth.step(headings, points, _choose(rng, weights * valid))
         complete.append((growth.points[is_complete], growth.rows[is_complete]))
         growth = _Growth(*(array[~is_complete] for array in growth))

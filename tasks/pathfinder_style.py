@@ -13,7 +13,7 @@ class Style:
     Attributes:
         margins: Half the gap between two paddles of a snake; each serves equally many images.
         continuity: Factor on the angle of a turn before its cosine is taken.
-        clearance: How much farther apart than a gap the centre lines of two snakes keep.
+        clearance: Least distance between the centre lines of two snakes, well above the widest gap.
     """
 
     size: int
@@ -44,7 +44,7 @@ STYLES = {
         marker_radius=1.5,
         target_contrast=1.5,
         distractor_contrast=2.0,
-        clearance=1.75,
+        clearance=4.0,
     ),
     64: Style(
         size=64,
@@ -57,7 +57,7 @@ STYLES = {
         marker_radius=2.5,
         target_contrast=0.8,
         distractor_contrast=0.8,
-        clearance=2.0,
+        clearance=4.0,
     ),
     128: Style(
         size=128,
@@ -70,6 +70,6 @@ STYLES = {
         marker_radius=3.0,
         target_contrast=0.9,
         distractor_contrast=0.9,
-        clearance=2.5,
+        clearance=8.5,
     ),
 }
