@@ -57,27 +57,25 @@ def draw_paddles(
     obstacles = _no_obstacles(num_images)
     for snakes in np.moveaxis(targets, 1, 0):
         obstacles = obstacles.add(snakes, style.marker_radius)
-    roomy = np.arange(num_images)
     for _ in range(style.num_distractors):
         starts = _draw_points(
             rng,
-            (roomy.size, _NUM_CANDIDATES),
+            (num_images, _NUM_CANDIDATES),
             low=style.padding,
             high=style.size - 1 - style.padding,
         )
         snakes, rows = _grow(
             rng,
             starts,
-            Obstacles(obstacles.points[roomy], obstacles.radii),
+            obstacles,
             num_paddles=style.num_distractor_paddles,
             tip_radius=0.0,
             style=style,
             margin=margin,
         )
-        # An image too crowded for this distractor gets no further ones.
-        roomy = roomy[rows]
+        # A crowded image goes without.
         placed = np.full((num_images, *snakes.shape[1:]), _NOWHERE, dtype=np.float32)
-        placed[roomy] = snakes
+        placed[rows] = snakes
         obstacles = obstacles.add(placed, 0.0)
     return obstacles.points.reshape(num_images, -1, targets.shape[3], 2)[:, :, [0, -1]]
 
