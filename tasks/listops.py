@@ -3,7 +3,7 @@
 [MAX 2 9 [MIN 4 7 ] 0 ]   ->   9
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,18 @@ def prepare(
         splits = partial(_generated_splits, generate, num_examples=num_examples)
     else:
         splits = partial(_released_splits, source_dir, data_dir=data_dir, num_examples=num_examples)
-    finish = _drop_brackets if brackets == "drop" else _keep
+
+    def contents() -> Contents:
+        kept = splits()
+        return Contents(
+            map(_without_brackets, kept) if brackets == "drop" else kept, vocabulary=VOCABULARY
+        )
+
     return prepare_once(
         data_dir / "listops",
         variant=source,
         parameters=parameters,
-        contents=lambda: Contents(splits(finish=finish), vocabulary=VOCABULARY),
+        contents=contents,
         num_classes=NUM_CLASSES,
         paired=False,
         num_bytes=sum(num_examples.values()) * max_len,
@@ -79,56 +85,45 @@ def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> Toke
 
 
 def _generated_splits(
-    generate: Callable[[int], Iterator[RawChunk]],
-    *,
-    num_examples: Mapping[str, int],
-    finish: Callable[[Chunk], Chunk],
+    generate: Callable[[int], Iterator[RawChunk]], *, num_examples: Mapping[str, int]
 ) -> Iterator[Split]:
     """Cut one stream without duplicates into consecutive stretches."""
     start = 0
     # The short ones first: whoever makes the last one alone has little to skip.
     for name in ("test", "validation", "train"):
         stop = start + num_examples[name]
-        part = partial(_stretch, generate, start, stop, finish=finish)
+        part = partial(_stretch, generate, start, stop)
         yield Split(name, num_rows=stop - start, parts=[part])
         start = stop
 
 
 def _stretch(
-    generate: Callable[[int], Iterator[RawChunk]],
-    start: int,
-    stop: int,
-    *,
-    finish: Callable[[Chunk], Chunk],
+    generate: Callable[[int], Iterator[RawChunk]], start: int, stop: int
 ) -> Iterator[Chunk]:
     num_seen = 0
     for ids, lengths, labels in generate(stop):
         skipped = min(max(start - num_seen, 0), len(lengths))
         num_seen += len(lengths)
-        yield finish(Chunk(ids[lengths[:skipped].sum() :], lengths[skipped:], labels[skipped:]))
+        yield Chunk(ids[lengths[:skipped].sum() :], lengths[skipped:], labels[skipped:])
 
 
 def _released_splits(
-    source_dir: str | None,
-    *,
-    data_dir: Path,
-    num_examples: Mapping[str, int],
-    finish: Callable[[Chunk], Chunk],
+    source_dir: str | None, *, data_dir: Path, num_examples: Mapping[str, int]
 ) -> Iterator[Split]:
     marker = "listops-1000/basic_train.tsv"
     root = locate(source_dir, data_dir=data_dir, marker=marker, parents=RELEASE_FOLDERS)
     for name, file in (("train", "train"), ("validation", "val"), ("test", "test")):
-        path = root / f"listops-1000/basic_{file}.tsv"
-        part = partial(map, finish, read_listops_tsv(path))
+        part = partial(read_listops_tsv, root / f"listops-1000/basic_{file}.tsv")
         yield Split(name, num_rows=num_examples[name], parts=[part])
 
 
-def _keep(chunk: Chunk) -> Chunk:
-    return chunk
+def _without_brackets(split: Split) -> Split:
+    return split._replace(parts=[partial(_drop_brackets, part) for part in split.parts])
 
 
-def _drop_brackets(chunk: Chunk) -> Chunk:
-    kept = chunk.ids != _CLOSE
-    kept_before = np.concatenate([[0], np.cumsum(kept)])
-    ends = np.concatenate([[0], np.cumsum(chunk.lengths)])
-    return Chunk(chunk.ids[kept], np.diff(kept_before[ends]), chunk.labels)
+def _drop_brackets(part: Callable[[], Iterable[Chunk]]) -> Iterator[Chunk]:
+    for ids, lengths, labels, _ in part():
+        kept = ids != _CLOSE
+        num_kept_before = np.concatenate([[0], np.cumsum(kept)])
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        yield Chunk(ids[kept], np.diff(num_kept_before[ends]), labels)

@@ -31,6 +31,8 @@ def read_listops_tsv(path: Path) -> Iterator[Chunk]:
     Raises:
         DataError: Naming the first line that is not as it should be.
     """
+    if not path.is_file():
+        raise DataError(f"{path} is missing")
     with path.open("rb") as file:
         if file.readline().rstrip(b"\r\n") != _HEADER:
             raise DataError(f"{path} does not begin with the columns Source and Target")

@@ -56,8 +56,7 @@ def prepare(
     check_source(source, ("hub", "local"))
     one_of("task.tokens", tokens, TOKENS)
     one_of("task.validation", validation, ("holdout", "test"))
-    parameters = {
-        "source_rows": dict(source_rows),
+    options = {
         "tokens": tokens,
         "min_frequency": min_frequency,
         "validation": validation,
@@ -80,8 +79,8 @@ def prepare(
     return prepare_once(
         data_dir / "text",
         variant=tokens,
-        parameters=parameters,
-        contents=partial(_contents, read, **parameters),
+        parameters={"source_rows": dict(source_rows), **options},
+        contents=partial(_contents, read, **options),
         num_classes=NUM_CLASSES,
         paired=False,
         num_bytes=_NUM_BYTES,
@@ -101,7 +100,6 @@ def _contents(
     validation: str,
     validation_fraction: float,
     seed: int,
-    **_: object,
 ) -> Contents:
     train, test = (_shuffled(read(split), seed=seed) for split in ("train", "test"))
     held_out = test
