@@ -5,7 +5,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -47,7 +47,7 @@ def run(run_dir: Path) -> bool:
 
 
 def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Train from the last checkpoint or the start, and score the last and the best weights on the test split."""
+    """Train from the last checkpoint or from the start, and test the last and the best weights."""
     _quieten()
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
@@ -56,7 +56,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         _remove(checkpoints, run_dir / "metrics.csv")
     built = build_run(cfg)
     for logger in built.trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))  # pyright: ignore[reportArgumentType]
+        logger.log_hyperparams(cast(dict, OmegaConf.to_container(cfg, resolve=True)))
     last = checkpoints / "last.ckpt"
     try:
         built.trainer.fit(built.module, built.data, ckpt_path=str(last) if last.exists() else None)
@@ -72,7 +72,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def _score(built: Run, cfg: DictConfig) -> dict[str, dict[str, float]]:
-    """Test the weights with the best validation accuracy, then the last ones, whose speed counts."""
+    """Test the weights best in validation, then the last ones, whose speed is reported."""
     step = built.trainer.global_step
     if step % cfg.eval_interval:  # training did not end on a validation
         val = built.trainer.validate(built.module, built.data, verbose=False)[0]["val/accuracy"]
@@ -139,8 +139,9 @@ def _flat(metrics: dict[str, Any]) -> dict[str, float]:
 def _summary(metrics: dict[str, Any]) -> str:
     best, last = metrics["accuracy"]["best"], metrics["accuracy"]["last"]
     return (
-        f"{metrics['name']}: test accuracy {100 * best['test']:.2f} % (best validation, step {best['step']}), "
-        f"{100 * last['test']:.2f} % (last step); majority class {100 * metrics['majority_rate']:.2f} %"
+        f"{metrics['name']}: test accuracy {100 * best['test']:.2f} % "
+        f"(best validation, step {best['step']}), {100 * last['test']:.2f} % (last step); "
+        f"majority class {100 * metrics['majority_rate']:.2f} %"
     )
 
 

@@ -1,8 +1,8 @@
 """What makes two runs the same run.
 
-A hash over the resolved configuration, without what cannot change a result: paths, logging, and the blocks of
-the recipe that belong to other tasks. It names the run's folder, so that a cell finds its own interrupted run
-and never another's.
+A hash over the resolved configuration, without what cannot change a result: paths, logging, and the
+blocks of the recipe that belong to other tasks. It names the run's folder, so that a cell finds its
+own interrupted run and never another's.
 """
 
 import hashlib

@@ -26,7 +26,7 @@ class ClassificationModule(pl.LightningModule):
         optimizer: Factory ``(parameters) -> optimizer``.
         scheduler: Factory ``(optimizer) -> schedule``, stepped once per optimiser step.
         clip: Clips a list of parameters' gradients in place; None leaves them.
-        log_interval: Optimiser steps between points of the training curve, each a mean over the interval.
+        log_interval: Optimiser steps between points of the training curve, each a mean over them.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ def write_failure(run_dir: Path, reason: str) -> None:
 
 
 def source_commit() -> str | None:
-    """Return the commit of the source tree, with ``+`` where it was changed, None outside a repository."""
+    """Return the source tree's commit, with ``+`` if files were changed; None outside git."""
     here = Path(__file__).resolve().parent
     try:
         commit = _git(here, "rev-parse", "--short", "HEAD")

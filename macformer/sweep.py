@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 def run_in_process(run_dir: Path) -> None:
     """Run the cell of a folder in a new process, which owns its memory and its device.
 
-    The parent records a process that could not record its own end. A failed cell does not stop a sweep.
+    The parent records a process that could not record its own end. A failed cell does not stop a
+    sweep.
     """
     process = subprocess.run([sys.executable, "-m", "macformer.cell", str(run_dir)])
     metrics = read_metrics(run_dir) or {}
