@@ -15,12 +15,11 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.errors import DataError
 from tasks.manifest import combined_sha256, read_manifest
 from tasks.parallel import WorkerKilledError
 
 _TASK = "task="
-_FAILURES = (DataError, WorkerKilledError, HydraException, OmegaConfBaseException, OSError)
+_FAILURES = (ValueError, OSError, WorkerKilledError, HydraException, OmegaConfBaseException)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

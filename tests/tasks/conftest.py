@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks import generate_pathfinder
+
 REVIEWS = {"train": 20, "test": 6}
 PICTURES = {"train": 30, "test": 7}
 PAIRS = {"train": 11, "validation": 5, "test": 3}
@@ -99,6 +101,14 @@ def sources(tmp_path_factory) -> dict[str, Path]:
     """The folders of the tasks that are not generated, not to be changed."""
     root = tmp_path_factory.mktemp("sources")
     return {"text": write_aclimdb(root), "image": write_cifar(root), "retrieval": write_aan(root)}
+
+
+@pytest.fixture(scope="module")
+def few_images_per_chunk():
+    """Draw Pathfinder in small chunks; a whole one takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate_pathfinder, "_IMAGES_PER_CHUNK", 8)
+        yield
 
 
 @pytest.fixture

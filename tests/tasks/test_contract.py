@@ -36,7 +36,7 @@ def test_every_task_is_checked():
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def task_config(request, sources):
+def task_config(request, sources, few_images_per_chunk):
     """Compose one task, small, with what the rest of the configuration gives it."""
     with hydra.initialize_config_module("configs", version_base="1.3"):
         cfg = hydra.compose(overrides=[f"+task={request.param}", f"+max_seq_len={MAX_SEQ_LEN}"])

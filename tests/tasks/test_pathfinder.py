@@ -12,6 +12,8 @@ from tasks.collate import gather_batch
 from tasks.errors import DataError
 from tasks.manifest import SPLITS, read_manifest
 
+pytestmark = pytest.mark.usefixtures("few_images_per_chunk")
+
 RELEASED = {"train": 8, "validation": 3, "test": 2}
 OPTIONS = {
     "source": "generate",
