@@ -1,4 +1,4 @@
-"""Pathfinder: a tracer that knows nothing of the generator reads each label off its image."""
+"""Pathfinder: labels traced in the images, and the geometry and statistics of the scenes."""
 
 from functools import cache
 
