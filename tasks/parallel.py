@@ -1,11 +1,14 @@
 """Map a function over many processes, in order and in bounded memory."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -41,7 +44,9 @@ def _map_in_pool(
     function: Callable[[Item], Result], items: Iterator[Item], num_workers: int
 ) -> Iterator[Result]:
     # Forking a process that holds threads (torch, CUDA) may deadlock; spawning never does.
-    pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        num_workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    )
     pending: deque[Future[Result]] = deque()
     try:
         pending.extend(pool.submit(function, item) for item in islice(items, 2 * num_workers))
@@ -56,3 +61,15 @@ def _map_in_pool(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed; it would wait for work forever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()

@@ -19,6 +19,8 @@ from tasks.storage import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 2
 
+# Raise it when a seed gives other bytes than before; old folders are then no longer used.
+_GENERATOR = 1
 # An interrupted preparation loses one part at most, which takes a minute or so.
 _PIXELS_PER_PART = 2**23
 
@@ -43,14 +45,16 @@ def prepare(
         seed: Of the generator, or of the order in which released pictures are split.
     """
     check_source(source, ("generate", "lra_release"))
+    parameters = {"size": size, "num_examples": dict(num_examples), "seed": seed}
     if source == "generate":
+        parameters["generator"] = _GENERATOR
         splits = partial(_generated_splits, size=size, seed=seed, num_workers=num_workers)
     else:
         splits = partial(_released_splits, source_dir, data_dir=data_dir, size=size, seed=seed)
     return prepare_once(
         data_dir / f"pathfinder{size}",
         variant=source,
-        parameters={"size": size, "num_examples": dict(num_examples), "seed": seed},
+        parameters=parameters,
         contents=lambda: Contents(splits(num_examples=num_examples)),
         num_classes=NUM_CLASSES,
         paired=False,

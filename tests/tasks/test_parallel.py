@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from itertools import count
 
@@ -46,6 +48,24 @@ def test_endless_items_are_taken_only_as_needed():
 def test_killed_worker_is_one_clear_error():
     with pytest.raises(WorkerKilledError, match="one of 2 worker processes was killed"):
         list(ordered_map(kill_self_at_three, range(100), num_workers=2))
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, signal\n"
+        "from itertools import count\n"
+        "from tasks.parallel import ordered_map\n"
+        "if __name__ == '__main__':\n"
+        "    results = ordered_map(abs, count(), num_workers=2)\n"
+        "    next(results)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # The pipe stays open, and run waits, as long as a worker lives.
+    killed = subprocess.run(
+        [sys.executable, script], stdout=subprocess.PIPE, timeout=30, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -1,0 +1,43 @@
+"""A seed gives the bytes that it has always given, on every machine.
+
+A failure after a change on purpose asks for two things: the new hash here, and a higher _GENERATOR
+in tasks/listops.py or tasks/pathfinder.py.
+"""
+
+import hashlib
+from functools import partial
+
+import pytest
+
+from tasks.generate_listops import generate_listops
+from tasks.generate_pathfinder import generate_pathfinder
+
+LISTOPS = partial(generate_listops, 64, min_len=500, max_len=2000, max_depth=10, max_args=10)
+
+
+@pytest.mark.parametrize(
+    ("generate", "expected"),
+    [
+        pytest.param(
+            LISTOPS,
+            "2924eea0f797a964a194b12c37796b9b5901a742e5debecf37701155c8de6613",
+            id="listops",
+        ),
+        pytest.param(
+            partial(generate_pathfinder, 8, size=32),
+            "fd0248ad6e3ba600bd2a0fe5d45ae10eddc4b53b3a433a86d89fe60eef9a804f",
+            id="pathfinder",
+        ),
+        pytest.param(
+            partial(generate_pathfinder, 8, size=128),
+            "1792b62644f60ae235798ab742abba877db359d67346a25fc4aebed57e04c626",
+            id="pathx",
+        ),
+    ],
+)
+def test_a_seed_gives_the_same_bytes_as_ever(generate, expected):
+    digest = hashlib.sha256()
+    for chunk in generate(seed=0, num_workers=1):
+        for array in chunk:
+            digest.update(array.tobytes())
+    assert digest.hexdigest() == expected
