@@ -75,6 +75,16 @@ def maclaurin_attention_reference(
     return out.to(value.dtype)
 
 
+def _runs_on_triton(query: Tensor, key: Tensor, value: Tensor, widths: Sequence[int]) -> bool:
+    """Return whether the kernels take these inputs; without features nothing is left for them."""
+    return (
+        query.is_cuda
+        and len(widths) > 0
+        and query.dtype == key.dtype == value.dtype != torch.float64
+        and max(query.shape[-1], value.shape[-1]) <= 128
+    )
+
+
 @torch.library.custom_op("macformer::maclaurin_attention", mutates_args=())
 def _maclaurin(
     query: Tensor,
@@ -87,6 +97,12 @@ def _maclaurin(
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if _runs_on_triton(query, key, value, widths):
+        from macformer.ops import maclaurin_triton
+
+        return maclaurin_triton.forward(
+            query, key, value, signs, weights, constant, widths, key_padding_mask, eps
+        )
     return tiled_forward(
         query,
         key,
@@ -115,6 +131,13 @@ def _maclaurin_backward(
     denominator: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if _runs_on_triton(query, key, value, widths):
+        from macformer.ops import maclaurin_triton
+
+        return maclaurin_triton.backward(
+            query, key, value, signs, weights, constant, widths, key_padding_mask, eps,
+            grad_out, out, denominator, state,
+        )  # fmt: skip
     return tiled_backward(
         query,
         key,
@@ -183,7 +206,9 @@ def maclaurin_attention(
 
     .. math:: o_l = \frac{\sum_s \hat K(q_l, k_s) v_s}{\sum_s \hat K(q_l, k_s)}
 
-    Half-precision inputs are multiplied and summed in float32, and the output is rounded once.
+    On CUDA, Triton kernels take query, key and value of one dtype below float64 and dims to 128.
+    Everything else falls back to tiles of plain torch in float32 or float64.
+    The output is rounded to the dtype of value once.
 
     Args:
         key_padding_mask: True at padding; such keys leave both sums.

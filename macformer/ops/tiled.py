@@ -106,7 +106,7 @@ def tiled_backward(
     slope = inverse.neg().masked_fill_(denominator.abs() < eps, 0)
     for tile in _tiles([query_len] * batch, heads):
         b, h, _ = tile
-        grad = _grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
+        grad = grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
         phi, pull = feature_map.pullback(query[tile].to(dtype), h)
         grad_state[b, h].baddbmm_(grad.mT, phi)
         grad_total[b, h] += grad.sum(-2, keepdim=True)
@@ -197,7 +197,7 @@ def _load_keys(
     return k, extended
 
 
-def _grad_numerator(grad_out: Tensor, out: Tensor, inverse: Tensor, slope: Tensor) -> Tensor:
+def grad_numerator(grad_out: Tensor, out: Tensor, inverse: Tensor, slope: Tensor) -> Tensor:
     r"""Return the gradient at [n, z] of o = n / z: :math:`[g / z, -g^\top o / z]`."""
     grad = inverse.new_empty(*out.shape[:-1], out.shape[-1] + 1)
     torch.mul(grad_out, inverse, out=grad[..., :-1])

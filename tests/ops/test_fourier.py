@@ -137,7 +137,6 @@ def test_opcheck(heads, monkeypatch):
     torch.library.opcheck(_fourier, (*inputs, None, 1e-6))
 
 
-@pytest.mark.slow
 def test_compiles_to_one_graph(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks are no graph code

@@ -272,7 +272,6 @@ def test_opcheck(masked, monkeypatch):
     torch.library.opcheck(_maclaurin, (*args, list(WIDTHS), mask, 1e-6))
 
 
-@pytest.mark.slow
 def test_compiles_to_one_graph(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks are no graph code

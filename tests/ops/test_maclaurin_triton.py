@@ -1,0 +1,112 @@
+"""The Triton kernels, under the interpreter where there is no GPU, against float64 tiles."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from macformer.ops import tiled
+from macformer.ops.maclaurin_tiled import Products
+
+triton = pytest.importorskip("triton")
+from macformer.ops import maclaurin_triton  # noqa: E402 (needs Triton)
+
+BATCH, HEADS, HEAD_DIM, VALUE_DIM = 1, 2, 5, 7
+WIDTHS = (45, 37, 20, 3)  # groups of degree 4 and 2, the second one half empty
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+EPS = 1e-6
+
+
+def draw_inputs(query_len, key_len, sign_heads, dtype):
+    shapes = [(query_len, HEAD_DIM), (key_len, HEAD_DIM), (key_len, VALUE_DIM)]
+    query, key, value = (torch.randn(BATCH, HEADS, *shape) for shape in shapes)
+    scale = HEAD_DIM**-0.75  # keeps the kernel near its constant, as ppSBN does
+    inputs = [(scale * query).to(dtype), (scale * key).to(dtype), value.to(dtype)]
+    signs = torch.randn(sign_heads, HEAD_DIM, sum(WIDTHS)).sign()
+    weights, constant = 0.1 * torch.rand(WIDTHS[0]), torch.tensor(1.5)
+    return [x.to(DEVICE) for x in (*inputs, signs, weights, constant)]
+
+
+def run_tiled(tensors, mask, grad):
+    query, key, value, signs, weights, constant = (x.double() for x in tensors)
+    feature_map = Products(signs, WIDTHS)
+    options = {
+        "weights": weights,
+        "constant": constant,
+        "key_padding_mask": mask,
+        "eps": EPS,
+    }
+    out = tiled.tiled_forward(query, key, value, feature_map, **options)
+    grads = tiled.tiled_backward(query, key, value, feature_map, grad.double(), *out, **options)
+    return [*out, *grads]
+
+
+def run_triton(tensors, mask, grad):
+    arguments = (*tensors, WIDTHS, mask, EPS)
+    out = maclaurin_triton.forward(*arguments)
+    return [*out, *maclaurin_triton.backward(*arguments, grad, *out)]
+
+
+def assert_same(tensors, mask, *, tolerance):
+    """Compare output, denominator, state, and gradients, each relative to its largest entry."""
+    grad = torch.randn(*tensors[0].shape[:-1], VALUE_DIM, device=DEVICE)
+    results = run_triton(tensors, mask, grad), run_tiled(tensors, mask, grad)
+    for got, expected in zip(*results, strict=True):
+        scale = float(expected.abs().max())
+        assert_close(got.double(), expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("sign_heads", [1, HEADS], ids=["shared", "per_head"])
+@pytest.mark.parametrize("lengths", [(1, 33), (31, 2), (33, 70)], ids=str)
+def test_float32(lengths, sign_heads):
+    assert_same(draw_inputs(*lengths, sign_heads, torch.float32), None, tolerance=1e-5)
+
+
+def test_float16_inputs():
+    # The gradients are rounded to float16, half a unit in its last place being 5e-4.
+    assert_same(draw_inputs(31, 33, 1, torch.float16), None, tolerance=6e-4)
+
+
+@pytest.mark.gpu
+def test_bfloat16_inputs():
+    # Features are rounded to 8 bits before they meet the values.
+    assert_same(draw_inputs(1000, 1000, 1, torch.bfloat16), None, tolerance=1e-2)
+
+
+@pytest.mark.parametrize("trailing", [5, 33], ids=["some", "all"])
+def test_padding(trailing):
+    tensors = draw_inputs(31, 33, 1, torch.float32)
+    mask = (torch.arange(33) >= 33 - trailing).expand(BATCH, 33).clone()
+    mask[0, 3] = True
+    tensors[1][:, :, mask[0]] = float("nan")
+    tensors[2][:, :, mask[0]] = float("nan")
+    assert_same(tensors, mask.to(DEVICE), tolerance=1e-5)
+
+
+def test_strided_rows():
+    tensors = draw_inputs(31, 33, 1, torch.float32)
+    strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors[:3]]
+    assert not any(x.is_contiguous() for x in strided)
+    assert_same([*strided, *tensors[3:]], None, tolerance=1e-5)
+
+
+def test_split_of_the_sequence(monkeypatch):
+    """Enough programs for few heads: the state is summed in slices, the last one shorter."""
+    monkeypatch.setattr(maclaurin_triton, "BLOCK_TOKENS", 16)
+    monkeypatch.setattr(maclaurin_triton, "NUM_PROGRAMS", 2 * HEADS * 2)
+    grids = []
+    kernel = maclaurin_triton.state_kernel
+
+    class Recorder:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(maclaurin_triton, "state_kernel", Recorder())
+    assert_same(draw_inputs(33, 70, 1, torch.float32), None, tolerance=1e-5)
+    groups = 2
+    assert grids == [(BATCH * HEADS, 2, groups), (BATCH * HEADS, 2, groups)]
+
+
+@pytest.mark.slow
+def test_long_sequence():
+    assert_same(draw_inputs(1000, 1000, 1, torch.float32), None, tolerance=1e-5)
