@@ -21,8 +21,8 @@ NUM_CLASSES = 2
 
 # Raise it when a seed gives other bytes than before; old folders are then no longer used.
 _GENERATOR = 1
-# An interrupted preparation loses one part at most, which takes a minute or so.
-_PIXELS_PER_PART = 2**23
+# An interrupted preparation loses one part at most, which takes about half a minute.
+_ROWS_PER_PART = 4096
 
 _logger = logging.getLogger(__name__)
 
@@ -67,14 +67,13 @@ def _generated_splits(
 ) -> Iterator[Split]:
     for number, (name, num_rows) in enumerate(num_examples.items()):
         parts: list[Callable[[], Iterable[Chunk]]] = []
-        rows_per_part = _PIXELS_PER_PART // size**2
-        for part, start in enumerate(range(0, num_rows, rows_per_part)):
+        for part, start in enumerate(range(0, num_rows, _ROWS_PER_PART)):
             # Each part has a seed of its own, so that it can be drawn without those before it.
             part_seed = np.random.SeedSequence((seed, number, part)).generate_state(1, np.uint64)
             parts.append(
                 partial(
                     _draw,
-                    min(rows_per_part, num_rows - start),
+                    min(_ROWS_PER_PART, num_rows - start),
                     size=size,
                     seed=int(part_seed[0]),
                     num_workers=num_workers,
@@ -111,7 +110,6 @@ def _released_splits(
     for name, num_rows in num_examples.items():
         listed = [pictures[i] for i in order[start : start + num_rows]]
         start += num_rows
-        rows_per_part = _PIXELS_PER_PART // size**2
         usable = [picture for picture in listed if picture.path.stat().st_size]
         num_left_out = len(listed) - len(usable)
         if num_left_out:
@@ -120,8 +118,8 @@ def _released_splits(
             name,
             num_rows=len(usable),
             parts=[
-                partial(_read, usable[i : i + rows_per_part], size=size)
-                for i in range(0, len(usable), rows_per_part)
+                partial(_read, usable[i : i + _ROWS_PER_PART], size=size)
+                for i in range(0, len(usable), _ROWS_PER_PART)
             ],
             num_left_out=num_left_out,
         )

@@ -48,7 +48,7 @@ def prepare_release(prepare, pathfinder_release):
 
 
 def test_generated_splits_are_balanced_and_disjoint(prepare, monkeypatch):
-    monkeypatch.setattr(pathfinder, "_PIXELS_PER_PART", 4 * 32**2)
+    monkeypatch.setattr(pathfinder, "_ROWS_PER_PART", 4)
     folder = prepare()
     images = {image.tobytes() for split in SPLITS for image in images_of(folder, split)[0]}
     assert len(images) == 16
