@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import textwrap
 import traceback
 import warnings
 from pathlib import Path
@@ -71,26 +72,29 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     return {**metrics, "status": "finished"}
 
 
-def _score(built: Run, cfg: DictConfig) -> dict[str, dict[str, float]]:
+def _score(built: Run, cfg: DictConfig) -> dict[str, dict[str, Any]]:
     """Test the weights best in validation, then the last ones, whose speed is reported."""
     step = built.trainer.global_step
     if step % cfg.eval_interval:  # training did not end on a validation
         val = built.trainer.validate(built.module, built.data, verbose=False)[0]["val/accuracy"]
     else:
         val = float(built.trainer.callback_metrics["val/accuracy"])
-    best = _score_best(built, threshold=val)
+    best = _score_best(built, last_step=step, last_val=val)
     last = {"step": step, "val": val, "test": _test(built)}
     return {"last": last, "best": best or last}
 
 
-def _score_best(built: Run, *, threshold: float) -> dict[str, float] | None:
-    """Test the best checkpoint, if it beats the last weights; the module keeps the last ones."""
-    checkpoint: Any = built.callbacks["checkpoint"]
+def _score_best(built: Run, *, last_step: int, last_val: float) -> dict[str, Any] | None:
+    """Test the best checkpoint, unless it is the last; the module keeps the last weights."""
+    checkpoint: Any = built.callbacks["best"]
     score = checkpoint.best_model_score
-    if score is None or float(score) <= threshold:
+    if score is None or float(score) < last_val:
+        built.trainer.save_checkpoint(Path(checkpoint.dirpath) / "best.ckpt")
+        return None
+    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+    if state["global_step"] == last_step:
         return None
     last_weights = {name: value.clone() for name, value in built.module.state_dict().items()}
-    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
     built.module.load_state_dict(state["state_dict"])
     best = {"step": state["global_step"], "val": float(score), "test": _test(built)}
     built.module.load_state_dict(last_weights)
@@ -146,7 +150,7 @@ def _summary(metrics: dict[str, Any]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    message = " ".join(str(error).split())
+    message = textwrap.shorten(str(error), width=400, placeholder=" ...")
     if isinstance(error, torch.OutOfMemoryError):
         return f"out of memory: {message}"
     return (

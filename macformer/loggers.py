@@ -4,7 +4,7 @@ import csv
 import netrc
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -67,7 +67,7 @@ class CurveLogger(Logger):
 
 
 def wandb_logger(
-    *, project: str, save_dir: str, name: str, group: str, job_type: str, tags: list[str]
+    *, project: str, save_dir: str, name: str, group: str, job_type: str, tags: Sequence[str]
 ) -> WandbLogger:
     """Log to Weights & Biases; without a key or a network, on disk for ``wandb sync``.
 

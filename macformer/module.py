@@ -89,6 +89,7 @@ class ClassificationModule(pl.LightningModule):
             "train/loss": self.train_loss,
             "train/accuracy": int(self._num_correct) / self._num_examples,
             "learning_rate": self._current_learning_rate(),
+            "step": float(self.global_step),  # Lightning would count from zero
         }
         if self._guards:
             shares = torch.stack([guard.clipped_share for guard in self._guards.values()])
@@ -105,6 +106,7 @@ class ClassificationModule(pl.LightningModule):
         size = len(batch["labels"])
         self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=size)
         self.log("val/accuracy", self.val_accuracy, on_epoch=True, batch_size=size)
+        self.log("step", float(self.global_step), on_epoch=True, batch_size=size)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, logits = classification_loss(self.model, batch)

@@ -1,0 +1,33 @@
+# make setup | demo | test | test-all | lint | clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: setup demo test test-all lint clean
+
+setup: $(VENV)/.installed
+
+# torch is named in the same command, so that no other requirement picks a larger build of it
+$(VENV)/.installed: pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[dev]"
+	@touch $@
+
+demo: setup
+	$(BIN)/macformer-train experiment=demo
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-all: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not slurm"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

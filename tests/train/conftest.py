@@ -1,0 +1,57 @@
+"""Small runs in a folder of the test's own, composed as the command line composes them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from macformer.cell import CONFIG_NAME
+from macformer.identity import register_resolver
+
+TINY = (
+    "task=listops_short",
+    "recipe=smoke",
+    "logger=curve",
+    "task.num_examples={train: 64, validation: 20, test: 27}",
+    "task.min_len=4",
+    "max_seq_len=24",
+    "batch_size=8",
+    "max_steps=8",
+    "eval_interval=4",
+    "warmup_batches=1",
+    "log_interval=2",
+)
+
+
+@pytest.fixture
+def make_run(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[DictConfig, Path]]:
+    """Compose a tiny run and write its config.yaml; return both."""
+    register_resolver()
+
+    def make(*overrides: str, folder: str = "run") -> tuple[DictConfig, Path]:
+        run_dir = tmp_path / folder
+        run_dir.mkdir(exist_ok=True)
+        paths = [f"paths.run_dir={run_dir}", f"paths.data_dir={tmp_path / 'data'}"]
+        with initialize_config_module("configs", version_base="1.3"):
+            cfg = compose("train", [*TINY, *paths, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        resolved = {key: value for key, value in cfg.items() if key != "hydra"}
+        cfg = OmegaConf.create(OmegaConf.to_container(_without_hydra(cfg), resolve=True))
+        assert isinstance(cfg, DictConfig) and set(cfg) == set(resolved)
+        OmegaConf.save(cfg, run_dir / CONFIG_NAME)
+        return cfg, run_dir
+
+    return make
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    copy = cfg.copy()
+    OmegaConf.set_struct(copy, False)
+    OmegaConf.set_readonly(copy, False)
+    del copy["hydra"]
+    return copy
