@@ -35,6 +35,15 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return _instantiate(cfg.model)
 
 
+def build_attention(cfg: DictConfig, *, num_heads: int, head_dim: int) -> nn.Module:
+    """Build the attention of one layer, with or without ppSBN.
+
+    Raises:
+        ConfigError: If it cannot be built.
+    """
+    return _instantiate(cfg.model.attention)(num_heads=num_heads, head_dim=head_dim)
+
+
 def build_data(cfg: DictConfig) -> pl.LightningDataModule:
     """Build the data module; its folder and files are not touched yet."""
     return _instantiate(cfg.data)

@@ -7,6 +7,7 @@ float32 without TF32.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -17,8 +18,6 @@ from macformer.ops.linear import guard_denominator, without_autocast
 from macformer.ops.maclaurin_kernels import grad_kernel, out_kernel, state_kernel
 from macformer.ops.tiled import grad_numerator
 
-BLOCK_TOKENS = 64
-BLOCK_FEATURES = 32  # a group
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
 
 
@@ -42,10 +41,11 @@ def forward(
     value_dim, query = value.shape[-1], _rows(query)
     out = query.new_empty(batch, heads, query_len, value_dim, dtype=torch.float32)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=torch.float32)
-    out_kernel[triton.cdiv(query_len, BLOCK_TOKENS), batch * heads](
+    blocks = _blocks(query, value_dim)
+    out_kernel[triton.cdiv(query_len, blocks["N"]), batch * heads](
         query, signs, _table(tuple(widths), query.device), state, total, out, denominator,
         heads, query_len, head_dim, value_dim, *_columns(signs, widths), eps,
-        *query.stride()[:3], **_blocks(query, value_dim),
+        *query.stride()[:3], **blocks,
     )  # fmt: skip
     return out, denominator, state
 
@@ -97,9 +97,10 @@ def _sum_state(
     batch, heads, length, head_dim = x.shape
     value_dim, num_features = y.shape[-1], widths[0]
     x, y = _rows(x), _rows(y)
-    groups, tiles = triton.cdiv(num_features, BLOCK_FEATURES), triton.cdiv(length, BLOCK_TOKENS)
+    blocks = _blocks(x, value_dim)
+    groups, tiles = triton.cdiv(num_features, blocks["F"]), triton.cdiv(length, blocks["N"])
     wanted = min(tiles, triton.cdiv(NUM_PROGRAMS, batch * heads * groups))
-    per_split = triton.cdiv(tiles, wanted) * BLOCK_TOKENS
+    per_split = triton.cdiv(tiles, wanted) * blocks["N"]
     splits = triton.cdiv(length, per_split)
     state = x.new_empty(batch, heads, splits, value_dim + 1, num_features, dtype=torch.float32)
     total = x.new_empty(batch, heads, splits, value_dim + 1, dtype=torch.float32)
@@ -108,7 +109,7 @@ def _sum_state(
         signs, _table(tuple(widths), x.device), state, total,
         heads, length, head_dim, value_dim, *_columns(signs, widths), per_split,
         *x.stride()[:3], *y.stride()[:3],
-        HAS_U=u is not None, HAS_PADDING=padding is not None, **_blocks(x, value_dim),
+        HAS_U=u is not None, HAS_PADDING=padding is not None, **blocks,
     )  # fmt: skip
     return state.sum(2), total.sum(2)
 
@@ -129,14 +130,15 @@ def _grad_rows(
     batch, heads, length, head_dim = x.shape
     value_dim = y.shape[-1]
     x, y = _rows(x), _rows(y)
-    grad_kernel[triton.cdiv(length, BLOCK_TOKENS), batch * heads](
+    blocks = _blocks(x, value_dim)
+    grad_kernel[triton.cdiv(length, blocks["N"]), batch * heads](
         x, y, x if u is None else u, x if padding is None else padding,
         signs, _table(tuple(widths), x.device), state, total,
         grad_x, grad_x if grad_y is None else grad_y,
         heads, length, head_dim, value_dim, *_columns(signs, widths),
         *x.stride()[:3], *y.stride()[:3],
         HAS_U=u is not None, HAS_PADDING=padding is not None, GRAD_Y=grad_y is not None,
-        **_blocks(x, value_dim),
+        **blocks,
     )  # fmt: skip
 
 
@@ -158,13 +160,14 @@ def _table(widths: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor([*starts, *widths], dtype=torch.int32, device=device)
 
 
-def _blocks(x: Tensor, value_dim: int) -> dict[str, object]:
-    head_dim = x.shape[-1]
+def _blocks(x: Tensor, value_dim: int) -> dict[str, Any]:
+    """Return what the compiler fixes; tokens N and features F are the largest without spills."""
+    dim, half = max(x.shape[-1], value_dim), x.dtype == torch.bfloat16
     return {
-        "OPERAND": tl.bfloat16 if x.dtype == torch.bfloat16 else tl.float32,
-        "N": BLOCK_TOKENS,
-        "F": BLOCK_FEATURES,
-        "E": max(16, triton.next_power_of_2(head_dim)),
+        "OPERAND": tl.bfloat16 if half else tl.float32,
+        "N": 64 if half else 32,
+        "F": 32 if half and dim <= 64 else 16,
+        "E": max(16, triton.next_power_of_2(x.shape[-1])),
         "V": max(16, triton.next_power_of_2(value_dim)),
-        "num_warps": 4 if max(head_dim, value_dim) <= 64 else 8,
+        "num_warps": 8,
     }
