@@ -112,10 +112,15 @@ def _cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
 
     def prepare(case: Case, build: Callable[[], nn.Module]) -> None:
         method = build().to(cfg.device)
-        if mode == "forward":
-            case.run = torch.no_grad()(lambda: method(*inputs))
-        else:
-            case.run = lambda: torch.autograd.grad(method(*inputs), inputs, grad, allow_unused=True)
+
+        def forward_backward() -> None:
+            views = (x.view_as(x) for x in inputs)  # the FLOP counter takes no leaves
+            method(*views).backward(grad)
+            for x in inputs:
+                x.grad = None
+
+        forward = torch.no_grad()(lambda: method(*inputs))
+        case.run = forward if mode == "forward" else forward_backward
 
     cases = []
     for name, build in builders(cfg).items():
