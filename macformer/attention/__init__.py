@@ -6,9 +6,10 @@ A variant is anything importable that behaves like this::
     module(query, key, value, *, key_padding_mask=None) -> out
 
 with tensors laid out as in ``torch.nn.functional.scaled_dot_product_attention``: ``query``
-``(B, H, L, E)``, ``key`` ``(B, H, S, E)``, ``value`` ``(B, H, S, Ev)``, ``out`` ``(B, H, L, Ev)``, and
-``key_padding_mask`` ``(B, S)``, True at padding. The YAML gives the method's own parameters (Hydra's
-``_partial_``), the layer gives the shapes. Attention is bidirectional; padded keys have no influence.
+``(B, H, L, E)``, ``key`` ``(B, H, S, E)``, ``value`` ``(B, H, S, Ev)``, ``out`` ``(B, H, L, Ev)``,
+and ``key_padding_mask`` ``(B, S)``, True at padding. The YAML gives the method's own parameters
+(Hydra's ``_partial_``), the layer gives the shapes. Attention is bidirectional; padded keys have
+no influence.
 """
 
 from macformer.attention.kernelized import KernelizedAttention

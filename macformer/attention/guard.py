@@ -10,10 +10,10 @@ from torch import Tensor, nn
 class NormGuard(nn.Module):
     r"""Clip the norms of queries and keys to a ball in which the kernel converges.
 
-    .. math:: x \leftarrow x \min(1, \rho / \|x\|), \qquad \rho^2 / \sqrt{E} = \mathrm{share} \cdot \mathrm{radius}
+    .. math:: x \leftarrow x \min(1, \rho / \|x\|), \qquad \rho^2 / \sqrt{E} = \mathrm{dot\_bound}
 
-    so that :math:`|q \cdot k| / \sqrt{E}` stays below the radius. An addition of this project: the papers define
-    the kernels inside the radius only. Vectors inside the ball pass unchanged.
+    so that :math:`|q \cdot k| / \sqrt{E}` stays below the radius. An addition of this project: the
+    papers define the kernels inside the radius only. Vectors inside the ball pass unchanged.
 
     Args:
         dot_bound: The bound on :math:`|q \cdot k| / \sqrt{E}`.
@@ -56,7 +56,8 @@ def bound_dot(
 
     Args:
         radius: The kernel's radius of convergence.
-        input_norm: The norm that queries and keys are known not to exceed, None where nothing is known.
+        input_norm: The norm that queries and keys are known not to exceed; None where nothing is
+            known.
         guard: The share of the radius to which dot products are held; None leaves them alone.
 
     Returns:

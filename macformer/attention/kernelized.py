@@ -1,6 +1,7 @@
 r"""Exact kernelised attention: what random Maclaurin features approximate, in quadratic time.
 
-The closed forms :math:`K(t)` of the kernels whose coefficients stand in :mod:`macformer.attention.maclaurin`.
+The closed forms :math:`K(t)` of the kernels whose coefficients stand in
+:mod:`macformer.attention.maclaurin`.
 """
 
 import math
@@ -28,7 +29,7 @@ def log(t: Tensor) -> Tensor:
 
 
 def trigh(t: Tensor) -> Tensor:
-    return torch.sinh(t) + torch.cosh(t)
+    return torch.exp(t)  # sinh t + cosh t, whose terms cancel for t below zero
 
 
 def sqrt(t: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def sqrt(t: Tensor) -> Tensor:
 
 
 def series(t: Tensor, *, coefficients: Coefficients, dot_bound: float) -> Tensor:
-    """Sum a kernel's Maclaurin series by Horner's rule, for kernels that come without a closed form."""
+    """Sum a Maclaurin series by Horner's rule, for kernels that come without a closed form."""
     degree = truncation_degree(coefficients, dot_bound=dot_bound)
     total = torch.full_like(t, checked_coefficient(coefficients, degree))
     for n in reversed(range(degree)):
@@ -47,7 +48,9 @@ def series(t: Tensor, *, coefficients: Coefficients, dot_bound: float) -> Tensor
 class KernelizedAttention(nn.Module):
     r"""Attend with the exact weights of a dot-product kernel.
 
-    .. math:: o_l = \frac{\sum_s K(t_{ls}) v_s}{\sum_s K(t_{ls})}, \qquad t_{ls} = q_l \cdot k_s / \sqrt{E}
+    .. math::
+        o_l = \frac{\sum_s K(t_{ls}) v_s}{\sum_s K(t_{ls})}, \qquad
+        t_{ls} = q_l \cdot k_s / \sqrt{E}
 
     Args:
         kernel: K, elementwise.
@@ -82,8 +85,12 @@ class KernelizedAttention(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         if self.guard is not None:
             query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
-        t = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        weights = self.kernel(t.float() if t.dtype in (torch.half, torch.bfloat16) else t)
+        if key_padding_mask is not None:  # a kernel may overflow at what stands in padding
+            key, value = (
+                x.masked_fill(key_padding_mask[:, None, :, None], 0) for x in (key, value)
+            )
+        t = query @ key.mT / math.sqrt(query.shape[-1])
+        weights = self.kernel(t.to(torch.promote_types(t.dtype, torch.float32)))
         if key_padding_mask is not None:
             weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
         out = (weights @ value.to(weights.dtype)) / guard_denominator(weights.sum(-1, keepdim=True))

@@ -1,10 +1,10 @@
 r"""ppSBN: pre-post scaling batch normalisation around any attention (Macformer, arXiv 2408.11656).
 
-The pre stage puts queries and keys on the unit sphere, where dot-product kernels converge and their random
-features have small variance; the post stage lets the output's scale be learnt. Two readings of the pre stage
-exist: the authors' code (SchoenbAt, ``ppSBN.py``) normalises each vector by itself, although the name says batch.
-:class:`PreSBN` is the former and the default, :class:`BatchPreSBN` the latter. The paper's printed formula
-could not be compared with either.
+The pre stage puts queries and keys on the unit sphere, where dot-product kernels converge and their
+random features have small variance; the post stage lets the output's scale be learnt. Two readings
+of the pre stage exist: the authors' code (SchoenbAt, ``ppSBN.py``) normalises each vector by
+itself, although the name says batch. :class:`PreSBN` is the former and the default,
+:class:`BatchPreSBN` the latter. The paper's printed formula could not be compared with either.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-
-def to_sphere(x: Float[Tensor, "*batch E"], eps: float = 1e-12) -> Float[Tensor, "*batch E"]:
-    r"""Divide by the norm, :math:`x / \sqrt{\|x\|^2 + \epsilon}`: zero stays zero and has a gradient."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+from macformer.attention.sphere import to_sphere
 
 
 class PreSBN(nn.Module):
@@ -26,9 +23,11 @@ class PreSBN(nn.Module):
 
     .. math:: x \leftarrow \frac{x - \bar x}{\|x - \bar x\|}
 
-    with the mean over the vector's own entries. Their division by the standard deviation cancels in the norm.
-    A constant vector, which their code turns into NaN, becomes zero. Computed in float32.
+    with the mean over the vector's own entries. Their division by the standard deviation cancels in
+    the norm. A constant vector, which their code turns into NaN, stays finite. Computed in float32.
     """
+
+    needs_self_attention = False
 
     def __init__(self, *, num_heads: int, head_dim: int):
         super().__init__()
@@ -43,16 +42,19 @@ class PreSBN(nn.Module):
 class BatchPreSBN(nn.Module):
     r"""Normalise each channel by the statistics of the batch, then each vector by its norm.
 
-    .. math:: x \leftarrow \frac{\hat x}{\|\hat x\|}, \qquad \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
+    .. math::
+        x \leftarrow \frac{\hat x}{\|\hat x\|}, \qquad
+        \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}
 
-    with :math:`\mu, \sigma^2` for each head and channel over the unpadded positions of the batch, summed over
-    all ranks in distributed training. Evaluation uses running statistics, so that examples do not depend on one
-    another.
+    with :math:`\mu, \sigma^2` for each head and channel over the unpadded positions of the batch,
+    summed over all ranks in distributed training. Evaluation uses running statistics, so that
+    examples do not depend on one another.
 
     Args:
         momentum: Weight of a new batch in the running statistics, as in ``torch.nn.BatchNorm1d``.
     """
 
+    needs_self_attention = True
     running_mean: Tensor
     running_var: Tensor
 
@@ -76,43 +78,46 @@ class BatchPreSBN(nn.Module):
     def _batch_statistics(self, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         if padding_mask is None:
             padding_mask = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
-        present = (~padding_mask)[:, None, :, None]
-        kept = torch.where(present, x, 0)
-        count = present.sum().to(x.dtype)
-        total, squares = kept.sum((0, 2)), kept.square().sum((0, 2))
-        if dist.is_available() and dist.is_initialized():
-            total, squares, count = all_reduce(torch.cat([total.flatten(), squares.flatten(), count[None]])).split(
-                [total.numel(), squares.numel(), 1]
-            )
-            total, squares = (part.view(x.shape[1], x.shape[3]) for part in (total, squares))
-        count = count.clamp(min=1)
-        mean = (total / count)[:, None, :]
-        var = ((squares / count)[:, None, :] - mean.square()).clamp(min=0)
+        present = ~padding_mask[:, None, :, None]
+        count = _sum_over_ranks(present.sum().to(x.dtype)).clamp(min=1)
+        mean = _sum_over_ranks(torch.where(present, x, 0).sum((0, 2))[:, None]) / count
+        squares = torch.where(present, x - mean, 0).square().sum((0, 2))[:, None]
+        squares = _sum_over_ranks(squares)
         with torch.no_grad():
+            unbiased = squares / (count - 1).clamp(min=1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
-        return mean, var
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        return mean, squares / count
+
+
+def _sum_over_ranks(x: Tensor) -> Tensor:
+    return all_reduce(x) if dist.is_available() and dist.is_initialized() else x
 
 
 class PostSBN(nn.Module):
     r"""Scale the output of an attention, with its sign kept.
 
-    .. math:: x \leftarrow \gamma \, x \, (x^2 + \epsilon^2)^{(\beta - 1) / 2} \approx \gamma \, \mathrm{sign}(x) |x|^\beta
+    .. math::
+        x \leftarrow \gamma \, x \, (x^2 + \epsilon^2)^{(\beta - 1) / 2}
+        \approx \gamma \, \mathrm{sign}(x) |x|^\beta
 
-    with one :math:`\gamma` and :math:`\beta` for each head channel, initially 1, where the stage is the identity.
-    The first version of the authors' code has :math:`(\gamma x)^\beta`, which is undefined for negative x; the one
-    that ran has :math:`\gamma x` (``beta=False``).
+    with one :math:`\gamma` and :math:`\beta` for each head, initially 1, where the stage is the
+    identity. The authors' code has one for each channel in its early versions and a single one
+    later. Its first version has :math:`(\gamma x)^\beta`, which is undefined for negative x; the
+    version that ran has :math:`\gamma x` (``beta=False``).
 
     Args:
         gamma: Whether to learn the scale.
         beta: Whether to learn the power.
     """
 
-    def __init__(self, *, num_heads: int, head_dim: int, gamma: bool, beta: bool, eps: float = 1e-4):
+    def __init__(
+        self, *, num_heads: int, head_dim: int, gamma: bool, beta: bool, eps: float = 1e-4
+    ):
         super().__init__()
         self.eps = eps
-        self.gamma = nn.Parameter(torch.ones(head_dim)) if gamma else None
-        self.beta = nn.Parameter(torch.ones(head_dim)) if beta else None
+        self.gamma = nn.Parameter(torch.ones(num_heads, 1, 1)) if gamma else None
+        self.beta = nn.Parameter(torch.ones(num_heads, 1, 1)) if beta else None
 
     def forward(self, x: Float[Tensor, "B H L E"]) -> Float[Tensor, "B H L E"]:
         out = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -128,7 +133,8 @@ class PPSBN(nn.Module):
 
     Args:
         attention: The factory of the attention inside.
-        pre: The factory of the pre stage, built once for queries and once for keys.
+        pre: The factory of the pre stage, built once for queries and once for keys. Its
+            ``needs_self_attention`` says whether it has use for the queries' padding.
         post: The factory of the post stage; None leaves it out.
     """
 
@@ -155,7 +161,12 @@ class PPSBN(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        query_padding_mask = key_padding_mask if query.shape[2] == key.shape[2] else None
-        query = self.pre_query(query, query_padding_mask)
+        same_length = query.shape[2] == key.shape[2]
+        if self.pre_query.needs_self_attention and not same_length:
+            raise ValueError(
+                "batch statistics of queries need self-attention, whose key mask is theirs too: "
+                f"got {query.shape[2]} queries and {key.shape[2]} keys"
+            )
+        query = self.pre_query(query, key_padding_mask if same_length else None)
         key = self.pre_key(key, key_padding_mask)
         return self.post(self.attention(query, key, value, key_padding_mask=key_padding_mask))

@@ -5,24 +5,28 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+
+from macformer.attention.sphere import to_sphere
 
 
 class RFA(nn.Module):
     r"""Attend in linear time through random features of normalised queries and keys.
 
-    .. math:: o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)}, \qquad
-        w_f = \sigma \odot \tilde w_f, \quad \tilde w_f \sim \mathcal N(0, I)
+    .. math::
+        o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)},
+        \qquad w_f = \sigma \odot \tilde w_f, \quad \tilde w_f \sim \mathcal N(0, I)
 
-    with :math:`\sigma` learnt for each head. In training the :math:`\tilde w` walk through a pool drawn once, as in
-    the paper; evaluation uses the pool's first entry. The paper's gate and causal recurrence have no use in an
-    encoder. The authors' code scales features by 0.1 and clamps the denominator at 1, which cancels
-    unless a denominator is small; here features have their exact scale and no clamp.
+    with :math:`\sigma` learnt for each head. In training the :math:`\tilde w` walk through a pool
+    drawn once, as in the paper; evaluation uses the pool's first entry. The paper's gate and causal
+    recurrence have no use in an encoder. The authors' code scales features by 0.1 and clamps the
+    denominator at 1, which cancels unless a denominator is small; here features have their exact
+    scale and no clamp.
 
     Args:
-        num_features: Random directions per head. Gaussian features have a sine and a cosine for each.
-        attend: The op that fixes :math:`\phi`: ``macformer.ops.fourier_attention`` for the Gaussian kernel,
-            ``macformer.ops.arccos_attention`` for the arc-cosine kernel.
+        num_features: Random directions per head. Gaussian features have a sine and a cosine for
+            each.
+        attend: The op that fixes :math:`\phi`: ``macformer.ops.fourier_attention`` for the Gaussian
+            kernel, ``macformer.ops.arccos_attention`` for the arc-cosine kernel.
         pool_size: Draws in the pool.
         redraw: Whether training walks through the pool or stays at its first entry.
     """
@@ -61,8 +65,8 @@ class RFA(nn.Module):
         else:
             directions = self.pool[0]
         return self.attend(
-            normalize(query, dim=-1),
-            normalize(key, dim=-1),
+            to_sphere(query),
+            to_sphere(key),
             value,
             self.sigma * directions,
             key_padding_mask=key_padding_mask,

@@ -13,13 +13,13 @@ from macformer.ops import MaclaurinFeatures, maclaurin_attention
 
 
 class RMFA(nn.Module):
-    r"""Attend in time linear in the length through random Maclaurin features of a dot-product kernel.
+    r"""Attend in linear time through random Maclaurin features of a dot-product kernel.
 
     .. math:: o_l = \frac{\sum_s \hat K(q_l, k_s) v_s}{\sum_s \hat K(q_l, k_s)}, \qquad
         \mathrm{E}\, \hat K(q, k) = \sum_{n \le N} a_n (q \cdot k / \sqrt{E})^n
 
-    Bidirectional, where the authors' code sums causally, and with the features in the checkpoint, where theirs
-    draws new ones on every start.
+    Bidirectional, where the authors' code sums causally, and with the features in the checkpoint,
+    where theirs draws new ones on every start.
 
     Args:
         num_features: Random features per head, beside the exact degree 0.
@@ -28,8 +28,10 @@ class RMFA(nn.Module):
         sampler: How degrees and signs are drawn; see :mod:`macformer.attention.samplers`.
         per_head: Whether each head has features of its own; the authors share one set.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
-        guard: The share of ``radius`` to which dot products are held by clipping norms; None for no clipping.
-        assumed_dot: The :math:`|q \cdot k| / \sqrt{E}` that features are designed for where nothing bounds it.
+        guard: The share of ``radius`` to which dot products are held by clipping norms; None for no
+            clipping.
+        assumed_dot: The :math:`|q \cdot k| / \sqrt{E}` that features are designed for where nothing
+            bounds it.
 
     Raises:
         ValueError: If a coefficient is negative, or if the series diverges where it is needed.
@@ -72,7 +74,7 @@ class RMFA(nn.Module):
         self.register_buffer("weights", features.weights)
         self.register_buffer("constant", features.constant)
         self.register_buffer("widths", torch.tensor(features.widths, dtype=torch.long))
-        self._static_widths = features.widths  # a copy on the host: reading a buffer would wait for the device
+        self._static_widths = features.widths  # reading the buffer would wait for the device
 
     @property
     def features(self) -> MaclaurinFeatures:
@@ -94,7 +96,9 @@ class RMFA(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         if self.guard is not None:
             query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
-        return maclaurin_attention(query, key, value, self.features, key_padding_mask=key_padding_mask)
+        return maclaurin_attention(
+            query, key, value, self.features, key_padding_mask=key_padding_mask
+        )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Take the checkpoint's features, whose degrees, and so shapes, are random."""

@@ -10,8 +10,8 @@ class UniformAttention(nn.Module):
 
     .. math:: o_l = \frac{1}{S} \sum_s v_s
 
-    Under ppSBN the weights of every kernel are close to constant, so a row of the tables means something
-    only by its distance from this one.
+    Under ppSBN the weights of every kernel are close to constant, so a row of the tables means
+    something only by its distance from this one.
     """
 
     def __init__(self, *, num_heads: int, head_dim: int):

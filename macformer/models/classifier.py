@@ -6,12 +6,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from macformer.models.encoder import EncoderLayer
+from macformer.models.pooling import ClsPooling, MeanPooling
 
 
 class SequenceClassifier(nn.Module):
     """Embed, encode, pool and classify.
 
-    A pair of documents is a leading dimension: both pass through the same encoder, and the head sees both.
+    A pair of documents is a leading dimension: both pass through the same encoder, and the head
+    sees both.
 
     Args:
         attention: Factory of the attention in each layer; see :mod:`macformer.attention`.
@@ -33,7 +35,7 @@ class SequenceClassifier(nn.Module):
         attention: Callable[..., nn.Module],
         embedding: Callable[..., nn.Module],
         positions: Callable[..., nn.Module],
-        pooling: Callable[..., nn.Module],
+        pooling: Callable[..., MeanPooling | ClsPooling],
         head: Callable[..., nn.Module],
     ):
         super().__init__()

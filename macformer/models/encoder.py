@@ -39,7 +39,9 @@ class MultiheadAttention(nn.Module):
 class EncoderLayer(nn.Module):
     r"""One pre-norm layer.
 
-    .. math:: x \leftarrow x + \mathrm{MHA}(\mathrm{LN}(x)), \qquad x \leftarrow x + \mathrm{FFN}(\mathrm{LN}(x))
+    .. math::
+        x \leftarrow x + \mathrm{MHA}(\mathrm{LN}(x)), \qquad
+        x \leftarrow x + \mathrm{FFN}(\mathrm{LN}(x))
     """
 
     def __init__(

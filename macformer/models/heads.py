@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def nli_pair(pair: Float[Tensor, "B 2 D"]) -> Float[Tensor, "B fourD"]:
-    r"""Combine two documents as :math:`[x_1, x_2, x_1 x_2, x_1 - x_2]` (Tay et al. 2021, retrieval)."""
+    r"""Combine a pair as :math:`[x_1, x_2, x_1 x_2, x_1 - x_2]` (Tay et al. 2021, retrieval)."""
     first, second = pair.unbind(1)
     return torch.cat([first, second, first * second, first - second], dim=-1)
 

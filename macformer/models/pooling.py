@@ -1,6 +1,7 @@
 """From a sequence of states to one vector.
 
-A pooling may put tokens of its own in front of the sequence: ``num_tokens`` says how many, ``extend`` adds them.
+A pooling may put tokens of its own in front of the sequence: ``num_tokens`` says how many,
+``extend`` adds them.
 """
 
 import torch
@@ -30,7 +31,7 @@ class MeanPooling(nn.Module):
 
 
 class PaddedMeanPooling(MeanPooling):
-    """Sum the states that are not padding and divide by the padded length, as Skyformer's code does."""
+    """Sum the states that are not padding, over the padded length, as Skyformer's code does."""
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
