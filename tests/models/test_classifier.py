@@ -5,18 +5,24 @@ from functools import partial
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
 from torch import nn
 
 from macformer.attention import SoftmaxAttention
+from macformer.identity import register_resolver
 from macformer.models import (
     ClsPooling,
+    EncoderLayer,
     LearnedPositions,
     MeanPooling,
     MLPHead,
+    MultiheadAttention,
     PaddedMeanPooling,
     SequenceClassifier,
     SinusoidalPositions,
     TokenEmbedding,
+    concatenate_pair,
     nli_pair,
 )
 
@@ -44,7 +50,11 @@ def tokens(*shape):
 
 
 def test_size_at_skyformer_sizes_by_hand():
-    model = build(embed_dim=64, ffn_dim=128, max_seq_len=2000)
+    """16 tokens and 2000 positions of width 64, 2 layers with FFN of 128, a head of 128."""
+    register_resolver()
+    with initialize_config_module("configs", version_base="1.3"):
+        cfg = compose("train", ["task=listops", "recipe=skyformer", "attention=softmax"])
+    model = instantiate(cfg.model)
     layer = 4 * (64 * 64 + 64) + (64 * 128 + 128) + (128 * 64 + 64) + 2 * 128
     head = (64 * 128 + 128) + (128 * 10 + 10)
     expected = 16 * 64 + 2000 * 64 + 2 * layer + 128 + head
@@ -73,32 +83,88 @@ def test_poolings_by_hand():
     assert longer_mask.tolist() == [[False, False, False, True, True]]
 
 
-def test_pair_passes_through_one_encoder():
+def test_cls_pooling_reads_the_token_in_front():
+    x = torch.tensor([[[7.0], [3.0]]])
+    assert ClsPooling(embed_dim=1)(x, torch.tensor([[False, False]])).item() == 7.0
+    assert build(pooling=ClsPooling).positions.table.shape == (N + 1, D)
+
+
+def test_pooling_of_nothing_is_finite():
+    x, mask = torch.full((1, 3, 2), 5.0), torch.ones(1, 3, dtype=torch.bool)
+    for pooling in (MeanPooling, PaddedMeanPooling):
+        assert pooling(embed_dim=2)(x, mask).tolist() == [[0.0, 0.0]]
+
+
+def test_a_pair_passes_through_one_encoder():
     model = build(paired=True)
     ids, mask = tokens(2, 2, N), torch.zeros(2, 2, N, dtype=torch.bool)
+    mask[0, 1, 6:] = True
     pooled = []
     model.head.register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
     model(ids, mask)
-    model(ids.flip(1), mask)
+    model(ids.flip(1), mask.flip(1))
     torch.testing.assert_close(pooled[0], pooled[1].flip(1))
+    single = build()
+    single.load_state_dict(model.state_dict() | {
+        f"head.{name}": value for name, value in single.head.state_dict().items()
+    })  # fmt: skip
+    alone = []
+    single.head.register_forward_pre_hook(lambda _, args: alone.append(args[0]))
+    single(ids[:, 1], mask[:, 1])
+    torch.testing.assert_close(alone[0], pooled[0][:, 1])
 
 
-def test_nli_head_by_hand():
+def test_pair_heads_by_hand():
     pair = torch.tensor([[[1.0, 2.0], [3.0, 5.0]]])
     assert nli_pair(pair).tolist() == [[1.0, 2.0, 3.0, 5.0, 3.0, 10.0, -2.0, -3.0]]
+    assert concatenate_pair(pair).tolist() == [[1.0, 2.0, 3.0, 5.0]]
 
 
-def test_sinusoidal_positions_by_formula():
-    x = SinusoidalPositions(max_seq_len=5, embed_dim=4)(torch.zeros(1, 5, 4))[0]
-    expected = [math.sin(3), math.cos(3), math.sin(3 / 100), math.cos(3 / 100)]
+@pytest.mark.parametrize("embed_dim", [4, 5])
+def test_sinusoidal_positions_by_formula(embed_dim):
+    x = SinusoidalPositions(max_seq_len=5, embed_dim=embed_dim)(torch.zeros(1, 4, embed_dim))[0]
+    angles = [3 / 10_000 ** (2 * i / embed_dim) for i in range(3)]
+    expected = [f(angle) for angle in angles for f in (math.sin, math.cos)][:embed_dim]
     torch.testing.assert_close(x[3], torch.tensor(expected))
 
 
+def test_multihead_attention_is_that_of_torch():
+    """The same projections in torch.nn.MultiheadAttention give the same output."""
+    ours = MultiheadAttention(embed_dim=15, num_heads=3, attention=SoftmaxAttention)
+    theirs = nn.MultiheadAttention(15, 3, batch_first=True)
+    theirs.in_proj_weight, theirs.in_proj_bias = ours.in_proj.weight, ours.in_proj.bias
+    theirs.out_proj.weight, theirs.out_proj.bias = ours.out_proj.weight, ours.out_proj.bias
+    x, mask = torch.randn(2, N, 15), torch.arange(N) >= torch.tensor([[N], [7]])
+    expected, _ = theirs(x, x, x, key_padding_mask=mask)
+    torch.testing.assert_close(ours(x, mask), expected)
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="embed_dim 10 is not a multiple of num_heads 3"):
+        MultiheadAttention(embed_dim=10, num_heads=3, attention=SoftmaxAttention)
+
+
 def test_layers_are_pre_norm():
-    """With every sublayer silenced the stream passes through unchanged."""
-    layer = build().layers[0]
+    """By torch's own layer with norm_first, and unchanged streams where sublayers are silent."""
+    layer = EncoderLayer(
+        embed_dim=D, num_heads=2, ffn_dim=12, dropout=0.0, attention=SoftmaxAttention
+    )
+    theirs = nn.TransformerEncoderLayer(
+        D, 2, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
+    names = {
+        "attention_norm": "norm1", "attention.in_proj.": "self_attn.in_proj_",
+        "attention.out_proj": "self_attn.out_proj", "ffn_norm": "norm2",
+        "ffn.0": "linear1", "ffn.3": "linear2",
+    }  # fmt: skip
+    state = {}
+    for name, value in layer.state_dict().items():
+        ours = next(prefix for prefix in names if name.startswith(prefix))
+        state[name.replace(ours, names[ours])] = value
+    theirs.load_state_dict(state)
+    x = torch.randn(3, N, D)
+    torch.testing.assert_close(layer(x), theirs(x))
     for module in (layer.attention.out_proj, layer.ffn[3]):
         nn.init.zeros_(module.weight)
         nn.init.zeros_(module.bias)
-    x = torch.randn(1, N, D)
     assert torch.equal(layer(x), x)
