@@ -147,9 +147,7 @@ def _allocate(shares: list[float], total: int) -> list[tuple[int, int, float]]:
             continue
         if math.fsum(shares[entry + 1 :]) == 0:
             return [*allocation, (entry, left, 1 / left)]
-        spare = (
-            (left - 1) // tile * tile
-        )  # the last group keeps a feature, and what is no whole tile
+        spare = (left - 1) // tile * tile  # the last group keeps a feature, or a part of a tile
         count = min(tile * round(total * share / mass / tile), spare)
         if count <= 0:
             return allocation + _systematic(shares, entry, left)

@@ -133,6 +133,7 @@ def test_training_walks_through_the_pool_and_evaluation_stays():
     assert all(torch.equal(a, b) for a, b in zip(walk[:5], walk[5:], strict=True))  # a circle
     assert torch.equal(walk[4], still)
     assert all((a - b).abs().max() > 1e-3 for i, a in enumerate(walk[:5]) for b in walk[:i])
+    assert torch.equal(attention(*inputs), walk[0])
     assert torch.equal(attention.eval()(*inputs), still)
 
 
