@@ -31,7 +31,8 @@ class MaclaurinFeatures(NamedTuple):
     ``widths[j - 1]`` of them.
 
     Attributes:
-        signs: Columns of -1 and 1, those of level 1 first; one set for all heads, or one for each.
+        signs: Columns of signs, which may carry a scale, those of level 1 first; one set for all
+            heads, or one for each.
         weights: Squared scale of each feature, not negative.
         constant: Part of degree 0.
         linear: Weight of the exact part of degree 1; nothing is computed for it when it is 0.
