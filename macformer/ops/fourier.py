@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from macformer.ops.linear import linear_attention
-from macformer.ops.tiled import Tile, tiled_backward, tiled_flops, tiled_forward, tiled_shapes
+from macformer.ops.tiled import tiled_backward, tiled_flops, tiled_forward, tiled_shapes
 
 
 def fourier_features(
@@ -46,32 +46,35 @@ class _Waves:
         self.omega, self.grad_omega = omega, grad_omega
         self.num_features = 2 * omega.shape[-1]
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        angles = torch.bmm(x, _of_heads(self.omega, x, tile))
+    def features(self, x: Tensor, heads: slice) -> Tensor:
+        angles = torch.bmm(x, _of_heads(self.omega, x, heads))
         phi = x.new_empty(*x.shape[:-1], self.num_features)
         sine, cosine = phi.chunk(2, dim=-1)
         torch.sin(angles, out=sine)
         torch.cos(angles, out=cosine)
         return phi
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        phi = self.features(x, tile)
+    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        phi = self.features(x, heads)
         sine, cosine = phi.chunk(2, dim=-1)
 
         def pull(grad_phi: Tensor) -> Tensor:
             grad_sine, grad_cosine = grad_phi.chunk(2, dim=-1)
             grad_angles = grad_sine.mul_(cosine).sub_(grad_cosine.mul_(sine))
             if self.grad_omega is not None:
-                b, h, _ = tile
-                self.grad_omega[b, h].baddbmm_(x.mT, grad_angles)
-            return torch.bmm(grad_angles, _of_heads(self.omega, x, tile).mT)
+                grad_omega = torch.bmm(x.mT, grad_angles)
+                if len(self.grad_omega) == 1:
+                    self.grad_omega += grad_omega.sum(0)
+                else:
+                    self.grad_omega[heads] += grad_omega
+            return torch.bmm(grad_angles, _of_heads(self.omega, x, heads).mT)
 
         return phi, pull
 
 
-def _of_heads(omega: Tensor, x: Tensor, tile: Tile) -> Tensor:
+def _of_heads(omega: Tensor, x: Tensor, heads: slice) -> Tensor:
     omega = omega.to(x.dtype)
-    return omega.expand(len(x), -1, -1) if len(omega) == 1 else omega[tile[1]]
+    return omega.expand(len(x), -1, -1) if len(omega) == 1 else omega[heads]
 
 
 @torch.library.custom_op("macformer::fourier_attention", mutates_args=())
@@ -109,8 +112,7 @@ def _fourier_backward(
     denominator: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # For each example and head: a sum over them in the order of threads would vary.
-    grad_omega = state.new_zeros(*query.shape[:2], *omega.shape[1:])
+    grad_omega = torch.zeros_like(omega, dtype=state.dtype)
     grads = tiled_backward(
         query,
         key,
@@ -125,10 +127,7 @@ def _fourier_backward(
         key_padding_mask=key_padding_mask,
         eps=eps,
     )
-    grad_omega = grad_omega.sum(0)
-    if len(omega) == 1:
-        grad_omega = grad_omega.sum(0, keepdim=True)
-    return *grads, grad_omega.to(omega.dtype)
+    return *grads, grad_omega.to(omega.dtype, copy=True)
 
 
 @_fourier.register_fake

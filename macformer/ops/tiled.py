@@ -13,9 +13,6 @@ projection to product.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from copy import copy
-from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,7 +20,7 @@ from torch import Tensor
 
 from macformer.ops.linear import guard_denominator, without_autocast
 
-# Tokens of a tile: 1024 rows of 240 projections fill the 1 MiB of a second-level cache.
+# Tokens of one thread's tile: 1024 rows of 240 projections fill the 1 MiB of a second-level cache.
 TILE_TOKENS = 1024
 
 Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
@@ -31,15 +28,15 @@ Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
 
 @runtime_checkable
 class FeatureMap(Protocol):
-    """A map from the rows of a tile to features."""
+    """A map from rows to features, for some of the heads."""
 
     num_features: int
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
+    def features(self, x: Tensor, heads: slice) -> Tensor:
         """Return phi(x)."""
         ...
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return phi(x), and the map from the gradient at phi to that at x.
 
         The map is called once, after the last use of phi; it may overwrite phi and its argument.
@@ -64,27 +61,21 @@ def tiled_forward(
     value_dim, dtype = value.shape[-1], accumulation_dtype(query)
     state = query.new_zeros(batch, heads, value_dim + 1, feature_map.num_features, dtype=dtype)
     total = query.new_zeros(batch, heads, 1, value_dim + 1, dtype=dtype)
-
-    def sum_keys(feature_map: FeatureMap, tile: Tile) -> None:
-        b, h, _ = tile
+    for tile in _tiles(_key_lengths(key, key_padding_mask), heads):
         k, v = _load_keys(key, value, key_padding_mask, tile, dtype)
-        state[b, h].baddbmm_(v.mT, feature_map.features(k, tile))
+        b, h, _ = tile
+        state[b, h].baddbmm_(v.mT, feature_map.features(k, h))
         total[b, h] += v.sum(-2, keepdim=True)
-
-    _for_each_tile(sum_keys, feature_map, _key_lengths(key, key_padding_mask), heads)
     state.mul_(weights)
     total.mul_(constant)
 
     out = query.new_empty(batch, heads, query_len, value_dim, dtype=dtype)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
-
-    def read_queries(feature_map: FeatureMap, tile: Tile) -> None:
+    for tile in _tiles([query_len] * batch, heads):
         b, h, _ = tile
-        phi = feature_map.features(query[tile].to(dtype), tile)
+        phi = feature_map.features(query[tile].to(dtype), h)
         denominator[tile] = torch.baddbmm(total[b, h, :, -1:], phi, state[b, h, -1:].mT)
         torch.baddbmm(total[b, h, :, :-1], phi, state[b, h, :-1].mT, out=out[tile])
-
-    _for_each_tile(read_queries, feature_map, [query_len] * batch, heads)
     out.div_(guard_denominator(denominator, eps=eps))
     return out, denominator, state
 
@@ -113,16 +104,13 @@ def tiled_backward(
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     inverse = guard_denominator(denominator, eps=eps).reciprocal_()
     slope = inverse.neg().masked_fill_(denominator.abs() < eps, 0)
-
-    def sum_queries(feature_map: FeatureMap, tile: Tile) -> None:
+    for tile in _tiles([query_len] * batch, heads):
         b, h, _ = tile
         grad = grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
-        phi, pull = feature_map.pullback(query[tile].to(dtype), tile)
+        phi, pull = feature_map.pullback(query[tile].to(dtype), h)
         grad_state[b, h].baddbmm_(grad.mT, phi)
         grad_total[b, h] += grad.sum(-2, keepdim=True)
         grad_query[tile] = pull(torch.bmm(grad, state[b, h]))
-
-    _for_each_tile(sum_queries, feature_map, [query_len] * batch, heads)
     grad_state.mul_(weights)
     grad_total.mul_(constant)
 
@@ -131,18 +119,15 @@ def tiled_backward(
     if key_padding_mask is not None:  # no tile visits the padding behind an example's last token
         grad_key.zero_()
         grad_value.zero_()
-
-    def read_keys(feature_map: FeatureMap, tile: Tile) -> None:
+    for tile in _tiles(_key_lengths(key, key_padding_mask), heads):
         b, h, _ = tile
         k, v = _load_keys(key, value, key_padding_mask, tile, dtype)
-        phi, pull = feature_map.pullback(k, tile)
+        phi, pull = feature_map.pullback(k, h)
         grad_v = torch.baddbmm(grad_total[b, h, :, :-1], phi, grad_state[b, h, :-1].mT)
         if key_padding_mask is not None:
             grad_v.masked_fill_(_padding(key_padding_mask, tile), 0)
         grad_value[tile] = grad_v
         grad_key[tile] = pull(torch.bmm(v, grad_state[b, h]))
-
-    _for_each_tile(read_keys, feature_map, _key_lengths(key, key_padding_mask), heads)
     return grad_query, grad_key, grad_value
 
 
@@ -173,49 +158,15 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _for_each_tile(
-    visit: Callable[[FeatureMap, Tile], None],
-    feature_map: FeatureMap,
-    lengths: list[int],
-    heads: int,
-) -> None:
-    """Visit all tiles, each core its own heads.
-
-    The operations of one tile are too short to share between threads: a core that is late would
-    hold up the others at every one of them.
-    """
-    sequences = list(_sequences(lengths, heads))
-    num_threads = torch.get_num_threads()
-    if num_threads == 1 or len(sequences) < 2:
-        for tile in chain.from_iterable(sequences):
-            visit(feature_map, tile)
-        return
-    inference = torch.is_inference_mode_enabled()
-
-    def work(first: int) -> None:
-        own_map = copy(feature_map)  # with a buffer of its own
-        with torch.inference_mode() if inference else torch.no_grad():
-            for tile in chain.from_iterable(sequences[first::num_threads]):
-                visit(own_map, tile)
-
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(num_threads) as pool:
-            list(pool.map(work, range(num_threads)))
-    finally:
-        torch.set_num_threads(num_threads)
-
-
-def _sequences(lengths: list[int], heads: int) -> Iterator[list[Tile]]:
-    """Cut each example into tiles: of one head where it is long, of several where it is short."""
+def _tiles(lengths: list[int], heads: int) -> Iterator[Tile]:
+    """Cut each example into tiles of whole heads, or of one head's tokens where it is long."""
+    budget = TILE_TOKENS * torch.get_num_threads()
     for b, length in enumerate(lengths):
         num_tokens = max(1, min(length, TILE_TOKENS))
-        num_heads = TILE_TOKENS // num_tokens
+        num_heads = max(1, budget // num_tokens)
         for h in range(0, heads, num_heads):
-            starts = range(0, length, num_tokens)
-            yield [
-                (b, slice(h, h + num_heads), slice(t, min(t + num_tokens, length))) for t in starts
-            ]
+            for t in range(0, length, num_tokens):
+                yield b, slice(h, h + num_heads), slice(t, min(t + num_tokens, length))
 
 
 def _key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:

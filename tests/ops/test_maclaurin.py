@@ -1,7 +1,5 @@
 """Every path of Maclaurin attention against the kernel matrix that it never builds."""
 
-import threading
-
 import jaxtyping
 import pytest
 import torch
@@ -214,52 +212,13 @@ def test_tiles(length, visits, monkeypatch):
     seen = set()
     features = Products.features
 
-    def record(self, x, tile):
+    def record(self, x, heads):
         seen.add(tuple(x.shape[:2]))
-        return features(self, x, tile)
+        return features(self, x, heads)
 
     monkeypatch.setattr(Products, "features", record)
     assert_same(maclaurin_attention, draw_inputs(length, length), draw_features())
     assert seen == visits
-
-
-@pytest.mark.parametrize("inference", [False, True], ids=["training", "inference"])
-def test_threads_share_the_heads(inference, monkeypatch):
-    """Two threads take part, compute the same bits as one, and leave torch's setting alone."""
-    query, key, value = (x.detach() for x in draw_inputs(131, 131, torch.float32))
-    features = draw_features(HEADS)
-    names = set()
-    visit = Products.features
-
-    def record(self, x, tile):
-        names.add(threading.get_ident())
-        assert torch.get_num_threads() == 1
-        return visit(self, x, tile)
-
-    monkeypatch.setattr(Products, "features", record)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for num_threads in (1, 2):
-            torch.set_num_threads(num_threads)
-            names.clear()
-            with torch.inference_mode(inference):
-                results.append(maclaurin_attention(query, key, value, features))
-            assert torch.get_num_threads() == num_threads
-            assert (threading.get_ident() in names) == (num_threads == 1)
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(*results)
-
-
-@pytest.mark.parametrize("num_threads", [2, 3])
-def test_gradients_of_several_threads(num_threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(num_threads)
-    try:
-        assert_same(maclaurin_attention, draw_inputs(67, 131), draw_features())
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_no_tile_is_spent_on_trailing_padding(monkeypatch):
