@@ -160,10 +160,9 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
 
 def _tiles(lengths: list[int], heads: int) -> Iterator[Tile]:
     """Cut each example into tiles of whole heads, or of one head's tokens where it is long."""
-    budget = TILE_TOKENS * torch.get_num_threads()
     for b, length in enumerate(lengths):
         num_tokens = max(1, min(length, TILE_TOKENS))
-        num_heads = max(1, budget // num_tokens)
+        num_heads = TILE_TOKENS // num_tokens
         for h in range(0, heads, num_heads):
             for t in range(0, length, num_tokens):
                 yield b, slice(h, h + num_heads), slice(t, min(t + num_tokens, length))
