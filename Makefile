@@ -3,7 +3,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
-export OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 2
 
 .PHONY: setup demo test test-all lint clean
 
