@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from macformer.build import Run, build_run
 from macformer.callbacks import PeakMemory, Throughput
-from macformer.results import describe_run, device_name, read_metrics, write_failure, write_metrics
+from macformer.results import describe_run, device_name, is_finished, write_failure, write_metrics
 
 CONFIG_NAME = "config.yaml"
 
@@ -28,8 +28,7 @@ def run(run_dir: Path) -> bool:
     """
     cfg = OmegaConf.load(run_dir / CONFIG_NAME)
     assert isinstance(cfg, DictConfig)
-    earlier = read_metrics(run_dir)
-    if earlier is not None and earlier["status"] == "finished" and not cfg.overwrite:
+    if is_finished(run_dir) and not cfg.overwrite:
         print(f"{cfg.cell}: finished before, in {run_dir}; overwrite=true trains it again")
         return True
     try:

@@ -43,6 +43,11 @@ def read_metrics(run_dir: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def is_finished(run_dir: Path) -> bool:
+    """Say whether a run was trained and tested to its end."""
+    return (read_metrics(run_dir) or {}).get("status") == "finished"
+
+
 def write_metrics(run_dir: Path, metrics: dict[str, Any]) -> None:
     """Replace a run's metrics at once, so that no reader meets a half of them."""
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def main(cfg: DictConfig) -> None:
     run_dir = Path(hydra_cfg.runtime.output_dir)
     OmegaConf.save(cfg, run_dir / cell.CONFIG_NAME, resolve=True)
     if hydra_cfg.mode == RunMode.MULTIRUN:
-        sweep.run_in_process(run_dir)
+        sweep.run_in_process(run_dir, overwrite=cfg.overwrite)
     elif not cell.run(run_dir):
         sys.exit(1)
 

@@ -7,8 +7,8 @@ reads every `metrics.json` below the folders (`runs`), refuses what is not compa
 format (`formats`, `plots`, `page`).
 """
 
-from macformer.tables.cli import main, make_tables
+from macformer.tables.cli import main, make_tables, table_console
 from macformer.tables.formats import print_tables
 from macformer.tables.runs import TableError
 
-__all__ = ["TableError", "main", "make_tables", "print_tables"]
+__all__ = ["TableError", "main", "make_tables", "print_tables", "table_console"]

@@ -17,7 +17,7 @@ from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.summary import summarise
 
-PLAIN_WIDTH = 120  # where no terminal says how wide it is
+MIN_WIDTH = 120  # a narrower terminal wraps rows, which is easier to read than split cells
 
 
 def make_tables(
@@ -62,6 +62,14 @@ def make_tables(
     return [*files, *(file for plot in drawn for file in (plot.png, plot.svg)), page]
 
 
+def table_console() -> Console:
+    """Open a console wide enough for the tables, on a terminal or not."""
+    console = Console()
+    if sys.stdout.isatty() and console.width >= MIN_WIDTH:
+        return console
+    return Console(width=MIN_WIDTH)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user gives one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="macformer-tables", description=__doc__)
@@ -74,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--published", type=Path, help="published results (default: the package's)")
     options = vars(parser.parse_args(arguments))
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    console = table_console()
     try:
         files = make_tables(options.pop("folders"), **options, console=console)
     except (TableError, OSError) as error:
