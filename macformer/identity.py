@@ -20,6 +20,7 @@ IRRELEVANT = (
     "cell",
     "sweep",
     "overwrite",
+    "exclusive",
     "experiment",
 )
 IRRELEVANT_ANYWHERE = ("data_dir", "source_dir", "num_workers")  # where data lie, how they are made

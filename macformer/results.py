@@ -32,7 +32,7 @@ def describe_run(cfg: DictConfig) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name.replace("-", "_"): importlib.metadata.version(name) for name in PACKAGES},
         },
-        "exclusive": True,
+        "exclusive": cfg.exclusive,
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
 

@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from macformer.identity import register_resolver
 
+CONCURRENT_LAUNCHERS = ("joblib",)  # several cells at once on one machine
+
 register_resolver()
 
 
@@ -23,6 +25,8 @@ def main(cfg: DictConfig) -> None:
     from macformer import cell, sweep  # torch takes seconds, and --help does not need it
 
     hydra_cfg = HydraConfig.get()
+    if hydra_cfg.runtime.choices["hydra/launcher"] in CONCURRENT_LAUNCHERS:
+        cfg.exclusive = False
     run_dir = Path(hydra_cfg.runtime.output_dir)
     OmegaConf.save(cfg, run_dir / cell.CONFIG_NAME, resolve=True)
     if hydra_cfg.mode == RunMode.MULTIRUN:

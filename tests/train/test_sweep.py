@@ -67,6 +67,7 @@ def test_what_decides_a_result_decides_the_identity(make_run, overrides):
     [
         ("logger=wandb",),
         ("sweep=elsewhere",),
+        ("exclusive=false",),
         ("task.num_workers=2",),
         ("+recipe.text.max_steps=1",),
         ("callbacks.progress.refresh_interval=1",),
