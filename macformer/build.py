@@ -1,5 +1,7 @@
 """From a resolved configuration to objects: the one place that instantiates."""
 
+import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,7 @@ def build_run(cfg: DictConfig) -> Run:
     Raises:
         ConfigError: If a part cannot be built.
     """
+    _quieten()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _instantiate(cfg.module, model=build_model(cfg))
     callbacks = {name: _instantiate(node) for name, node in (cfg.callbacks or {}).items()}
@@ -66,6 +69,13 @@ def build_run(cfg: DictConfig) -> Run:
         default_root_dir=cfg.paths.run_dir,
     )
     return Run(module=module, data=build_data(cfg), trainer=trainer, callbacks=callbacks)
+
+
+def _quieten() -> None:
+    """Keep Lightning's tips, and its advice that does not apply, off the terminal."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric).*")
 
 
 def _instantiate(node: Any, **kwargs: Any) -> Any:

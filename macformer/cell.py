@@ -4,7 +4,6 @@ import logging
 import sys
 import textwrap
 import traceback
-import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +15,6 @@ from macformer.callbacks import PeakMemory, Throughput
 from macformer.results import describe_run, device_name, is_finished, write_failure, write_metrics
 
 CONFIG_NAME = "config.yaml"
-
-log = logging.getLogger(__name__)
 
 
 def run(run_dir: Path) -> bool:
@@ -48,7 +45,6 @@ def run(run_dir: Path) -> bool:
 
 def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Train from the last checkpoint or from the start, and test the last and the best weights."""
-    _quieten()
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
     checkpoints = run_dir / "checkpoints"
@@ -170,13 +166,6 @@ def _finish_wandb() -> None:
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish()
-
-
-def _quieten() -> None:
-    """Keep Lightning's tips, and its advice that does not apply, off the terminal."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric).*")
 
 
 if __name__ == "__main__":
