@@ -1,6 +1,7 @@
 """The Lightning module: the step function under Lightning's bookkeeping."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from macformer.attention.guard import NormGuard
-from macformer.step import Batch, classification_loss, optimisation_step
+from macformer.step import Batch, Clip, classification_loss, optimisation_step
 
 
 class DivergedError(RuntimeError):
@@ -19,10 +20,15 @@ class DivergedError(RuntimeError):
 class ClassificationModule(pl.LightningModule):
     """Train and score a classifier under manual optimisation.
 
-    ``trainer.global_step`` counts optimiser steps.
+    One call of ``training_step`` takes several optimiser steps, so that Lightning's work is shared
+    out among them; it never passes a point of the curve, a validation or the end.
+    ``trainer.global_step``, ``batch_idx`` and the trainer's intervals count optimiser steps all the
+    same, and the number of steps per call changes no result.
 
     Args:
         model: From ``input_ids`` and ``key_padding_mask`` to logits.
+        gradients: Factory ``(model, clip=, backward=) -> (batch -> loss, num_correct)``.
+        steps_per_call: The most optimiser steps of one call.
         optimizer: Factory ``(parameters) -> optimizer``.
         scheduler: Factory ``(optimizer) -> schedule``, stepped once per optimiser step.
         clip: Clips a list of parameters' gradients in place; None leaves them.
@@ -34,16 +40,22 @@ class ClassificationModule(pl.LightningModule):
         *,
         model: nn.Module,
         num_classes: int,
+        gradients: Callable[..., Callable[[Batch], tuple[Tensor, Tensor]]],
+        steps_per_call: int,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
-        clip: Callable[[list[nn.Parameter]], object] | None,
+        clip: Clip | None,
         log_interval: int,
     ):
         super().__init__()
+        if steps_per_call < 1:
+            raise ValueError(f"steps_per_call is {steps_per_call}; at least 1 is needed")
         self.automatic_optimization = False
         self.model = model
         self.clip = clip
+        self.steps_per_call = steps_per_call
         self.log_interval = log_interval
+        self._gradients = gradients
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._guards = {
@@ -61,21 +73,54 @@ class ClassificationModule(pl.LightningModule):
         optimizer = self._optimizer(self.model.parameters())
         return [optimizer], [{"scheduler": self._scheduler(optimizer), "interval": "step"}]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        loss, num_correct = optimisation_step(
-            self.model,
-            batch,
-            cast(torch.optim.Optimizer, self.optimizers()),
-            cast(torch.optim.lr_scheduler.LRScheduler, self.lr_schedulers()),
-            clip=self.clip,
-            backward=self.manual_backward,
-        )
-        self._loss_sum = self._loss_sum + loss
-        self._num_correct = self._num_correct + num_correct
-        self._num_examples += len(batch["labels"])
-        self._num_steps += 1
+    def on_train_start(self) -> None:
+        if self.trainer.scaler is not None:
+            raise ValueError(
+                f"trainer.precision is {self.trainer.precision}, which scales the loss; "
+                "use bf16-mixed, which needs no scale"
+            )
+        self._compute = self._gradients(self.model, clip=self.clip, backward=self.manual_backward)
+
+    def training_step(self, dataloader_iter: Iterator[tuple[Batch, int, int]]) -> dict[str, Any]:
+        """Take the steps of one call, and return their batches for the callbacks to count."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        scheduler = self.lr_schedulers()
+        batches = []
+        for host_batch, *_ in islice(dataloader_iter, self._num_steps_of_call()):
+            batch = {k: v.to(self.device, non_blocking=True) for k, v in host_batch.items()}
+            loss, num_correct = optimisation_step(
+                self._compute,
+                batch,
+                cast(torch.optim.Optimizer, optimizer),
+                cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
+            )
+            self._loss_sum = self._loss_sum + loss
+            self._num_correct = self._num_correct + num_correct
+            self._num_examples += len(batch["labels"])
+            batches.append(batch)
+        self._count_steps(len(batches))
         if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
             self._log_interval()
+        return {"batches": batches}
+
+    def _num_steps_of_call(self) -> int:
+        """Count the steps up to the next point of the curve, validation or end, if few enough."""
+        step, validation, end = (
+            self.global_step,
+            self.trainer.val_check_batch,
+            self.trainer.max_steps,
+        )
+        num_steps = min(self.steps_per_call, self.log_interval - step % self.log_interval)
+        if isinstance(validation, int):
+            num_steps = min(num_steps, validation - step % validation)
+        return num_steps if end < 0 else min(num_steps, end - step)
+
+    def _count_steps(self, num_steps: int) -> None:
+        """Tell Lightning, which has counted one batch and no step."""
+        self._num_steps += num_steps
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.batch_progress.increment_by(num_steps - 1)
+        loop.manual_optimization.optim_step_progress.increment_by(num_steps)
 
     def _log_interval(self) -> None:
         """Log the means since the last point; the one place where training waits for the device."""
@@ -94,7 +139,7 @@ class ClassificationModule(pl.LightningModule):
         if self._guards:
             shares = torch.stack([guard.clipped_share for guard in self._guards.values()])
             values["attention/clipped_share"] = float(shares.mean())
-        self.log_dict(values, sync_dist=self.trainer.world_size > 1)
+        self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=1)
         self._loss_sum, self._num_correct, self._num_examples, self._num_steps = 0.0, 0, 0, 0
 
     def _current_learning_rate(self) -> float:

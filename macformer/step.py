@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 Batch = Mapping[str, Tensor]
+Clip = Callable[[list[nn.Parameter]], object]
 
 
 def classification_loss(
@@ -18,29 +19,57 @@ def classification_loss(
     return cross_entropy(logits, batch["labels"]), logits
 
 
+class Gradients:
+    """Leave the clipped gradients of a batch in the parameters of a model.
+
+    Under autocast the forward pass alone is cast: the backward pass follows its dtypes by itself.
+
+    Args:
+        clip: Clips the gradients in place; None leaves them.
+        compile: Compiles the model and its loss into one function, as ``torch.compile`` does; None
+            leaves them to the interpreter.
+        backward: Lightning's ``manual_backward``, where it runs the step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        clip: Clip | None,
+        compile: Callable[..., Callable[..., tuple[Tensor, Tensor]]] | None,
+        backward: Callable[[Tensor], None] = Tensor.backward,
+    ):
+        self.model = model
+        self.clip = clip
+        self.backward = backward
+        self._loss = classification_loss if compile is None else compile(classification_loss)
+
+    def __call__(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """Return the loss and the number of correct predictions, both on the device."""
+        loss, logits = self._loss(self.model, batch)
+        with torch.autocast(loss.device.type, enabled=False):
+            self.model.zero_grad(set_to_none=True)
+            self.backward(loss)
+            if self.clip is not None:
+                self.clip([p for p in self.model.parameters() if p.grad is not None])
+        return loss.detach(), (logits.detach().argmax(-1) == batch["labels"]).sum()
+
+
 def optimisation_step(
-    model: nn.Module,
+    gradients: Callable[[Batch], tuple[Tensor, Tensor]],
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-    *,
-    clip: Callable[[list[nn.Parameter]], object] | None,
-    backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Take one step of the optimiser and of the schedule.
 
     Args:
-        clip: Clips the gradients in place.
-        backward: Lightning's ``manual_backward``, where it runs the step.
+        gradients: :class:`Gradients`, or those of :mod:`macformer.capture`.
 
     Returns:
         The loss before the step and the number of correct predictions, on the device.
     """
-    loss, logits = classification_loss(model, batch)
-    optimizer.zero_grad(set_to_none=True)
-    backward(loss)
-    if clip is not None:
-        clip([p for p in model.parameters() if p.grad is not None])
+    loss, num_correct = gradients(batch)
     optimizer.step()
     scheduler.step()
-    return loss.detach(), (logits.detach().argmax(-1) == batch["labels"]).sum()
+    return loss, num_correct

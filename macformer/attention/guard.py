@@ -1,4 +1,4 @@
-"""Keep queries and keys inside a kernel's radius of convergence."""
+"""Keep queries and keys where a kernel converges and its random features are of use."""
 
 import math
 
@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 
 class NormGuard(nn.Module):
-    r"""Clip the norms of queries and keys to a ball in which the kernel converges.
+    r"""Clip the norms of queries and keys, and so their dot products.
 
     .. math:: x \leftarrow x \min(1, \rho / \|x\|), \qquad \rho^2 / \sqrt{E} = \mathrm{dot\_bound}
 
-    so that :math:`|q \cdot k| / \sqrt{E}` stays below the radius. An addition of this project: the
-    papers define the kernels inside the radius only. Vectors inside the ball pass unchanged.
+    An addition of this project: the papers define some kernels inside a radius only, and the
+    variance of random Maclaurin features grows with every degree that a large dot product brings
+    in. Vectors inside the ball pass unchanged.
 
     Args:
         dot_bound: The bound on :math:`|q \cdot k| / \sqrt{E}`.
@@ -39,10 +40,10 @@ class NormGuard(nn.Module):
         with torch.no_grad():
             clipped = (key.norm(dim=-1) > self.max_norm).float()
             if key_padding_mask is None:
-                self.clipped_share = clipped.mean()
+                self.clipped_share.copy_(clipped.mean())  # in place: a graph knows the address
             else:
                 present = (~key_padding_mask)[:, None, :].expand_as(clipped)
-                self.clipped_share = (clipped * present).sum() / present.sum().clamp(min=1)
+                self.clipped_share.copy_((clipped * present).sum() / present.sum().clamp(min=1))
         return self._clip(query), self._clip(key)
 
     def _clip(self, x: Tensor) -> Tensor:
@@ -50,20 +51,19 @@ class NormGuard(nn.Module):
 
 
 def bound_dot(
-    *, head_dim: int, radius: float, input_norm: float | None, guard: float | None
+    *, head_dim: int, input_norm: float | None, guard: float | None
 ) -> tuple[float, NormGuard | None]:
     r"""Find the bound on :math:`|q \cdot k| / \sqrt{E}`, and the guard that it takes, if any.
 
     Args:
-        radius: The kernel's radius of convergence.
         input_norm: The norm that queries and keys are known not to exceed; None where nothing is
             known.
-        guard: The share of the radius to which dot products are held; None leaves them alone.
+        guard: The bound to hold where the norms give none as small; None leaves them alone.
 
     Returns:
         The bound, infinite where there is none, and the guard, None where none is needed.
     """
     dot_bound = math.inf if input_norm is None else input_norm**2 / math.sqrt(head_dim)
-    if guard is None or dot_bound <= guard * radius:
+    if guard is None or dot_bound <= guard:
         return dot_bound, None
-    return guard * radius, NormGuard(head_dim=head_dim, dot_bound=guard * radius)
+    return guard, NormGuard(head_dim=head_dim, dot_bound=guard)

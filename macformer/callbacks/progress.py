@@ -42,11 +42,13 @@ class Progress(Callback):
             loss=float("nan"),
             validation="",
         )
-        self._first, self._started = trainer.global_step, time.perf_counter()
+        self._first = self._shown = trainer.global_step
+        self._started = time.perf_counter()
         self._bar.start()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        if trainer.global_step % self.refresh_interval == 0:
+        if trainer.global_step - self._shown >= self.refresh_interval:
+            self._shown = trainer.global_step
             steps, seconds = trainer.global_step - self._first, time.perf_counter() - self._started
             self._bar.update(
                 self._task,

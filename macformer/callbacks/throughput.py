@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -80,10 +81,12 @@ class Throughput(Callback):
         self._watch = Stopwatch(pl_module.device)
         self._seen = 0
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self._watch.count(batch)
-        self._seen += 1
-        if self._seen == min(self.warmup_batches, max(trainer.max_steps // 2, 1)):
+    def on_train_batch_end(self, trainer, pl_module, outputs: Any, batch, batch_idx) -> None:
+        before = self._seen
+        for step_batch in outputs["batches"]:
+            self._watch.count(step_batch)
+            self._seen += 1
+        if before < min(self.warmup_batches, max(trainer.max_steps // 2, 1)) <= self._seen:
             self._watch.start()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -87,10 +87,10 @@ def test_resumed_run_ends_with_the_same_bits(make_run, monkeypatch, attention):
     _, parted = make_run(*options, folder="parted")
     step = ClassificationModule.training_step
 
-    def stop_at_six(self, batch, batch_idx):
+    def stop_at_six(self, dataloader_iter):
         if self.global_step == 6:  # two steps after the checkpoint
             raise RuntimeError("power cut")
-        return step(self, batch, batch_idx)
+        return step(self, dataloader_iter)
 
     with monkeypatch.context() as patch:
         patch.setattr(ClassificationModule, "training_step", stop_at_six)
@@ -112,9 +112,9 @@ def test_overwrite_starts_from_nothing(make_run, monkeypatch):
     starts = []
     step = ClassificationModule.training_step
 
-    def record(self, batch, batch_idx):
+    def record(self, dataloader_iter):
         starts.append(self.global_step)
-        return step(self, batch, batch_idx)
+        return step(self, dataloader_iter)
 
     monkeypatch.setattr(ClassificationModule, "training_step", record)
     assert cell.run(run_dir)

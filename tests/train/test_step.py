@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from macformer.schedules import cosine, one_cycle, rsqrt
-from macformer.step import optimisation_step
+from macformer.step import Gradients, optimisation_step
 
 
 class Linear(nn.Module):
@@ -34,7 +34,8 @@ def step_once(clip):
     model = Linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
-    loss, num_correct = optimisation_step(model, BATCH, optimizer, schedule, clip=clip)
+    gradients = Gradients(model, clip=clip, compile=None)
+    loss, num_correct = optimisation_step(gradients, BATCH, optimizer, schedule)
     return model.layer.weight.detach(), loss, num_correct, optimizer.param_groups[0]["lr"]
 
 
