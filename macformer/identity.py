@@ -20,6 +20,7 @@ IRRELEVANT = (
     "cell",
     "sweep",
     "overwrite",
+    "retry",
     "exclusive",
     "experiment",
 )
@@ -29,7 +30,7 @@ IRRELEVANT_ANYWHERE = ("data_dir", "source_dir", "num_workers")  # where data li
 def run_identity(cfg: DictConfig) -> str:
     """Hash a composed configuration to ten hexadecimal digits."""
     keys = [key for key in cfg if key not in IRRELEVANT]
-    return _digest({key: _resolved(cfg, key) for key in keys})
+    return digest({key: _resolved(cfg, key) for key in keys})
 
 
 def _resolved(cfg: DictConfig, key: Any) -> Any:
@@ -46,7 +47,8 @@ def _without_paths(value: Any) -> Any:
     return [_without_paths(v) for v in value] if isinstance(value, list) else value
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Hash plain data to ten hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 

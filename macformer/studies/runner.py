@@ -1,0 +1,131 @@
+"""Measure what is missing of a study, and draw what is there."""
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from macformer.device import device_name
+from macformer.identity import digest
+from macformer.results import source_commit
+from macformer.tables.panels import save
+
+ROWS, CONFIG, TABLE = "rows.csv", "config.yaml", "table.md"
+
+Row = dict[str, Any]
+
+
+class StudyError(ValueError):
+    """A study that cannot run; one line says why."""
+
+
+class Study(Protocol):
+    """What a module of a study defines; see :mod:`macformer.studies`."""
+
+    def cells(self, cfg: DictConfig) -> list[Row]: ...
+
+    def measure(self, cell: Row, cfg: DictConfig) -> Iterable[Row]: ...
+
+    def table(self, frame: pd.DataFrame) -> pd.DataFrame: ...
+
+    def plot(self, frame: pd.DataFrame) -> Figure: ...
+
+
+def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
+    """Measure the cells that the folder's rows lack, then write table and plot.
+
+    Rows are saved after each cell, so that an interrupted study goes on where it stood.
+
+    Raises:
+        StudyError: If the size is unknown, or the folder holds rows of other settings.
+    """
+    study = load_study(cfg)
+    rows = read_rows(folder) if (folder / ROWS).exists() else []
+    settings = digest(OmegaConf.to_container(cfg.study.settings, resolve=True))
+    if {row["settings"] for row in rows} - {settings}:
+        raise StudyError(f"{folder / ROWS} was measured with other settings; move it away first")
+    torch.set_num_threads(cfg.threads)
+    done = {row["cell"] for row in rows}
+    missing = [cell for cell in study.cells(cfg) if digest(cell) not in done]
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / CONFIG, resolve=True)
+    source = {**provenance(cfg.device), "settings": settings}
+    with _progress() as progress:
+        for cell in progress.track(missing, total=len(missing), description=cfg.study.name):
+            key = {"cell": digest(cell)}
+            rows += [{**cell, **row, **source, **key} for row in study.measure(cell, cfg)]
+            _write_rows(rows, folder)
+    return render_study(cfg, folder)
+
+
+def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
+    """Write a study's table and plot from its rows alone; return the files.
+
+    Raises:
+        StudyError: If there are no rows.
+    """
+    study = load_study(cfg)
+    frame = pd.DataFrame(read_rows(folder) if (folder / ROWS).exists() else [])
+    if frame.empty:
+        raise StudyError(f"no rows in {folder / ROWS}; run the study without render=true first")
+    body = study.table(frame).to_markdown(index=False, floatfmt=".3g", disable_numparse=False)
+    (folder / TABLE).write_text(f"{describe_rows(frame)}\n\n{body}\n")
+    plot = save(study.plot(frame), cfg.study.name, folder / "plot")
+    return [folder / ROWS, folder / TABLE, plot.png, plot.svg]
+
+
+def load_study(cfg: DictConfig) -> Study:
+    """Import the study's module.
+
+    Raises:
+        StudyError: If the size is unknown.
+    """
+    if cfg.size not in cfg.study.sizes:
+        raise StudyError(f"size {cfg.size} is unknown; {cfg.study.name} has {[*cfg.study.sizes]}")
+    return cast(Study, importlib.import_module(cfg.study.module))
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Read what was measured."""
+    return cast(list[Row], pd.read_csv(folder / ROWS, dtype=TEXT).to_dict("records"))
+
+
+def provenance(device: str) -> Row:
+    """Say on what, and by which code, a row is measured."""
+    return {
+        "device": device_name(torch.device(device)),
+        "torch": torch.__version__,
+        "macformer": importlib.metadata.version("macformer"),
+        "commit": source_commit(),
+    }
+
+
+TEXT = {"settings": str, "cell": str, "commit": str}  # hexadecimal digits may look like numbers
+
+
+def describe_rows(frame: pd.DataFrame) -> str:
+    """Say in one line where the rows come from."""
+    seeds = frame["seed"].nunique()
+    names = [
+        ", ".join(map(str, frame[key].dropna().unique())) for key in ("device", "torch", "commit")
+    ]
+    return f"{seeds} seed{'s' * (seeds != 1)}; {names[0]}; torch {names[1]}; commit {names[2]}."
+
+
+def _write_rows(rows: list[Row], folder: Path) -> None:
+    """Replace the file at once, so that an interruption leaves whole cells."""
+    temporary = folder / (ROWS + ".tmp")
+    pd.DataFrame(rows).to_csv(temporary, index=False)
+    temporary.replace(folder / ROWS)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn())
