@@ -16,6 +16,7 @@ from macformer.attention.kernelized import KernelizedAttention
 from macformer.attention.ppsbn import PPSBN, BatchPreSBN, PostSBN, PreSBN
 from macformer.attention.rfa import RFA
 from macformer.attention.rmfa import RMFA
+from macformer.attention.scale import InputScale
 from macformer.attention.softmax import SoftmaxAttention
 from macformer.attention.uniform import UniformAttention
 
@@ -24,6 +25,7 @@ __all__ = [
     "RFA",
     "RMFA",
     "BatchPreSBN",
+    "InputScale",
     "KernelizedAttention",
     "PostSBN",
     "PreSBN",

@@ -54,9 +54,9 @@ class KernelizedAttention(nn.Module):
 
     Args:
         kernel: K, elementwise.
-        radius: The radius of convergence of K's Maclaurin series.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
         guard: As in :class:`macformer.attention.RMFA`, so that both compute the same function.
+        scale: As there.
     """
 
     def __init__(
@@ -65,14 +65,15 @@ class KernelizedAttention(nn.Module):
         num_heads: int,
         head_dim: int,
         kernel: Callable[[Tensor], Tensor],
-        radius: float,
         input_norm: float | None,
         guard: float | None,
+        scale: Callable[..., nn.Module] | None,
     ):
         super().__init__()
         self.kernel = kernel
+        self.scale = None if scale is None else scale(num_heads=num_heads, head_dim=head_dim)
         _, self.guard = bound_dot(
-            head_dim=head_dim, radius=radius, input_norm=input_norm, guard=guard
+            head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
 
     def forward(
@@ -83,6 +84,8 @@ class KernelizedAttention(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
+        if self.scale is not None:
+            query, key = self.scale(query, key)
         if self.guard is not None:
             query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
         if key_padding_mask is not None:  # a kernel may overflow at what stands in padding

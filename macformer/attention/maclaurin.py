@@ -63,8 +63,8 @@ def truncation_degree(
         )
     if not max(terms[-8:]) < tolerance * total:  # several: some degrees may be missing
         raise ValueError(
-            f"the Maclaurin series does not converge at |t| = {dot_bound:.3g}; the kernel's YAML "
-            "must give its radius of convergence (radius: 1.0) and a guard that keeps |t| below it"
+            f"the Maclaurin series does not converge at |t| = {dot_bound:.3g}; guard and "
+            "assumed_dot must lie below the kernel's radius of convergence"
         )
     tail = 0.0
     for degree in range(max_degree, 0, -1):

@@ -24,14 +24,15 @@ class RMFA(nn.Module):
     Args:
         num_features: Random features per head, beside the exact degree 0.
         coefficients: The kernel, as a function from degree to Maclaurin coefficient.
-        radius: The radius of convergence of the kernel's series.
         sampler: How degrees and signs are drawn; see :mod:`macformer.attention.samplers`.
         per_head: Whether each head has features of its own; the authors share one set.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
-        guard: The share of ``radius`` to which dot products are held by clipping norms; None for no
-            clipping.
+        guard: The :math:`|q \cdot k| / \sqrt{E}` to which dot products are held by clipping norms,
+            where ``input_norm`` does not keep them below it; None for no clipping.
         assumed_dot: The :math:`|q \cdot k| / \sqrt{E}` that features are designed for where nothing
             bounds it.
+        scale: Factory of what scales queries and keys first, after which ``input_norm`` bounds them
+            no more; None leaves them.
 
     Raises:
         ValueError: If a coefficient is negative, or if the series diverges where it is needed.
@@ -49,18 +50,19 @@ class RMFA(nn.Module):
         head_dim: int,
         num_features: int,
         coefficients: Coefficients,
-        radius: float,
         sampler: Callable[..., MaclaurinFeatures],
         per_head: bool,
         input_norm: float | None,
         guard: float | None,
         assumed_dot: float,
+        scale: Callable[..., nn.Module] | None,
     ):
         super().__init__()
         if num_features < 1:
             raise ValueError(f"num_features is {num_features}; at least 1 is needed")
+        self.scale = None if scale is None else scale(num_heads=num_heads, head_dim=head_dim)
         dot_bound, self.guard = bound_dot(
-            head_dim=head_dim, radius=radius, input_norm=input_norm, guard=guard
+            head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
         features = sampler(
             coefficients,
@@ -94,11 +96,24 @@ class RMFA(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        if self.guard is not None:
-            query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
+        query, key = self.bounded(query, key, key_padding_mask=key_padding_mask)
         return maclaurin_attention(
             query, key, value, self.features, key_padding_mask=key_padding_mask
         )
+
+    def bounded(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> tuple[Float[Tensor, "B H L E"], Float[Tensor, "B H S E"]]:
+        """Return queries and keys as the features receive them: scaled, then clipped."""
+        if self.scale is not None:
+            query, key = self.scale(query, key)
+        if self.guard is not None:
+            query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
+        return query, key
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Take the checkpoint's features, whose degrees, and so shapes, are random."""

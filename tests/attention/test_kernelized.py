@@ -20,7 +20,7 @@ H, L, S, E, EV = 3, 11, 13, 7, 5
 
 
 def attend(**changes):
-    options = {"kernel": kernelized.exp, "radius": math.inf, "input_norm": None, "guard": 0.95}
+    options = {"kernel": kernelized.exp, "input_norm": None, "guard": None, "scale": None}
     return KernelizedAttention(num_heads=H, head_dim=E, **(options | changes))
 
 
@@ -48,7 +48,7 @@ def test_weights_by_hand():
     key = torch.tensor([0.5, 0.0]).view(1, 1, 2, 1)
     value = torch.tensor([3.0, 9.0]).view(1, 1, 2, 1)
     attention = KernelizedAttention(
-        num_heads=1, head_dim=1, kernel=kernelized.inv, radius=1.0, input_norm=None, guard=None
+        num_heads=1, head_dim=1, kernel=kernelized.inv, input_norm=None, guard=None, scale=None
     )
     assert attention(torch.ones(1, 1, 1, 1), key, value).item() == pytest.approx((2 * 3 + 9) / 3)
 
