@@ -26,6 +26,7 @@ class TrainingBatches:
 
     Args:
         batch_size: Rows of one rank's batch.
+        padded_len: Length that rows are padded to; None pads to the longest row of a batch.
         start: First batch to yield.
         bucket_by_length: Whether a batch holds rows of similar length: each run of 64 global
             batches is sorted by length, cut into batches, and these are shuffled.
@@ -37,21 +38,21 @@ class TrainingBatches:
         *,
         batch_size: int,
         max_seq_len: int,
+        padded_len: int | None,
         seed: int,
         rank: int,
         num_ranks: int,
         start: int,
-        trim_batches: bool,
         bucket_by_length: bool,
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
         self.max_seq_len = max_seq_len
+        self.padded_len = padded_len
         self.seed = seed
         self.rank = rank
         self.num_ranks = num_ranks
         self.start = start
-        self.trim_batches = trim_batches
         self.bucket_by_length = bucket_by_length
         self.batches_per_epoch = len(rows) // (batch_size * num_ranks)
         if not self.batches_per_epoch:
@@ -66,7 +67,7 @@ class TrainingBatches:
             batches = self.order(epoch)[first:, self.rank].to(self.rows.ids.device)
             for indices in batches:
                 yield gather_batch(
-                    self.rows, indices, max_len=self.max_seq_len, trim=self.trim_batches
+                    self.rows, indices, max_len=self.max_seq_len, padded_len=self.padded_len
                 )
             epoch, first = epoch + 1, 0
 
@@ -91,6 +92,7 @@ class EvaluationBatches:
     """Every row exactly once, in order, over all ranks together; the last batch may be smaller.
 
     Args:
+        padded_len: Length that rows are padded to; None pads to the longest row of a batch.
         bucket_by_length: Whether rows come in the order of their lengths instead.
     """
 
@@ -100,14 +102,14 @@ class EvaluationBatches:
         *,
         batch_size: int,
         max_seq_len: int,
+        padded_len: int | None,
         rank: int,
         num_ranks: int,
-        trim_batches: bool,
         bucket_by_length: bool,
     ) -> None:
         self.rows = rows
         self.max_seq_len = max_seq_len
-        self.trim_batches = trim_batches
+        self.padded_len = padded_len
         order = torch.arange(len(rows))
         if bucket_by_length:
             order = longest_of_row(rows, order).argsort(stable=True)
@@ -119,7 +121,9 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batches:
-            yield gather_batch(self.rows, indices, max_len=self.max_seq_len, trim=self.trim_batches)
+            yield gather_batch(
+                self.rows, indices, max_len=self.max_seq_len, padded_len=self.padded_len
+            )
 
 
 def longest_of_row(rows: TokenRows, indices: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:

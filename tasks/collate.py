@@ -10,12 +10,12 @@ PADDING_ID = 0
 
 
 def gather_batch(
-    rows: TokenRows, indices: Int[Tensor, "B"], *, max_len: int, trim: bool
+    rows: TokenRows, indices: Int[Tensor, "B"], *, max_len: int, padded_len: int | None
 ) -> dict[str, Tensor]:
     """Cut rows at max_len, pad them with 0 and stack them, in one gather on the rows' device.
 
     Args:
-        trim: Pad to the longest row of the batch instead of max_len.
+        padded_len: At least max_len; None pads to the longest row of the batch.
 
     Returns:
         input_ids (int64) and key_padding_mask (bool, True at padding), both (B, N), or (B, 2, N)
@@ -26,7 +26,7 @@ def gather_batch(
     lengths = rows.offsets[documents + 1] - starts
     num_special = 0 if rows.eos_id is None else 1
     lengths = lengths.clamp(max=max_len - num_special)
-    width = int(lengths.max()) + num_special if trim else max_len
+    width = padded_len or int(lengths.max()) + num_special
     columns = torch.arange(width, device=rows.ids.device)
     is_padding = columns >= lengths.unsqueeze(-1)
     positions = (starts.unsqueeze(-1) + columns).masked_fill_(is_padding, 0)

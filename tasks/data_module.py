@@ -22,10 +22,11 @@ class TaskDataModule(pl.LightningDataModule):
         prepare: Called with data_dir; makes the data set if needed and returns its folder.
         load: Called with that folder and the name of a split.
         batch_size: Rows per batch and rank.
-        max_seq_len: Rows are cut at this length, and padded to it.
+        max_seq_len: Rows are cut at this length.
+        padded_len: And padded to this one.
         seed: Decides the order of training.
         device_resident: Whether the rows live on the accelerator, where batches are gathered.
-        trim_batches: Whether a batch is padded to its longest row instead of max_seq_len.
+        trim_batches: Whether a batch is padded to its longest row instead of padded_len.
         bucket_by_length: Whether a batch holds rows of similar length; of use with trim_batches.
     """
 
@@ -37,6 +38,7 @@ class TaskDataModule(pl.LightningDataModule):
         data_dir: Path | str,
         batch_size: int,
         max_seq_len: int,
+        padded_len: int,
         seed: int,
         device_resident: bool,
         trim_batches: bool,
@@ -46,6 +48,8 @@ class TaskDataModule(pl.LightningDataModule):
         for name, value in (("batch_size", batch_size), ("max_seq_len", max_seq_len)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if padded_len < max_seq_len:
+            raise ValueError(f"padded_len {padded_len} is below max_seq_len {max_seq_len}")
         if bucket_by_length and not trim_batches:
             raise ValueError("bucket_by_length=true has no effect without trim_batches=true")
         self.prepare = prepare
@@ -53,6 +57,7 @@ class TaskDataModule(pl.LightningDataModule):
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.max_seq_len = max_seq_len
+        self.padded_len = padded_len
         self.seed = seed
         self.device_resident = device_resident
         self.trim_batches = trim_batches
@@ -113,8 +118,8 @@ class TaskDataModule(pl.LightningDataModule):
         return {
             "batch_size": self.batch_size,
             "max_seq_len": self.max_seq_len,
+            "padded_len": None if self.trim_batches else self.padded_len,
             "rank": self.trainer.global_rank if self.trainer else 0,
             "num_ranks": self.trainer.world_size if self.trainer else 1,
-            "trim_batches": self.trim_batches,
             "bucket_by_length": self.bucket_by_length,
         }

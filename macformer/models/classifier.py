@@ -16,6 +16,10 @@ class SequenceClassifier(nn.Module):
     sees both.
 
     Args:
+        max_seq_len: Length that rows are padded to.
+        qkv_dim: Width of all heads together.
+        qkv_bias: Whether the projections around the attention add a bias.
+        activation: Factory of the nonlinearity between the two layers of the FFN.
         attention: Factory of the attention in each layer; see :mod:`macformer.attention`.
         embedding: Factory ``(embed_dim) -> module`` from ids to vectors.
         positions: Factory ``(max_seq_len, embed_dim) -> module`` that adds positions.
@@ -30,7 +34,10 @@ class SequenceClassifier(nn.Module):
         embed_dim: int,
         num_layers: int,
         num_heads: int,
+        qkv_dim: int,
+        qkv_bias: bool,
         ffn_dim: int,
+        activation: Callable[[], nn.Module],
         dropout: float,
         attention: Callable[..., nn.Module],
         embedding: Callable[..., nn.Module],
@@ -49,7 +56,10 @@ class SequenceClassifier(nn.Module):
             EncoderLayer(
                 embed_dim=embed_dim,
                 num_heads=num_heads,
+                qkv_dim=qkv_dim,
+                qkv_bias=qkv_bias,
                 ffn_dim=ffn_dim,
+                activation=activation,
                 dropout=dropout,
                 attention=attention,
             )

@@ -23,6 +23,27 @@ class TokenEmbedding(nn.Module):
         return self.table(input_ids)
 
 
+class PixelEmbedding(nn.Module):
+    r"""Project the grey value of a pixel, whose id is that value plus 1, in place of a table.
+
+    .. math:: x = w (\mathrm{id} - 1 - \mathrm{mean}) / \mathrm{std} + b
+
+    Args:
+        mean: Of the grey values.
+        std: Of the grey values.
+    """
+
+    def __init__(self, *, embed_dim: int, mean: float, std: float):
+        super().__init__()
+        self.mean = mean
+        self.std = std
+        self.linear = nn.Linear(1, embed_dim)
+
+    def forward(self, input_ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        grey = (input_ids - 1).to(self.linear.weight.dtype)
+        return self.linear(((grey - self.mean) / self.std)[..., None])
+
+
 class LearnedPositions(nn.Module):
     """Add a learnt vector for each position.
 

@@ -10,20 +10,30 @@ class MultiheadAttention(nn.Module):
     """Project to heads, attend, and project back.
 
     Args:
+        qkv_dim: Width of all heads together.
+        bias: Whether the four projections add a bias.
         attention: Factory of the attention over heads; see :mod:`macformer.attention`.
 
     Raises:
-        ValueError: If embed_dim is not a multiple of num_heads.
+        ValueError: If qkv_dim is not a multiple of num_heads.
     """
 
-    def __init__(self, *, embed_dim: int, num_heads: int, attention: Callable[..., nn.Module]):
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        num_heads: int,
+        qkv_dim: int,
+        bias: bool,
+        attention: Callable[..., nn.Module],
+    ):
         super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        if qkv_dim % num_heads:
+            raise ValueError(f"qkv_dim {qkv_dim} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
-        self.in_proj = nn.Linear(embed_dim, 3 * embed_dim)
-        self.out_proj = nn.Linear(embed_dim, embed_dim)
-        self.attention = attention(num_heads=num_heads, head_dim=embed_dim // num_heads)
+        self.in_proj = nn.Linear(embed_dim, 3 * qkv_dim, bias=bias)
+        self.out_proj = nn.Linear(qkv_dim, embed_dim, bias=bias)
+        self.attention = attention(num_heads=num_heads, head_dim=qkv_dim // num_heads)
         for projection in self.in_proj.weight.chunk(3):
             nn.init.xavier_uniform_(projection.data)
 
@@ -42,6 +52,10 @@ class EncoderLayer(nn.Module):
     .. math::
         x \leftarrow x + \mathrm{MHA}(\mathrm{LN}(x)), \qquad
         x \leftarrow x + \mathrm{FFN}(\mathrm{LN}(x))
+
+    Args:
+        qkv_bias: Whether the projections around the attention add a bias.
+        activation: Factory of the nonlinearity of the FFN.
     """
 
     def __init__(
@@ -49,20 +63,27 @@ class EncoderLayer(nn.Module):
         *,
         embed_dim: int,
         num_heads: int,
+        qkv_dim: int,
+        qkv_bias: bool,
         ffn_dim: int,
+        activation: Callable[[], nn.Module],
         dropout: float,
         attention: Callable[..., nn.Module],
     ):
         super().__init__()
         self.attention_norm = nn.LayerNorm(embed_dim)
         self.attention = MultiheadAttention(
-            embed_dim=embed_dim, num_heads=num_heads, attention=attention
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            qkv_dim=qkv_dim,
+            bias=qkv_bias,
+            attention=attention,
         )
         self.attention_dropout = nn.Dropout(dropout)
         self.ffn_norm = nn.LayerNorm(embed_dim)
         self.ffn = nn.Sequential(
             nn.Linear(embed_dim, ffn_dim),
-            nn.GELU(),
+            activation(),
             nn.Dropout(dropout),
             nn.Linear(ffn_dim, embed_dim),
             nn.Dropout(dropout),

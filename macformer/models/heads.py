@@ -1,6 +1,7 @@
 """From pooled vectors to class logits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -19,9 +20,10 @@ def concatenate_pair(pair: Float[Tensor, "B 2 D"]) -> Float[Tensor, "B twoD"]:
 
 
 class MLPHead(nn.Module):
-    """Classify with one hidden layer.
+    """Classify with a perceptron.
 
     Args:
+        hidden_dims: Widths of the hidden layers, the first one first; none for a linear classifier.
         paired: Whether the input is a pair of documents.
         combine: How a pair becomes one vector.
     """
@@ -32,15 +34,17 @@ class MLPHead(nn.Module):
         embed_dim: int,
         num_classes: int,
         paired: bool,
-        hidden_dim: int,
+        hidden_dims: Sequence[int],
         combine: Callable[[Tensor], Tensor],
     ):
         super().__init__()
         self.combine = combine if paired else nn.Identity()
         width = combine(torch.zeros(1, 2, embed_dim)).shape[-1] if paired else embed_dim
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_classes)
-        )
+        layers: list[nn.Module] = []
+        for num_in, num_out in pairwise([width, *hidden_dims]):
+            layers += [nn.Linear(num_in, num_out), nn.ReLU()]
+        last = hidden_dims[-1] if hidden_dims else width
+        self.mlp = nn.Sequential(*layers, nn.Linear(last, num_classes))
 
     def forward(self, pooled: Float[Tensor, "B *pair D"]) -> Float[Tensor, "B C"]:
         return self.mlp(self.combine(pooled))

@@ -31,12 +31,24 @@ class MeanPooling(nn.Module):
 
 
 class PaddedMeanPooling(MeanPooling):
-    """Sum the states that are not padding, over the padded length, as Skyformer's code does."""
+    """Sum the states that are not padding, over the padded length, as Skyformer's code does.
+
+    Unlike :class:`MeanPooling` it depends on how far rows are padded: leave batches untrimmed.
+    """
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
     ) -> Float[Tensor, "B D"]:
         return torch.where(key_padding_mask[..., None], 0, x).mean(1)
+
+
+class UnmaskedMeanPooling(MeanPooling):
+    """Average all states, those at padding too, as Long Range Arena's code does."""
+
+    def forward(
+        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "B D"]:
+        return x.mean(1)
 
 
 class ClsPooling(nn.Module):

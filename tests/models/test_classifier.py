@@ -31,16 +31,19 @@ N, D = 11, 8
 
 def build(*, paired=False, pooling=MeanPooling, embed_dim=D, **changes) -> SequenceClassifier:
     torch.manual_seed(0)
-    options = {"max_seq_len": N, "num_layers": 2, "num_heads": 2, "ffn_dim": 12, "dropout": 0.0}
+    options = {"max_seq_len": N, "num_layers": 2, "num_heads": 2, "qkv_dim": 6, "dropout": 0.0}
     return SequenceClassifier(
         **(options | changes),
+        qkv_bias=True,
+        ffn_dim=12,
+        activation=nn.GELU,
         embed_dim=embed_dim,
         attention=SoftmaxAttention,
         embedding=partial(TokenEmbedding, vocab_size=16, std=1.0),
         positions=partial(LearnedPositions, std=1.0),
         pooling=pooling,
         head=partial(
-            MLPHead, num_classes=10, paired=paired, hidden_dim=2 * embed_dim, combine=nli_pair
+            MLPHead, num_classes=10, paired=paired, hidden_dims=[2 * embed_dim], combine=nli_pair
         ),
     ).eval()
 
@@ -130,7 +133,9 @@ def test_sinusoidal_positions_by_formula(embed_dim):
 
 def test_multihead_attention_is_that_of_torch():
     """The same projections in torch.nn.MultiheadAttention give the same output."""
-    ours = MultiheadAttention(embed_dim=15, num_heads=3, attention=SoftmaxAttention)
+    ours = MultiheadAttention(
+        embed_dim=15, num_heads=3, qkv_dim=15, bias=True, attention=SoftmaxAttention
+    )
     theirs = nn.MultiheadAttention(15, 3, batch_first=True)
     theirs.in_proj_weight, theirs.in_proj_bias = ours.in_proj.weight, ours.in_proj.bias
     theirs.out_proj.weight, theirs.out_proj.bias = ours.out_proj.weight, ours.out_proj.bias
@@ -140,14 +145,23 @@ def test_multihead_attention_is_that_of_torch():
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="embed_dim 10 is not a multiple of num_heads 3"):
-        MultiheadAttention(embed_dim=10, num_heads=3, attention=SoftmaxAttention)
+    with pytest.raises(ValueError, match="qkv_dim 10 is not a multiple of num_heads 3"):
+        MultiheadAttention(
+            embed_dim=9, num_heads=3, qkv_dim=10, bias=True, attention=SoftmaxAttention
+        )
 
 
 def test_layers_are_pre_norm():
     """By torch's own layer with norm_first, and unchanged streams where sublayers are silent."""
     layer = EncoderLayer(
-        embed_dim=D, num_heads=2, ffn_dim=12, dropout=0.0, attention=SoftmaxAttention
+        embed_dim=D,
+        num_heads=2,
+        qkv_dim=D,
+        qkv_bias=True,
+        ffn_dim=12,
+        activation=nn.GELU,
+        dropout=0.0,
+        attention=SoftmaxAttention,
     )
     theirs = nn.TransformerEncoderLayer(
         D, 2, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=True

@@ -22,15 +22,18 @@ def rows_of(documents: list, **options) -> TokenRows:
 
 
 @pytest.mark.parametrize(
-    ("max_len", "trim", "expected"),
+    ("max_len", "padded_len", "expected"),
     [
-        pytest.param(7, False, [[10, 9, 7, 5, 3, 0, 0], [8, 0, 0, 0, 0, 0, 0]], id="padded"),
-        pytest.param(7, True, [[10, 9, 7, 5, 3], [8, 0, 0, 0, 0]], id="trimmed"),
-        pytest.param(3, False, [[10, 9, 7], [8, 0, 0]], id="cut"),
+        pytest.param(7, 7, [[10, 9, 7, 5, 3, 0, 0], [8, 0, 0, 0, 0, 0, 0]], id="padded"),
+        pytest.param(7, None, [[10, 9, 7, 5, 3], [8, 0, 0, 0, 0]], id="trimmed"),
+        pytest.param(3, 3, [[10, 9, 7], [8, 0, 0]], id="cut"),
+        pytest.param(3, 5, [[10, 9, 7, 0, 0], [8, 0, 0, 0, 0]], id="padded beyond the cut"),
     ],
 )
-def test_rows_are_cut_and_padded(max_len, trim, expected):
-    batch = gather_batch(rows_of([0, 1, 2]), torch.tensor([2, 0]), max_len=max_len, trim=trim)
+def test_rows_are_cut_and_padded(max_len, padded_len, expected):
+    batch = gather_batch(
+        rows_of([0, 1, 2]), torch.tensor([2, 0]), max_len=max_len, padded_len=padded_len
+    )
     assert batch["input_ids"].tolist() == expected
     assert batch["key_padding_mask"].tolist() == [[i == 0 for i in row] for row in expected]
     assert batch["labels"].tolist() == [2, 0]
@@ -40,7 +43,7 @@ def test_rows_are_cut_and_padded(max_len, trim, expected):
 
 def test_a_pair_is_two_rows():
     batch = gather_batch(
-        rows_of([[0, 2], [1, 1], [2, 0]]), torch.tensor([2, 1]), max_len=4, trim=False
+        rows_of([[0, 2], [1, 1], [2, 0]]), torch.tensor([2, 1]), max_len=4, padded_len=4
     )
     assert batch["input_ids"].tolist() == [
         [[10, 9, 7, 5], [8, 0, 0, 0]],
@@ -51,29 +54,29 @@ def test_a_pair_is_two_rows():
 
 
 def test_a_stored_zero_is_a_token():
-    batch = gather_batch(rows_of([0, 1]), torch.tensor([1]), max_len=3, trim=False)
+    batch = gather_batch(rows_of([0, 1]), torch.tensor([1]), max_len=3, padded_len=3)
     assert batch["input_ids"].tolist() == [[6, 1, 4]]
     assert not batch["key_padding_mask"].any()
 
 
 def test_zero_is_padding():
     rows = rows_of([0, 1], first_id=0, zero_is_padding=True)
-    batch = gather_batch(rows, torch.tensor([1]), max_len=4, trim=False)
+    batch = gather_batch(rows, torch.tensor([1]), max_len=4, padded_len=4)
     assert batch["input_ids"].tolist() == [[5, 0, 3, 0]]
     assert batch["key_padding_mask"].tolist() == [[False, True, False, True]]
 
 
 @pytest.mark.parametrize(
-    ("max_len", "trim", "expected"),
+    ("max_len", "padded_len", "expected"),
     [
-        pytest.param(7, False, [[8, 99, 0, 0, 0, 0, 0], [10, 9, 7, 5, 3, 99, 0]], id="padded"),
-        pytest.param(7, True, [[8, 99, 0, 0, 0, 0], [10, 9, 7, 5, 3, 99]], id="trimmed"),
-        pytest.param(4, False, [[8, 99, 0, 0], [10, 9, 7, 99]], id="cut"),
+        pytest.param(7, 7, [[8, 99, 0, 0, 0, 0, 0], [10, 9, 7, 5, 3, 99, 0]], id="padded"),
+        pytest.param(7, None, [[8, 99, 0, 0, 0, 0], [10, 9, 7, 5, 3, 99]], id="trimmed"),
+        pytest.param(4, 4, [[8, 99, 0, 0], [10, 9, 7, 99]], id="cut"),
     ],
 )
-def test_the_last_token_of_a_row_is_its_end(max_len, trim, expected):
+def test_the_last_token_of_a_row_is_its_end(max_len, padded_len, expected):
     rows = rows_of([0, 1, 2], eos_id=99)
-    batch = gather_batch(rows, torch.tensor([0, 2]), max_len=max_len, trim=trim)
+    batch = gather_batch(rows, torch.tensor([0, 2]), max_len=max_len, padded_len=padded_len)
     assert batch["input_ids"].tolist() == expected
     assert batch["key_padding_mask"].tolist() == [[i == 0 for i in row] for row in expected]
     assert rows.lengths(torch.tensor([0, 2])).tolist() == [2, 6]

@@ -64,6 +64,7 @@ def build(cfg, data_dir: Path) -> TaskDataModule:
         data_dir=data_dir,
         batch_size=BATCH_SIZE,
         max_seq_len=cfg.max_seq_len,
+        padded_len=cfg.max_seq_len,
         seed=0,
         device_resident=task.device_resident,
         trim_batches=task.trim_batches,
@@ -110,7 +111,7 @@ def inputs_of(data_module: TaskDataModule, split: str) -> set[tuple[int, ...]]:
     rows = data_module.rows[split]
     everything = torch.arange(len(rows))
     longest = int(rows.lengths(everything).max())
-    batch = gather_batch(rows, everything, max_len=longest, trim=False)
+    batch = gather_batch(rows, everything, max_len=longest, padded_len=longest)
     return {tuple(ids[ids > 0].tolist()) for ids in batch["input_ids"]}
 
 

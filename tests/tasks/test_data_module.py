@@ -46,6 +46,7 @@ load = partial(open_split, first_id=1, vocab_size=24)
 
 def data_module(data_dir: Path, **options) -> TaskDataModule:
     defaults = {
+        "padded_len": MAX_SEQ_LEN,
         "seed": 5,
         "device_resident": False,
         "trim_batches": False,
@@ -77,7 +78,7 @@ def stream(rows, num_batches, *, start=0, **options):
         batch_size=BATCH_SIZE,
         max_seq_len=MAX_SEQ_LEN,
         start=start,
-        trim_batches=False,
+        padded_len=MAX_SEQ_LEN,
         **defaults | options,
     )
     return [rows_of(batch) for batch, _ in zip(batches, range(num_batches), strict=False)]
@@ -129,7 +130,7 @@ def test_evaluation_sees_every_row_once(train_rows, num_ranks, bucket_by_length)
             max_seq_len=MAX_SEQ_LEN,
             rank=rank,
             num_ranks=num_ranks,
-            trim_batches=True,
+            padded_len=None,
             bucket_by_length=bucket_by_length,
         )
         for row in rows_of(batch)
@@ -203,6 +204,11 @@ def test_num_examples_and_majority_rate(tmp_path):
     data.setup()
     assert data.num_examples == NUM_ROWS
     assert data.majority_rate("test") == 3 / 5
+
+
+def test_padding_to_less_than_the_cut_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="padded_len 1 is below max_seq_len"):
+        data_module(tmp_path, padded_len=1)
 
 
 def test_bucketing_without_trimming_is_refused(tmp_path):

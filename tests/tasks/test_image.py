@@ -44,7 +44,7 @@ def test_grey_is_that_of_pillow():
 
 def test_a_pixel_is_its_grey_value_plus_one(prepare, cifar):
     rows = image.load(prepare(), "test", vocab_size=257, append_eos=False, zero_is_padding=False)
-    batch = gather_batch(rows, torch.arange(7), max_len=1024, trim=False)
+    batch = gather_batch(rows, torch.arange(7), max_len=1024, padded_len=1024)
     pictures, labels = pictures_of(cifar, "test_batch")
     grey = np.stack([np.asarray(Image.fromarray(picture).convert("L")) for picture in pictures])
     np.testing.assert_array_equal(batch["input_ids"].numpy(), grey.reshape(7, 1024) + 1)
@@ -67,7 +67,8 @@ def test_black_pixels_can_be_padding(prepare):
     plain = image.load(folder, "train", vocab_size=257, append_eos=False, zero_is_padding=False)
     legacy = image.load(folder, "train", vocab_size=256, append_eos=False, zero_is_padding=True)
     plain, legacy = (
-        gather_batch(rows, torch.arange(27), max_len=1024, trim=False) for rows in (plain, legacy)
+        gather_batch(rows, torch.arange(27), max_len=1024, padded_len=1024)
+        for rows in (plain, legacy)
     )
     assert torch.equal(legacy["input_ids"], plain["input_ids"] - 1)
     assert torch.equal(legacy["key_padding_mask"], plain["input_ids"] == 1)

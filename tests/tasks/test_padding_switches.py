@@ -42,10 +42,16 @@ def model(request) -> torch.nn.Module:
     return build_model(cfg).double().eval()
 
 
-def logits_of(model, rows, **switches) -> tuple[torch.Tensor, int]:
+def logits_of(model, rows, *, trim_batches, bucket_by_length) -> tuple[torch.Tensor, int]:
     """Return the logits of each row, in the order of the rows, and the positions computed."""
     batches = EvaluationBatches(
-        rows, batch_size=5, max_seq_len=MAX_SEQ_LEN, rank=0, num_ranks=1, **switches
+        rows,
+        batch_size=5,
+        max_seq_len=MAX_SEQ_LEN,
+        padded_len=None if trim_batches else MAX_SEQ_LEN,
+        rank=0,
+        num_ranks=1,
+        bucket_by_length=bucket_by_length,
     )
     logits = torch.empty(NUM_ROWS, 10, dtype=torch.float64)
     num_positions = 0

@@ -39,11 +39,13 @@ def test_a_task_is_prepared_and_described(run, tmp_path):
     assert run("task=listops_short", *SMALL)[1] == out
 
 
-def test_the_protocol_decides_the_length(run):
-    short, long = (
-        run("task=listops_short", *SMALL, f"max_seq_len={length}")[1] for length in (40, 50)
+def test_the_length_of_expressions_is_the_task_s_own(run):
+    short, cut, long = (
+        run("task=listops_short", *SMALL, option)[1]
+        for option in ("task.max_len=40", "max_seq_len=40", "task.max_len=50")
     )
-    assert short != long
+    assert len({short, cut, long}) == 3
+    assert cut == run("task=listops_short", *SMALL)[1]
 
 
 def test_a_task_that_fails_does_not_stop_the_others(run):
