@@ -64,10 +64,7 @@ class ClassificationModule(pl.LightningModule):
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.train_loss = float("nan")
-        self._loss_sum: Tensor | float = 0.0
-        self._num_correct: Tensor | int = 0
-        self._num_examples = 0
-        self._num_steps = 0
+        self._interval = _no_sums()
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.model.parameters())
@@ -94,9 +91,9 @@ class ClassificationModule(pl.LightningModule):
                 cast(torch.optim.Optimizer, optimizer),
                 cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
             )
-            self._loss_sum = self._loss_sum + loss
-            self._num_correct = self._num_correct + num_correct
-            self._num_examples += len(batch["labels"])
+            self._interval["loss"] = self._interval["loss"] + loss
+            self._interval["num_correct"] = self._interval["num_correct"] + num_correct
+            self._interval["num_examples"] += len(batch["labels"])
             batches.append(batch)
         self._count_steps(len(batches))
         if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
@@ -105,26 +102,27 @@ class ClassificationModule(pl.LightningModule):
 
     def _num_steps_of_call(self) -> int:
         """Count the steps up to the next point of the curve, validation or end, if few enough."""
-        step, validation, end = (
-            self.global_step,
-            self.trainer.val_check_batch,
-            self.trainer.max_steps,
-        )
-        num_steps = min(self.steps_per_call, self.log_interval - step % self.log_interval)
-        if isinstance(validation, int):
-            num_steps = min(num_steps, validation - step % validation)
-        return num_steps if end < 0 else min(num_steps, end - step)
+        step, trainer = self.global_step, self.trainer
+        limits = [self.steps_per_call, self.log_interval - step % self.log_interval]
+        if isinstance(trainer.val_check_batch, int):  # infinite without validation
+            limits.append(trainer.val_check_batch - step % trainer.val_check_batch)
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps - step)
+        return min(limits)
 
     def _count_steps(self, num_steps: int) -> None:
         """Tell Lightning, which has counted one batch and no step."""
-        self._num_steps += num_steps
-        loop = self.trainer.fit_loop.epoch_loop
+        self._interval["num_steps"] += num_steps
+        loop: Any = self.trainer.fit_loop.epoch_loop
         loop.batch_progress.increment_by(num_steps - 1)
+        loop._batches_that_stepped += num_steps - 1
         loop.manual_optimization.optim_step_progress.increment_by(num_steps)
 
     def _log_interval(self) -> None:
         """Log the means since the last point; the one place where training waits for the device."""
-        self.train_loss = float(self._loss_sum) / self._num_steps
+        sums = {name: float(value) for name, value in self._interval.items()}
+        self._interval = _no_sums()
+        self.train_loss = sums["loss"] / sums["num_steps"]
         if not torch.isfinite(torch.tensor(self.train_loss)):
             raise DivergedError(
                 f"the training loss is {self.train_loss} at step {self.global_step}; "
@@ -132,7 +130,7 @@ class ClassificationModule(pl.LightningModule):
             )
         values = {
             "train/loss": self.train_loss,
-            "train/accuracy": int(self._num_correct) / self._num_examples,
+            "train/accuracy": sums["num_correct"] / sums["num_examples"],
             "learning_rate": self._current_learning_rate(),
             "step": float(self.global_step),  # Lightning would count from zero
         }
@@ -140,7 +138,12 @@ class ClassificationModule(pl.LightningModule):
             shares = torch.stack([guard.clipped_share for guard in self._guards.values()])
             values["attention/clipped_share"] = float(shares.mean())
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=1)
-        self._loss_sum, self._num_correct, self._num_examples, self._num_steps = 0.0, 0, 0, 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["interval"] = {name: float(value) for name, value in self._interval.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._interval = dict(checkpoint["interval"])
 
     def _current_learning_rate(self) -> float:
         return cast(torch.optim.Optimizer, self.optimizers()).param_groups[0]["lr"]
@@ -159,3 +162,8 @@ class ClassificationModule(pl.LightningModule):
         self.log(
             "test/accuracy", self.test_accuracy, on_epoch=True, batch_size=len(batch["labels"])
         )
+
+
+def _no_sums() -> dict[str, Tensor | float]:
+    """Start the sums over an interval of the training curve."""
+    return dict.fromkeys(("loss", "num_correct", "num_examples", "num_steps"), 0.0)
