@@ -1,6 +1,8 @@
 """Run one cell from the configuration in its folder: prepare, train, test, write metrics.json."""
 
+import ctypes
 import logging
+import signal
 import sys
 import textwrap
 import traceback
@@ -8,13 +10,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 
-from macformer.build import Run, build_run
+from macformer.build import ConfigError, Run, build_run
 from macformer.callbacks import PeakMemory, Throughput
-from macformer.results import describe_run, device_name, is_finished, write_failure, write_metrics
+from macformer.device import device_name
+from macformer.module import DivergedError
+from macformer.process import BUSY, run_lock
+from macformer.results import (
+    describe_run,
+    read_config,
+    read_status,
+    write_failure,
+    write_metrics,
+)
 
-CONFIG_NAME = "config.yaml"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run(run_dir: Path) -> bool:
@@ -22,18 +35,29 @@ def run(run_dir: Path) -> bool:
 
     Returns:
         Whether the cell is finished.
+
+    Raises:
+        Timeout: If another process runs the cell.
     """
-    cfg = OmegaConf.load(run_dir / CONFIG_NAME)
-    assert isinstance(cfg, DictConfig)
-    if is_finished(run_dir) and not cfg.overwrite:
-        print(f"{cfg.cell}: finished before, in {run_dir}; overwrite=true trains it again")
+    cfg = read_config(run_dir)
+    if rank_zero_only.rank > 0:  # what a run leaves on disk is written by its first rank
+        train_and_test(cfg, run_dir)
         return True
+    with run_lock(run_dir):
+        return _run_and_record(cfg, run_dir)
+
+
+def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
+    if read_status(run_dir) == "finished" and not cfg.overwrite:
+        return True
+    error_log = run_dir / "error.log"
+    error_log.unlink(missing_ok=True)
     try:
         print(f"{cfg.cell}: {run_dir}", flush=True)
         write_metrics(run_dir, describe_run(cfg))
         metrics = train_and_test(cfg, run_dir)
     except Exception as error:
-        (run_dir / "error.log").write_text(traceback.format_exc())
+        error_log.write_text(traceback.format_exc())
         reason = _reason(error)
         write_failure(run_dir, reason)
         print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
@@ -146,13 +170,14 @@ def _summary(metrics: dict[str, Any]) -> str:
 
 def _reason(error: Exception) -> str:
     message = textwrap.shorten(str(error), width=400, placeholder=" ...")
-    if isinstance(error, torch.OutOfMemoryError):
+    if (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "can't allocate memory" in message
+    ):
         return f"out of memory: {message}"
-    return (
-        message
-        if isinstance(error, (ValueError, OSError))
-        else f"{type(error).__name__}: {message}"
-    )
+    kind = type(error).__name__
+    plain = isinstance(error, (ConfigError, DivergedError, ValueError, OSError))
+    return message if plain and message else f"{kind}: {message}"
 
 
 def _remove(*paths: Path) -> None:
@@ -168,6 +193,26 @@ def _finish_wandb() -> None:
         wandb.finish()
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Run the cell of the folder named by the one argument.
+
+    Returns:
+        The exit code: 0, 1 if the cell failed, or ``BUSY`` if another process runs it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    sys.exit(0 if run(Path(sys.argv[1])) else 1)
+    _die_with_parent()
+    try:
+        return 0 if run(Path(sys.argv[1])) else 1
+    except Timeout:
+        print(f"{sys.argv[1]}: another process runs it", file=sys.stderr)
+        return BUSY
+
+
+def _die_with_parent() -> None:
+    """Leave no cell behind a sweep that was killed; without Linux the lock must do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

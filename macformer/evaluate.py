@@ -31,13 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
 def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     """Return the accuracy of a checkpoint, ``best`` or ``last``, on a split."""
     import torch
-    from omegaconf import DictConfig, OmegaConf
 
     from macformer.build import build_run
-    from macformer.cell import CONFIG_NAME
+    from macformer.results import read_config
 
-    cfg = OmegaConf.load(run_dir / CONFIG_NAME)
-    assert isinstance(cfg, DictConfig)
+    cfg = read_config(run_dir)
     cfg.logger = None
     built = build_run(cfg)
     path = run_dir / "checkpoints" / f"{checkpoint}.ckpt"

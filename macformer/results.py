@@ -3,13 +3,15 @@
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
+CONFIG_NAME = "config.yaml"
 FILE_NAME = "metrics.json"
 PACKAGES = ("torch", "pytorch-lightning", "numpy", "macformer")
 
@@ -37,15 +39,39 @@ def describe_run(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
+def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str, Any]:
+    """Say which run this would have been, had there been a configuration for it."""
+    names = {key: choices[key] for key in ("task", "attention", "ppsbn", "recipe", "seed")}
+    label = "{task}-{attention}-ppsbn_{ppsbn}-{recipe}-seed{seed}".format(**names)
+    return {
+        "schema": 1,
+        "status": "failed",
+        "reason": reason,
+        "identity": None,
+        "name": re.sub(r"[^\w.-]+", "_", label),
+        **names,
+    }
+
+
+def read_config(run_dir: Path) -> DictConfig:
+    """Read the resolved configuration of a run."""
+    cfg = OmegaConf.load(run_dir / CONFIG_NAME)
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
 def read_metrics(run_dir: Path) -> dict[str, Any] | None:
     """Read a run's metrics, None where it has none."""
     path = run_dir / FILE_NAME
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def is_finished(run_dir: Path) -> bool:
-    """Say whether a run was trained and tested to its end."""
-    return (read_metrics(run_dir) or {}).get("status") == "finished"
+def read_status(run_dir: Path) -> str | None:
+    """Read whether a run is ``running``, ``failed`` or ``finished``; None before its start.
+
+    A run that was interrupted still says that it is running.
+    """
+    return (read_metrics(run_dir) or {}).get("status")
 
 
 def write_metrics(run_dir: Path, metrics: dict[str, Any]) -> None:
@@ -58,7 +84,8 @@ def write_metrics(run_dir: Path, metrics: dict[str, Any]) -> None:
 
 def write_failure(run_dir: Path, reason: str) -> None:
     """Mark a run as failed, keeping what is known of it."""
-    write_metrics(run_dir, {**(read_metrics(run_dir) or {}), "status": "failed", "reason": reason})
+    known = read_metrics(run_dir) or describe_run(read_config(run_dir))
+    write_metrics(run_dir, {**known, "status": "failed", "reason": reason})
 
 
 def source_commit() -> str | None:
@@ -74,18 +101,3 @@ def source_commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def device_name(device: torch.device) -> str:
-    """Name the hardware, with torch's threads for a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [
-            line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = models[0].partition(":")[2].strip() if models else name
-    threads = torch.get_num_threads()
-    return f"{name} ({threads} thread{'s' * (threads != 1)})"

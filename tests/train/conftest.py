@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from macformer.cell import CONFIG_NAME
 from macformer.identity import register_resolver
+from macformer.results import CONFIG_NAME
 
 TINY = (
     "task=listops_short",
