@@ -1,0 +1,198 @@
+"""The error of random Maclaurin features against exact attention, one factor at a time.
+
+Queries and keys are tokens of a few clusters, of one norm, and values follow the clusters of the
+keys. The error of the output is relative to what attention adds to the mean of the values.
+"""
+
+from collections.abc import Iterable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from macformer.attention import KernelizedAttention, kernelized, maclaurin, samplers
+from macformer.ops import maclaurin_attention
+from macformer.studies.kernel_error import (
+    concentration_bound,
+    error_over_signal,
+    estimate_kernel,
+    predicted_deviation,
+)
+from macformer.studies.summary import draw_lines, draw_panels, mean_sd
+
+FACTORS = {
+    "num_features": "features",
+    "head_dim": "head width",
+    "length": "length",
+    "norm": "norm of queries and keys",
+}
+NUM_PAIRED = 128  # tokens whose kernel matrix is compared: its error does not depend on the length
+
+
+def cells(cfg: DictConfig) -> list[dict[str, Any]]:
+    """List the points along each factor, all others at their centre."""
+    points = [
+        {"varied": factor, **cfg.study.settings.centre, factor: value}
+        for factor in FACTORS
+        for value in cfg.grid[factor]
+    ]
+    combinations = product(cfg.grid.kernel, cfg.grid.sampler, points, cfg.seeds)
+    return [
+        {"kernel": kernel, "sampler": sampler, **point, "seed": seed}
+        for kernel, sampler, point, seed in combinations
+    ]
+
+
+def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+    """Compare many draws of the features with the exact kernel."""
+    torch.manual_seed(cell["seed"])
+    width, count = cell["head_dim"], cell["num_features"]
+    query, key, value = clustered_tokens(cell["length"], width, **cfg.study.settings.tokens)
+    query, key = cell["norm"] * query, cell["norm"] * key
+    coefficients = getattr(maclaurin, cell["kernel"])
+    bound = cell["norm"] ** 2 / width**0.5
+    draws = [
+        getattr(samplers, cell["sampler"])(
+            coefficients, num_features=count, num_heads=1, head_dim=width, dot_bound=bound
+        )
+        for _ in range(cfg.study.settings.num_draws)
+    ]
+    q, k = query[:NUM_PAIRED], key[:NUM_PAIRED]
+    exact = getattr(kernelized, cell["kernel"])(q @ k.T / width**0.5)
+    errors = torch.stack([estimate_kernel(features, q, k) - exact for features in draws])
+    size = exact.square().mean().sqrt()
+    law = predicted_deviation(
+        coefficients, q, k, sampler=cell["sampler"], num_features=count, dot_bound=bound
+    )
+    yield {
+        "kernel_error": float(errors.square().mean().sqrt() / size),
+        "predicted_error": float(law.square().mean().sqrt() / size),
+        "pointwise_error": float(errors.abs().flatten().sort().values[int(0.95 * errors.numel())]),
+        "pointwise_bound": concentration_bound(coefficients, q, k, num_features=count),
+        "bias": _bias(errors),
+        **_output_error(cell["kernel"], draws, query, key, value),
+    }
+
+
+def _bias(errors: Float[Tensor, "draws L S"]) -> float:
+    """Return the mean error over draws in its standard errors: 1 is no bias.
+
+    Root mean square over disjoint pairs of tokens, as far as means of draws are normal.
+    """
+    paired = errors.diagonal(dim1=1, dim2=2)
+    standard_error = paired.std(0) / len(paired) ** 0.5
+    return float((paired.mean(0) / standard_error).square().mean().sqrt())
+
+
+def _output_error(kernel: str, draws: list, *inputs: Tensor) -> dict[str, float]:
+    query, key, value = (x[None, None] for x in inputs)
+    attention = KernelizedAttention(
+        num_heads=1,
+        head_dim=query.shape[-1],
+        kernel=getattr(kernelized, kernel),
+        input_norm=None,
+        guard=None,
+        scale=None,
+    )
+    exact = attention(query, key, value)
+    outs = [maclaurin_attention(query, key, value, features) for features in draws]
+    relative = [error_over_signal(out, exact, value) for out in outs]
+    squares = torch.tensor(relative).square()
+    signal = (exact - value.mean(2, keepdim=True)).norm() / exact.norm()
+    return {"output_error": float(squares.mean().sqrt()), "signal": float(signal)}
+
+
+def clustered_tokens(
+    length: int, head_dim: int, *, num_clusters: int, noise: float
+) -> tuple[Float[Tensor, "N E"], Float[Tensor, "N E"], Float[Tensor, "N E"]]:
+    """Draw unit queries and keys around shared centres, and values around the centre of their key.
+
+    Args:
+        noise: Standard deviation around the centres, which have 1.
+    """
+    options = {"dtype": torch.float64}
+    centres, meanings = torch.randn(2, num_clusters, head_dim, **options)
+    noises = noise * torch.randn(3, length, head_dim, **options)
+    of_query, of_key = torch.randint(num_clusters, (2, length))
+    query = normalize(centres[of_query] + noises[0], dim=-1)
+    key = normalize(centres[of_key] + noises[1], dim=-1)
+    return query, key, meanings[of_key] + noises[2]
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Show every kernel and sampler at the centre."""
+    frame = frame[frame["varied"] == "num_features"]
+    frame = frame[frame["num_features"] == _centre(frame, "num_features")]
+    code = frame[frame["sampler"] == "code"].groupby("kernel")["kernel_error"].mean()
+    rows = []
+    for (kernel, sampler), group in frame.groupby(["kernel", "sampler"], sort=False):
+        row = {"kernel": kernel, "sampler": sampler}
+        for name in ("kernel_error", "predicted_error", "output_error"):
+            row[name.replace("_", " ")] = mean_sd(group[name].mean(), group[name].std())
+        row["code / kernel error"] = code.get(kernel, float("nan")) / group["kernel_error"].mean()
+        row["bias in standard errors"] = mean_sd(group["bias"].mean(), group["bias"].std())
+        row["95 % of errors below"] = group["pointwise_error"].mean()
+        row["bound of Kar & Karnick"] = group["pointwise_bound"].mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    """Draw the kernel's error by sampler and the output's by kernel, over each factor.
+
+    The last column holds the bound on single entries, and the bias.
+    """
+    kernel, sampler = frame["kernel"].iloc[0], frame["sampler"].iloc[-1]
+    of_kernel, of_sampler = frame[frame["kernel"] == kernel], frame[frame["sampler"] == sampler]
+    titles = [f"kernel matrix, {kernel}"] * len(FACTORS) + [f"one entry, {kernel}"]
+    titles += [f"output, {sampler}"] * len(FACTORS) + [f"bias, {kernel}"]
+    figure, axes = draw_panels(titles, num_columns=len(FACTORS) + 1)
+    upper, lower = axes[: len(axes) // 2], axes[len(axes) // 2 :]
+    for factor, above, below in zip(FACTORS, upper, lower, strict=False):
+        _draw(above, of_kernel, factor, "kernel_error", "sampler", "error / kernel")
+        _draw_theory(above, of_kernel, factor, "predicted_error", "--", by="sampler")
+        _draw(below, of_sampler, factor, "output_error", "kernel", "error / signal")
+    _draw(
+        upper[-1], of_kernel, "num_features", "pointwise_error", "sampler", "95 % of errors below"
+    )
+    _draw_theory(upper[-1], of_kernel, "num_features", "pointwise_bound", ":")
+    _draw(lower[-1], of_kernel, "num_features", "bias", "sampler", "bias in standard errors")
+    lower[-1].set(yscale="linear", ylim=(0, 2))
+    for axis, title in (
+        (upper[0], "-- second moment"),
+        (upper[-1], "⋯ Kar & Karnick"),
+        (lower[0], ""),
+    ):
+        axis.legend(title=title, frameon=False, fontsize="small", title_fontsize="small")
+    return figure
+
+
+def _draw(axis: Axes, rows: pd.DataFrame, factor: str, value: str, line: str, label: str) -> None:
+    draw_lines(axis, rows[rows["varied"] == factor], x=factor, y=value, line=line)
+    axis.set(xscale="log", yscale="log", xlabel=FACTORS[factor], ylabel=label)
+
+
+def _draw_theory(
+    axis: Axes, rows: pd.DataFrame, factor: str, value: str, style: str, by: str | None = None
+) -> None:
+    """Draw a prediction where it is finite, for each line in the colour of its measurement."""
+    rows = rows[(rows["varied"] == factor) & np.isfinite(rows[value])]
+    names = [container.get_label() for container in axis.containers]
+    for name, container in zip(names, axis.containers, strict=True):
+        group = rows if by is None else rows[rows[by] == name]
+        mean = group.groupby(factor)[value].mean()
+        colour = "grey" if by is None else container.lines[0].get_color()
+        axis.plot(mean.index, mean, style, color=colour)
+
+
+def _centre(frame: pd.DataFrame, factor: str) -> float:
+    """Find the value of a factor at which the others were varied: the one nearest to 128."""
+    return min(frame[factor].unique(), key=lambda value: abs(value - 128))
