@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 @cache
@@ -16,6 +16,4 @@ def compose_cell(*overrides: str, attention_dir: tuple[str, ...] = ()) -> DictCo
     """
     search = [f"file://{Path(folder).resolve().parent}" for folder in attention_dir]
     with initialize_config_module("configs", version_base="1.3"):
-        cfg = compose("train", [*overrides, f"hydra.searchpath={search}"])
-    OmegaConf.set_readonly(cfg, True)  # one object for all who ask
-    return cfg
+        return compose("train", [*overrides, f"hydra.searchpath={search}"])

@@ -1,0 +1,151 @@
+"""ppSBN's effect on training: accuracy, divergence and gradients, over batch size and input scale.
+
+Each attention trains without ppSBN, with it, and with its other reading, on two small tasks:
+short ListOps expressions, classified from the mean over tokens, and the reversal of a sequence,
+token by token. One factor varies at a time around the centre that the configuration states.
+
+The input scale is the initial gain of the layer normalisation in front of each attention. It
+multiplies queries, keys and values alike, as grown weights would, and remains a parameter. A run
+has diverged if its loss or a gradient is not finite, or if the final test loss exceeds the
+entropy of the labels by a tenth: then knowing nothing had been better.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from torch import nn
+
+from macformer.build import build_data, build_model
+from macformer.step import Batch
+from macformer.studies.compose import compose_cell
+from macformer.studies.reverse import TokenTagger, reverse_batches
+from macformer.studies.summary import draw_lines, draw_panels, mean_sd
+from macformer.studies.training import train
+
+FACTORS = {"batch_size": "batch size", "input_scale": "input scale"}
+PPSBN = ("without", "with", "with_batch")
+TEST_SEED = 2**31  # of the reversal's test sequences, whatever the run's seed
+CELL = ["task", "attention", "ppsbn"]
+
+Training = tuple[nn.Module, Iterator[Batch], list[Batch]]  # the model, its data and its test
+
+
+def cells(cfg: DictConfig) -> list[dict[str, Any]]:
+    """List the centre and the points that differ from it in one factor, for each combination."""
+    centre = {factor: cfg.study.settings.centre[factor] for factor in FACTORS}
+    points = [centre]
+    for factor in FACTORS:
+        points += [centre | {factor: value} for value in cfg.grid[factor]]
+    distinct = [point for index, point in enumerate(points) if point not in points[:index]]
+    combinations = product(cfg.grid.task, cfg.grid.attention, PPSBN, distinct, cfg.seeds)
+    return [
+        {"task": task, "attention": attention, "ppsbn": ppsbn, **point, "seed": seed}
+        | {"num_steps": cfg.grid.num_steps[task]}
+        for task, attention, ppsbn, point, seed in combinations
+    ]
+
+
+def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+    """Train one model."""
+    torch.manual_seed(cell["seed"])
+    settings = cfg.study.settings
+    build = {"listops": _listops, "reverse": _reverse}[cell["task"]]
+    model, batches, test = build(cell, cfg)
+    layers: Any = model.layers
+    for layer in layers:
+        nn.init.constant_(layer.attention_norm.weight, cell["input_scale"])
+    outcome = train(
+        model,
+        batches,
+        test,
+        num_steps=cell["num_steps"],
+        warmup_steps=cell["num_steps"] // 10,
+        learning_rate=settings.learning_rate,
+        device=cfg.device,
+    )
+    yield {**vars(outcome), "diverged": outcome.diverged}
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Show accuracy at the centre, and the worst accuracy, divergence and gradients off it."""
+    rows = []
+    for (task, attention, ppsbn), group in frame.groupby(CELL, sort=False):
+        row = {"task": task, "attention": attention, "ppSBN": ppsbn}
+        at_centre = group.assign(accuracy=100 * group["accuracy"])[_is_centre(group)]
+        accuracy = at_centre["accuracy"]
+        row["accuracy % at the centre"] = mean_sd(accuracy.mean(), accuracy.std())
+        for factor, name in FACTORS.items():
+            means = _along(group, factor).groupby(factor)["accuracy"].mean()
+            row[f"lowest over {name}"] = f"{100 * means.min():.3g} (at {means.idxmin():g})"
+        row["diverged runs"] = f"{int(group['diverged'].sum())} of {len(group)}"
+        row["gradient norm at the centre"] = at_centre["gradient_norm"].median()
+        row["largest gradient norm"] = group["largest_gradient_norm"].max()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy over each factor, a panel for each task and reading."""
+    tasks = list(frame["task"].unique())
+    panels = list(product(tasks, FACTORS, PPSBN))
+    titles = [f"{task}, {_label(ppsbn)}" for task, _, ppsbn in panels]
+    figure, axes = draw_panels(titles)
+    for axis, (task, factor, ppsbn) in zip(axes, panels, strict=True):
+        shown = frame[(frame["task"] == task) & (frame["ppsbn"] == ppsbn)]
+        shown = _along(shown, factor).assign(accuracy=lambda rows: 100 * rows["accuracy"])
+        draw_lines(axis, shown, x=factor, y="accuracy", line="attention")
+        axis.set_xscale("log")
+        highest = 100 * frame.loc[frame["task"] == task, "accuracy"].max()
+        axis.set(xlabel=FACTORS[factor], ylabel="test accuracy (%)", ylim=(0, 1.05 * highest))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _reverse(cell: dict[str, Any], cfg: DictConfig) -> Training:
+    task = cfg.study.settings.reverse
+    composed = _compose(cell, cfg, max_seq_len=task.seq_len)
+    classifier: Any = build_model(composed)
+    model = TokenTagger(classifier, num_symbols=task.num_symbols)
+    test = list(islice(reverse_batches(**task, batch_size=256, seed=TEST_SEED), 4))
+    batches = reverse_batches(**task, batch_size=cell["batch_size"], seed=cell["seed"])
+    return model, batches, test
+
+
+def _listops(cell: dict[str, Any], cfg: DictConfig) -> Training:
+    composed = _compose(cell, cfg, **cfg.study.settings.listops)
+    data: Any = build_data(composed)
+    data.prepare_data()
+    data.setup("fit")
+    return build_model(composed), iter(data.train_dataloader()), list(data.test_dataloader())
+
+
+def _compose(cell: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConfig:
+    chosen = {key: cell[key] for key in ("attention", "ppsbn", "batch_size", "seed")}
+    fixed = {**cfg.study.settings.options, "paths.data_dir": cfg.paths.data_dir}
+    return compose_cell(*(f"{k}={v}" for k, v in {**fixed, **options, **chosen}.items()))
+
+
+def _is_centre(group: pd.DataFrame) -> pd.Series:
+    """Find the centre: the point at which each factor has its most frequent value."""
+    modes = {factor: group[factor].mode()[0] for factor in FACTORS}
+    return (group[list(FACTORS)] == pd.Series(modes)).all(axis=1)
+
+
+def _along(group: pd.DataFrame, factor: str) -> pd.DataFrame:
+    """Select the rows in which all other factors stand at the centre."""
+    others = [name for name in FACTORS if name != factor]
+    centre = group[_is_centre(group)].iloc[0]
+    return group[(group[others] == centre[others]).all(axis=1)]
+
+
+def _label(ppsbn: str) -> str:
+    return {
+        "without": "without ppSBN",
+        "with": "with ppSBN",
+        "with_batch": "with ppSBN by batch",
+    }[ppsbn]
