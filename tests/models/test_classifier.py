@@ -19,9 +19,11 @@ from macformer.models import (
     MLPHead,
     MultiheadAttention,
     PaddedMeanPooling,
+    PixelEmbedding,
     SequenceClassifier,
     SinusoidalPositions,
     TokenEmbedding,
+    UnmaskedMeanPooling,
     concatenate_pair,
     nli_pair,
 )
@@ -81,6 +83,7 @@ def test_poolings_by_hand():
     mask = torch.tensor([[False, False, True, True]])
     assert MeanPooling(embed_dim=1)(x, mask).item() == 2.0
     assert PaddedMeanPooling(embed_dim=1)(x, mask).item() == 1.0
+    assert UnmaskedMeanPooling(embed_dim=1)(x, mask).item() == 28.5
     longer, longer_mask = ClsPooling(embed_dim=1).extend(x, mask)
     assert longer.flatten().tolist() == [0.0, 1.0, 3.0, 50.0, 60.0]
     assert longer_mask.tolist() == [[False, False, False, True, True]]
@@ -129,6 +132,37 @@ def test_sinusoidal_positions_by_formula(embed_dim):
     angles = [3 / 10_000 ** (2 * i / embed_dim) for i in range(3)]
     expected = [f(angle) for angle in angles for f in (math.sin, math.cos)][:embed_dim]
     torch.testing.assert_close(x[3], torch.tensor(expected))
+
+
+def test_pixels_by_hand():
+    """Grey values 0, 100 and 255 have ids 1, 101 and 256."""
+    embedding = PixelEmbedding(embed_dim=2, mean=100.0, std=50.0)
+    with torch.no_grad():
+        embedding.linear.weight.copy_(torch.tensor([[1.0], [-2.0]]))
+        embedding.linear.bias.copy_(torch.tensor([0.0, 0.5]))
+    expected = [[[-2.0, 4.5], [0.0, 0.5], [3.1, -5.7]]]
+    torch.testing.assert_close(embedding(torch.tensor([[1, 101, 256]])), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(
+    ("hidden_dims", "widths"),
+    [([], [(5, 3)]), ([7], [(5, 7), (7, 3)]), ([7, 2], [(5, 7), (7, 2), (2, 3)])],
+)
+def test_widths_of_the_head(hidden_dims, widths):
+    head = MLPHead(
+        embed_dim=5, num_classes=3, paired=False, hidden_dims=hidden_dims, combine=nli_pair
+    )
+    linear = [module for module in head.mlp if isinstance(module, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == widths
+    assert len(head.mlp) == 2 * len(widths) - 1  # a ReLU between two of them
+
+
+def test_heads_together_may_differ_from_the_width():
+    attention = MultiheadAttention(
+        embed_dim=7, num_heads=3, qkv_dim=15, bias=False, attention=SoftmaxAttention
+    )
+    assert sorted(p.shape for p in attention.parameters()) == [(7, 15), (45, 7)]
+    assert attention(torch.randn(2, N, 7)).shape == (2, N, 7)
 
 
 def test_multihead_attention_is_that_of_torch():

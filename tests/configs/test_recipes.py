@@ -1,0 +1,353 @@
+"""Each protocol against its sources: sizes by a closed form, budget, learning rates, switches."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from macformer.identity import register_resolver
+from macformer.models import (
+    ClsPooling,
+    LearnedPositions,
+    MeanPooling,
+    PaddedMeanPooling,
+    PixelEmbedding,
+    SinusoidalPositions,
+    TokenEmbedding,
+    UnmaskedMeanPooling,
+)
+from macformer.step import classification_loss
+
+TASKS = ("listops", "text", "retrieval", "image", "pathfinder")
+
+
+@cache
+def composed(recipe: str, task: str) -> DictConfig:
+    register_resolver()
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("train", [f"recipe={recipe}", f"task={task}", "attention=softmax"])
+
+
+def by_recipe(table: dict[str, dict[str, Any]]) -> Any:
+    """Parametrise over (recipe, task, expected)."""
+    cases = [(r, t, e) for r, tasks in table.items() for t, e in tasks.items()]
+    return pytest.mark.parametrize(
+        ("recipe", "task", "expected"), cases, ids=[f"{r}-{t}" for r, t, _ in cases]
+    )
+
+
+class Size(NamedTuple):
+    """What the parameters of a classifier are counted from.
+
+    Args:
+        outside: Rows of width D outside the layers: tokens, learnt positions, CLS.
+        head: Widths from the pooled vector to the classes.
+    """
+
+    outside: int
+    D: int
+    layers: int
+    qkv: int
+    ffn: int
+    head: tuple[int, ...]
+    bias: bool = True
+
+    def count(self) -> int:
+        attention = 4 * self.D * self.qkv + self.bias * (3 * self.qkv + self.D)
+        ffn = 2 * self.D * self.ffn + self.ffn + self.D
+        layers = self.layers * (attention + ffn + 4 * self.D)
+        head = sum((n + 1) * m for n, m in zip(self.head, self.head[1:], strict=False))
+        return self.outside * self.D + layers + 2 * self.D + head
+
+
+def skyformer(tokens: int, positions: int, *head: int) -> Size:
+    return Size(tokens + positions, D=64, layers=2, qkv=64, ffn=128, head=head)
+
+
+PIXELS = 32 * 32
+LEGACY_SIZES = {  # the published code's own counts: its tables have unused rows
+    "listops": skyformer(32, 2048, 64, 128, 10),
+    "text": skyformer(512, 4096, 64, 128, 2),
+    "retrieval": skyformer(512, 4096, 4 * 64, 128, 2),
+    "image": skyformer(256, PIXELS, 64, 128, 10),
+    "pathfinder": skyformer(512, PIXELS, 64, 128, 2),
+}
+SIZES = {
+    "skyformer": {
+        "listops": skyformer(16, 2000, 64, 128, 10),
+        "text": skyformer(257, 4000, 64, 128, 2),
+        "retrieval": skyformer(257, 4000, 4 * 64, 128, 2),
+        "image": skyformer(257, PIXELS, 64, 128, 10),
+        "pathfinder": skyformer(257, PIXELS, 64, 128, 2),
+    },
+    "skyformer_legacy": LEGACY_SIZES,
+    "schoenbat_code": LEGACY_SIZES,
+    "lra_code": {
+        "listops": Size(17 + 1, 512, 4, 512, 1024, (512, 1024, 10), bias=False),
+        "text": Size(257 + 1, 256, 4, 256, 1024, (256, 1024, 2), bias=False),
+        "retrieval": Size(257 + 1, 128, 4, 128, 512, (2 * 128, 512, 256, 2), bias=False),
+        "image": Size(256 + PIXELS + 1 + 1, 128, 1, 64, 128, (128, 128, 10), bias=False),
+        "pathfinder": Size(256, 32, 4, 16, 32, (32, 32, 2), bias=False),
+        "pathfinder64": Size(256 + 64**2 + 1 + 1, 32, 2, 32, 32, (32, 32, 2), bias=False),
+        "pathx": Size(256 + 128**2, 32, 1, 16, 32, (32, 32, 2), bias=False),
+    },
+    "lra_paper": {
+        "listops": Size(17 + 1, 512, 6, 512, 2048, (512, 2048, 10), bias=False),
+        "text": Size(257 + 1, 512, 6, 512, 2048, (512, 2048, 2), bias=False),
+        "retrieval": Size(257 + 1, 128, 4, 128, 512, (4 * 128, 512, 2), bias=False),
+        "image": Size(256 + PIXELS + 1 + 1, 64, 3, 64, 128, (64, 128, 10), bias=False),
+        "pathfinder": Size(256, 128, 4, 128, 128, (128, 128, 2), bias=False),
+        "pathx": Size(256 + 128**2, 128, 4, 128, 128, (128, 128, 2), bias=False),
+    },
+    "s4_style": {  # a pixel's embedding has a weight and a bias in place of a table
+        "listops": Size(17, 512, 6, 512, 2048, (512, 10)),
+        "text": Size(136, 512, 6, 512, 2048, (512, 512, 2)),
+        "retrieval": Size(98, 128, 4, 128, 512, (4 * 128, 128, 2)),
+        "image": Size(2, 64, 3, 64, 128, (64, 64, 10)),
+        "pathfinder": Size(2, 128, 4, 128, 128, (128, 2)),
+        "pathx": Size(2, 128, 4, 128, 128, (128, 2)),
+    },
+}
+
+
+@by_recipe(SIZES)
+def test_number_of_parameters(recipe, task, expected):
+    with torch.device("meta"):
+        model = instantiate(composed(recipe, task).model)
+    assert sum(p.numel() for p in model.parameters()) == expected.count()
+
+
+def test_one_count_in_digits():
+    """Skyformer on ListOps: 2,016 rows of 64; two layers of 33,472; a norm; a head of 9,610."""
+    assert SIZES["skyformer"]["listops"].count() == 2016 * 64 + 2 * 33_472 + 128 + 9_610 == 205_706
+
+
+@by_recipe(
+    {  # steps, batch, cut, padded
+        "skyformer": {
+            "listops": (50_000, 32, 2000, 2000),
+            "text": (50_000, 32, 4000, 4000),
+            "retrieval": (50_000, 16, 4000, 4000),
+            "image": (50_000, 256, 1024, 1024),
+            "pathfinder": (50_000, 128, 1024, 1024),
+        },
+        "skyformer_legacy": {
+            "listops": (50_000, 32, 2000, 2048),
+            "text": (50_000, 32, 4000, 4096),
+            "retrieval": (50_000, 16, 4000, 4096),
+            "image": (50_000, 256, 1024, 1024),
+            "pathfinder": (50_000, 128, 1024, 1024),
+        },
+        "schoenbat_code": {
+            "listops": (10_000, 32, 2000, 2048),
+            "text": (10_000, 32, 4000, 4096),
+            "retrieval": (10_000, 16, 4000, 4096),
+        },
+        "lra_code": {
+            "listops": (5000, 32, 2000, 2000),
+            "text": (20_000, 32, 1000, 1000),
+            "retrieval": (5000, 32, 4000, 4000),
+            "image": (200 * (45_000 // 256), 256, 1024, 1024),
+            "pathfinder": (200 * (160_000 // 512), 512, 1024, 1024),
+            "pathfinder64": (200 * (160_000 // 256), 256, 4096, 4096),
+            "pathx": (200 * (160_000 // 64), 64, 16_384, 16_384),
+        },
+        "lra_paper": {
+            "listops": (5000, 32, 2000, 2000),
+            "text": (20_000, 32, 4000, 4000),
+            "retrieval": (5000, 32, 4000, 4000),
+            "image": (35_000, 256, 1024, 1024),
+            "pathfinder": (62_400, 512, 1024, 1024),
+        },
+        "s4_style": {
+            "listops": (120_000, 32, 2048, 2048),
+            "text": (50_000, 16, 4096, 4096),
+            "retrieval": (50_000, 64, 4000, 4000),
+            "image": (180_000, 50, 1024, 1024),
+            "pathfinder": (500_000, 64, 1024, 1024),
+            "pathx": (500_000, 16, 16_384, 16_384),
+        },
+    }
+)
+def test_budget_and_lengths(recipe, task, expected):
+    cfg = composed(recipe, task)
+    assert (cfg.max_steps, cfg.batch_size, cfg.max_seq_len, cfg.padded_len) == expected
+    assert cfg.trainer.max_steps == cfg.max_steps
+    assert cfg.trainer.limit_test_batches is None  # every row is scored
+
+
+FALL = (1e-4 + 4e-10) / 2  # half of the way down from the peak to 1/250,000 of it
+ONE_CYCLE = {0: 4e-6, 333: 4e-6 + 9.6e-5 / 3, 999: 1e-4}
+LEGACY_RATES = {
+    "listops": {**ONE_CYCLE, 25_499: FALL, 49_999: 4e-10},
+    "text": {0: 4e-6, 79: 1e-4, 25_039: FALL, 49_999: 4e-10, 12_559: 7.5e-5 + 1e-10},
+    "retrieval": {
+        0: 8e-6,
+        799: 2e-4,
+        25_399: 2 * FALL,
+        49_999: 8e-10,
+        17: 8e-6 + 17 * 1.92e-4 / 799,
+    },
+    "image": {0: 4e-6, 87: (4e-6 + 1e-4) / 2, 174: 1e-4, 49_999: 4e-10, 174 + 9965: 8e-5 + 8e-11},
+    "pathfinder": {0: 8e-6, 311: 2e-4, 25_155: 2 * FALL, 49_999: 8e-10, 1: 8e-6 + 1.92e-4 / 311},
+}
+RATES = {  # the learning rate of five steps, counted from 0
+    "skyformer": LEGACY_RATES,
+    "skyformer_legacy": LEGACY_RATES,
+    "schoenbat_code": {
+        "listops": {**ONE_CYCLE, 5499: FALL, 9999: 4e-10},
+        "text": {0: 4e-6, 79: 1e-4, 5039: FALL, 2559: 7.5e-5 + 1e-10, 9999: 4e-10},
+        "retrieval": {0: 8e-6, 799: 2e-4, 5399: 2 * FALL, 3099: 1.5e-4 + 2e-10, 9999: 8e-10},
+    },
+    "lra_code": {  # 0.05 min(1, t / w) / sqrt(max(t, w)); half cosines on pictures
+        "listops": {0: 0, 500: 7.9056942e-4, 1000: 1.5811388e-3, 4000: 7.9056942e-4, 2500: 1e-3},
+        "text": {0: 0, 1000: 6.9877124e-5, 8000: 5.5901699e-4, 10_000: 5e-4, 16_000: 3.9528471e-4},
+        "retrieval": {0: 0, 500: 3.49386e-5, 1000: 6.98771e-5, 4000: 2.79508e-4, 5000: 3.49386e-4},
+        "image": {0: 0, 35: 1e-4, 175: 5e-4, 7140: 4.5225425e-4, 35_000: 0},
+        "pathfinder": {0: 0, 156: 5e-4, 312: 1e-3, 21_008: 7.5e-4, 31_356: 5e-4},
+        "pathx": {0: 0, 625: 2.5e-4, 2500: 1e-3, 251_250: 5e-4, 500_000: 0},
+    },
+    "lra_paper": {
+        "listops": {0: 0, 500: 7.9056942e-4, 1000: 1.5811388e-3, 4000: 7.9056942e-4, 2500: 1e-3},
+        "text": {0: 0, 1000: 6.9877124e-5, 8000: 5.5901699e-4, 10_000: 5e-4, 16_000: 3.9528471e-4},
+        "retrieval": {0: 0, 500: 3.49386e-4, 1000: 6.98771e-4, 4000: 2.79508e-3, 5000: 3.49386e-3},
+        "image": {0: 0, 35: 2e-3, 175: 1e-2, 7140: 9.0450850e-3, 35_000: 0},
+        "pathfinder": {0: 0, 156: 5e-3, 312: 1e-2, 21_008: 7.5e-3, 31_356: 5e-3},
+    },
+    "s4_style": {
+        "listops": {0: 0, 6000: 5e-4, 12_000: 1e-3, 48_000: 7.5e-4, 66_000: 5e-4},
+        "text": {0: 0, 2500: 5e-4, 5000: 1e-3, 20_000: 7.5e-4, 27_500: 5e-4},
+        "retrieval": {0: 0, 2500: 5e-4, 5000: 1e-3, 20_000: 7.5e-4, 35_000: 2.5e-4},
+        "image": {0: 0, 9000: 5e-4, 18_000: 1e-3, 72_000: 7.5e-4, 99_000: 5e-4},
+        "pathfinder": {0: 0, 25_000: 2.5e-4, 50_000: 5e-4, 200_000: 3.75e-4, 350_000: 1.25e-4},
+        "pathx": {0: 0, 25_000: 2.5e-4, 50_000: 5e-4, 200_000: 3.75e-4, 500_000: 0},
+    },
+}  # fmt: skip
+
+
+@by_recipe(RATES)
+def test_learning_rate(recipe, task, expected):
+    cfg = composed(recipe, task)
+    optimizer = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = instantiate(cfg.scheduler)(optimizer)
+    optimizer.step()
+    rates = {}
+    for step in expected:
+        scheduler.last_epoch = step - 1
+        scheduler.step()
+        rates[step] = optimizer.param_groups[0]["lr"]
+    assert rates == pytest.approx(expected, rel=1e-5, abs=1e-15)
+
+
+@by_recipe(
+    {  # betas, eps, weight decay, clipping
+        "skyformer_legacy": {"listops": ([0.9, 0.999], 1e-6, 0.0, "clip_grad_value_")},
+        "lra_code": {
+            "listops": ([0.9, 0.98], 1e-9, 0.1, None),
+            "image": ([0.9, 0.98], 1e-9, 0.0, None),
+            "pathx": ([0.9, 0.98], 1e-9, 0.0, "clip_grad_norm_"),
+        },
+        "s4_style": {"image": ([0.9, 0.999], 1e-8, 0.05, None)},
+    }
+)
+def test_optimizer(recipe, task, expected):
+    cfg = composed(recipe, task)
+    clip = cfg.clip and cfg.clip._target_.rpartition(".")[2]
+    optimizer = cfg.optimizer
+    assert (list(optimizer.betas), optimizer.eps, optimizer.weight_decay, clip) == expected
+
+
+CORRECT = {
+    "brackets": "keep",
+    "validation": "holdout",
+    "tokens": "bytes",
+    "append_eos": False,
+    "zero_is_padding": False,
+}
+BLACK_IS_PADDING = {"zero_is_padding": True}
+
+
+@by_recipe(
+    {  # what is on beyond the defaults, which are the correct ones
+        "skyformer": {task: {} for task in TASKS},
+        "skyformer_legacy": {
+            "listops": {"brackets": "drop"},
+            "text": {"validation": "test"},
+            "retrieval": {},
+            "image": BLACK_IS_PADDING,
+            "pathfinder": BLACK_IS_PADDING,
+        },
+        "schoenbat_code": {"listops": {"brackets": "drop"}, "text": {"validation": "test"}},
+        "lra_code": {
+            "listops": {},
+            "text": {"validation": "test"},
+            "retrieval": {},
+            "image": BLACK_IS_PADDING,
+            "pathfinder": BLACK_IS_PADDING,
+            "pathx": BLACK_IS_PADDING,
+        },
+        "lra_paper": {
+            "listops": {},
+            "text": {"validation": "test"},
+            "image": BLACK_IS_PADDING,
+            "pathfinder": BLACK_IS_PADDING,
+        },
+        "s4_style": {
+            "listops": {"append_eos": True},
+            "text": {"append_eos": True, "tokens": "characters", "validation": "test"},
+            "retrieval": {"append_eos": True, "tokens": "characters"},
+            "image": {},
+            "pathfinder": {},
+        },
+    }
+)
+def test_switches_of_the_data(recipe, task, expected):
+    cfg = composed(recipe, task).task
+    reached = {**cfg.prepare, **cfg.load}  # what the functions of the task are called with
+    known = {name: value for name, value in CORRECT.items() if name in cfg}
+    assert {name: reached[name] for name in known} == known | expected
+
+
+@by_recipe(
+    {
+        "skyformer": {task: (TokenEmbedding, LearnedPositions, MeanPooling) for task in TASKS},
+        "skyformer_legacy": {
+            task: (TokenEmbedding, LearnedPositions, PaddedMeanPooling) for task in TASKS
+        },
+        "lra_code": {
+            "text": (TokenEmbedding, SinusoidalPositions, ClsPooling),
+            "image": (TokenEmbedding, LearnedPositions, ClsPooling),
+            "pathfinder": (TokenEmbedding, SinusoidalPositions, UnmaskedMeanPooling),
+            "pathx": (TokenEmbedding, LearnedPositions, UnmaskedMeanPooling),
+        },
+        "s4_style": {
+            "text": (TokenEmbedding, SinusoidalPositions, MeanPooling),
+            "image": (PixelEmbedding, SinusoidalPositions, MeanPooling),
+        },
+    }
+)
+def test_parts_of_the_model(recipe, task, expected):
+    with torch.device("meta"):
+        model = instantiate(composed(recipe, task).model)
+    assert tuple(map(type, (model.embedding, model.positions, model.pooling))) == expected
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("recipe", [*SIZES, "smoke"])
+def test_a_small_model_has_gradients_everywhere(recipe, task):
+    cfg = composed(recipe, task)
+    small = {"embed_dim": 8, "qkv_dim": 8, "ffn_dim": 8, "num_layers": 1, "max_seq_len": 16}
+    model = instantiate(OmegaConf.merge(cfg, {"model": small}).model)
+    shape = (3, 2, 16) if cfg.task.paired else (3, 16)
+    batch = {
+        "input_ids": torch.randint(1, cfg.task.vocab_size, shape),
+        "key_padding_mask": (torch.arange(16) > 11).expand(shape),
+        "labels": torch.tensor([0, 1, 1]),
+    }
+    loss, _ = classification_loss(model, batch)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
