@@ -1,8 +1,9 @@
 """Published results, from the one file that holds them: `published.csv`.
 
-Each value names its document (a short name, a comma, where it is found) and table. `attention` and
-`ppsbn` name the row of ours that it stands beside, if any. Accuracies are in %. A value that could
-not be quoted has no line; to fill one in, as for Macformer's own tables, add a line with its
+Each value names its document (a short name, a comma, where it is found) and table. `attention`,
+`ppsbn` and `recipes`, several of them apart by spaces, name the rows of ours that it stands beside,
+if any: those of its own protocol, as far as a recipe follows it. Accuracies are in %. A value that
+could not be quoted has no line; to fill one in, as for Macformer's own tables, add a line with its
 source, here or in a copy that `macformer-tables --published` names.
 """
 
@@ -14,7 +15,8 @@ import pandas as pd
 from macformer.tables.layout import Cell, Row, Table, percent, task_title
 from macformer.tables.runs import TableError
 
-COLUMNS = ["model", "attention", "ppsbn", "task", "metric", "value", "sd"]
+BESIDE = ["attention", "ppsbn", "recipes"]
+COLUMNS = ["model", *BESIDE, "task", "metric", "value", "sd"]
 SOURCE = ["source_document", "table", "note"]
 
 
@@ -27,7 +29,7 @@ def read_published(file: Path | None = None) -> pd.DataFrame:
     with as_file(files("macformer.tables") / "published.csv") as packaged:
         file = file or packaged
         try:
-            published = pd.read_csv(file, dtype=dict.fromkeys([*COLUMNS[:5], *SOURCE], str))
+            published = pd.read_csv(file, dtype=dict.fromkeys([*COLUMNS[:6], *SOURCE], str))
         except (OSError, ValueError) as error:
             raise TableError(f"cannot read {file}: {error}") from error
     missing = [column for column in [*COLUMNS, *SOURCE] if column not in published]
@@ -37,21 +39,21 @@ def read_published(file: Path | None = None) -> pd.DataFrame:
     if unsourced.any():
         line = int(unsourced.to_numpy().argmax()) + 2  # after the header, counted from 1
         raise TableError(f"{file}, line {line}: a value needs its source_document and table")
-    return published.fillna({"attention": "", "ppsbn": "", "note": ""})
+    return published.fillna(dict.fromkeys([*BESIDE, "note"], ""))
 
 
 def published_beside(
     published: pd.DataFrame, *, summary: pd.DataFrame, tasks: list[str]
 ) -> list[tuple[str, dict[str, float]]]:
     """Pick the published accuracies that stand beside one of our rows."""
-    ours = set(summary[["attention", "ppsbn"]].itertuples(index=False, name=None))
+    ours = set(summary[["attention", "ppsbn", "recipe"]].itertuples(index=False, name=None))
     return [
         (
             f"{entry['source_document'].partition(',')[0]}: {entry['model']}",
             {task: entry[task] for task in tasks},
         )
         for entry in _accuracies(published, tasks).to_dict("records")
-        if (entry["attention"], entry["ppsbn"]) in ours
+        if any((entry["attention"], entry["ppsbn"], r) in ours for r in entry["recipes"].split())
     ]
 
 
@@ -87,7 +89,7 @@ def published_table(published: pd.DataFrame, *, tasks: list[str]) -> Table | Non
 def _accuracies(published: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
     """Pivot accuracies as shares, one row for each model of each document."""
     rows = published[published["metric"].eq("accuracy") & published["task"].isin(tasks)]
-    index = ["source_document", "table", "model", "attention", "ppsbn"]
+    index = ["source_document", "table", "model", *BESIDE]
     wide = rows.assign(value=rows["value"] / 100).pivot(index=index, columns="task", values="value")
     order = pd.MultiIndex.from_frame(rows[index].drop_duplicates())
     return wide.reindex(index=order, columns=tasks).reset_index()

@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
+import configs
 from macformer.tables.published import published_table, read_published
 from macformer.tables.runs import TableError
 from macformer.tables.summary import TASKS
 
-LINE = "model,attention,ppsbn,task,metric,value,sd,source_document,table,note\n"
+LINE = "model,attention,ppsbn,recipes,task,metric,value,sd,source_document,table,note\n"
 
 
 def test_every_value_names_its_document_and_table():
@@ -25,6 +28,8 @@ def test_tasks_and_rows_are_known():
     assert set(published["task"]) <= {*TASKS, "average"}
     assert set(published["attention"]) == {"", "softmax"}
     assert (published["attention"].eq("") == published["ppsbn"].eq("")).all()
+    named = {recipe for recipes in published["recipes"] for recipe in recipes.split()}
+    assert named < {path.stem for path in (Path(configs.__path__[0]) / "recipe").glob("*.yaml")}
 
 
 def test_nothing_is_claimed_for_macformer():
@@ -46,7 +51,7 @@ def test_printed_averages_are_the_means_of_their_rows():
 
 def test_a_user_file_fills_in_cells(tmp_path):
     file = tmp_path / "published.csv"
-    file.write_text(LINE + "Ours,rmfa_exp,with,text,accuracy,61.5,,A thesis,Table 3,\n")
+    file.write_text(LINE + "Ours,rmfa_exp,with,skyformer,text,accuracy,61.5,,A thesis,Table 3,\n")
     table = published_table(read_published(file), tasks=["text"])
     assert table is not None
     (row,) = table.rows
@@ -56,7 +61,7 @@ def test_a_user_file_fills_in_cells(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (LINE + "Ours,,,text,accuracy,61.5,,,Table 3,\n", "line 2: a value needs its source"),
+        (LINE + "Ours,,,,text,accuracy,61.5,,,Table 3,\n", "line 2: a value needs its source"),
         ("model,task\nOurs,text\n", "lacks the columns attention"),
         ("", "cannot read"),
     ],
