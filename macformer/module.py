@@ -120,7 +120,7 @@ class ClassificationModule(pl.LightningModule):
 
     def _log_interval(self) -> None:
         """Log the means since the last point; the one place where training waits for the device."""
-        sums = {name: float(value) for name, value in self._interval.items()}
+        sums = self._sum_over_ranks(self._interval)
         self._interval = _no_sums()
         self.train_loss = sums["loss"] / sums["num_steps"]
         if not torch.isfinite(torch.tensor(self.train_loss)):
@@ -138,6 +138,11 @@ class ClassificationModule(pl.LightningModule):
             shares = torch.stack([guard.clipped_share for guard in self._guards.values()])
             values["attention/clipped_share"] = float(shares.mean())
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=1)
+
+    def _sum_over_ranks(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
+        values = torch.tensor([float(value) for value in sums.values()], device=self.device)
+        total = cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))
+        return dict(zip(sums, total.tolist(), strict=True))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["interval"] = {name: float(value) for name, value in self._interval.items()}

@@ -10,11 +10,10 @@ itself, although the name says batch. :class:`PreSBN` is the former and the defa
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
+from macformer.attention.ranks import sum_over_ranks
 from macformer.attention.sphere import to_sphere
 
 
@@ -79,19 +78,15 @@ class BatchPreSBN(nn.Module):
         if padding_mask is None:
             padding_mask = torch.zeros(x.shape[0], x.shape[2], dtype=torch.bool, device=x.device)
         present = ~padding_mask[:, None, :, None]
-        count = _sum_over_ranks(present.sum().to(x.dtype)).clamp(min=1)
-        mean = _sum_over_ranks(torch.where(present, x, 0).sum((0, 2))[:, None]) / count
+        count = sum_over_ranks(present.sum().to(x.dtype)).clamp(min=1)
+        mean = sum_over_ranks(torch.where(present, x, 0).sum((0, 2))[:, None]) / count
         squares = torch.where(present, x - mean, 0).square().sum((0, 2))[:, None]
-        squares = _sum_over_ranks(squares)
+        squares = sum_over_ranks(squares)
         with torch.no_grad():
             unbiased = squares / (count - 1).clamp(min=1)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         return mean, squares / count
-
-
-def _sum_over_ranks(x: Tensor) -> Tensor:
-    return all_reduce(x) if dist.is_available() and dist.is_initialized() else x
 
 
 class PostSBN(nn.Module):

@@ -27,6 +27,42 @@ TINY = (
 
 
 @pytest.fixture
+def tiny() -> tuple[str, ...]:
+    return TINY
+
+
+# A callback for cells in processes of their own: it kills one of them before a given step.
+KILLER = """
+import os, signal, time
+from pytorch_lightning.callbacks import Callback
+
+class KillBefore(Callback):
+    def __init__(self, *, step, whom):
+        self.step, self.whom = step, whom
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid() if self.whom == "self" else os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+"""
+
+
+@pytest.fixture
+def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return the option for a callback that sends SIGKILL to its process or to its parent."""
+    folder = tmp_path / "killer"
+    folder.mkdir()
+    (folder / "killer.py").write_text(KILLER)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    def option(*, step: int, whom: str = "self") -> str:
+        target = "_target_: killer.KillBefore"
+        return f"+callbacks.killer={{{target}, step: {step}, whom: {whom}}}"
+
+    return option
+
+
+@pytest.fixture
 def make_run(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[DictConfig, Path]]:

@@ -89,10 +89,3 @@ def test_a_running_cell_starts_no_second_process(tmp_path, exit_with):
         assert process.is_running(tmp_path)
         assert not process.run_in_process(tmp_path, overwrite=False)
     assert commands == [] and not process.is_running(tmp_path)
-
-
-def test_a_cell_runs_in_a_process_of_its_own(make_run):
-    cfg, run_dir = make_run("max_steps=2", "eval_interval=2")
-    assert process.run_in_process(run_dir, overwrite=False)
-    metrics = read_metrics(run_dir)
-    assert metrics["status"] == "finished" and metrics["identity"] == cfg.identity
