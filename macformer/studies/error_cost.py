@@ -1,0 +1,134 @@
+"""What the error of random features costs in accuracy, on the reversal of a sequence.
+
+Models train with few and many features, of the authors' law and of least variance, under ppSBN
+alone and with a learnable scale, between two ends: uniform attention and the exact kernel. A
+trained model is scored again with features that it has not seen, and with the exact kernel. Where
+these accuracies fall, it has learnt to use its own features, and not the kernel that they estimate.
+"""
+
+from collections.abc import Iterable
+from itertools import islice, product
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from torch import nn
+
+from macformer.build import build_model
+from macformer.studies.compose import compose_cell
+from macformer.studies.kernel_error import error_over_signal
+from macformer.studies.reverse import TokenTagger, reverse_batches
+from macformer.studies.summary import draw_panels, mean_sd
+from macformer.studies.swap import record_attention, transplant
+from macformer.studies.training import evaluate, train
+from macformer.tables.panels import COLOURS, MARKERS
+
+TEST_SEED = 2**31  # of the test sequences, whatever the run's seed
+SCORES = {
+    "accuracy": "its own features",
+    "accuracy_redrawn": "other features",
+    "accuracy_exact": "the exact kernel",
+}
+ROW = ["attention", "sampler", "num_features"]
+
+
+def cells(cfg: DictConfig) -> list[dict[str, Any]]:
+    """List the ends, then each attention with each number of features of each sampler."""
+    rows: list[dict[str, Any]] = [
+        {"attention": name, "sampler": "", "num_features": 0} for name in cfg.grid.ends
+    ]
+    rows += [
+        {"attention": name, "sampler": sampler, "num_features": count}
+        for name, sampler, count in product(
+            cfg.grid.attention, cfg.grid.sampler, cfg.grid.num_features
+        )
+    ]
+    return [{**row, "seed": seed} for row, seed in product(rows, cfg.seeds)]
+
+
+def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+    """Train one model, and score it with its own, with other and without features."""
+    settings, seed = cfg.study.settings, cell["seed"]
+    task = settings.reverse
+    test = list(islice(reverse_batches(**task, batch_size=256, seed=TEST_SEED), 4))
+    test = [{name: x.to(cfg.device) for name, x in batch.items()} for batch in test]
+    model = _build(cell, cfg, seed=seed)
+    outcome = train(
+        model,
+        reverse_batches(**task, batch_size=settings.batch_size, seed=seed),
+        test,
+        num_steps=cfg.grid.num_steps,
+        warmup_steps=cfg.grid.num_steps // 10,
+        learning_rate=settings.learning_rate,
+        device=cfg.device,
+    )
+    row = {"accuracy": outcome.accuracy, "loss": outcome.loss, "diverged": outcome.diverged}
+    if cell["sampler"]:
+        row |= _score_swapped(model, cell, cfg, test)
+    yield row
+
+
+def _score_swapped(
+    model: nn.Module, cell: dict[str, Any], cfg: DictConfig, test: list
+) -> dict[str, float]:
+    """Measure the error on the trained model's queries and keys, and its accuracy without it."""
+    other = transplant(model, _build(cell, cfg, seed=cell["seed"] + TEST_SEED))
+    name = cell["attention"].replace("rmfa", "kernelized")
+    exact = transplant(model, _build({"attention": name, "sampler": ""}, cfg, seed=cell["seed"]))
+    own = record_attention(model, test[0])[0]
+    target = record_attention(exact, test[0])[0].out  # the first layer, whose inputs are the same
+    return {
+        "error": error_over_signal(own.out, target, own.value),
+        "accuracy_redrawn": evaluate(other, test)[1],
+        "accuracy_exact": evaluate(exact, test)[1],
+    }
+
+
+def _build(cell: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    settings = cfg.study.settings
+    options = {**settings.options, "attention": cell["attention"]}
+    options["max_seq_len"] = settings.reverse.seq_len
+    if cell["sampler"]:
+        options["attention/sampler"] = cell["sampler"]
+        options["attention.num_features"] = cell["num_features"]
+    composed = compose_cell(*(f"{name}={value}" for name, value in options.items()))
+    classifier: Any = build_model(composed)
+    return TokenTagger(classifier, num_symbols=settings.reverse.num_symbols).to(cfg.device)
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Show error and accuracies of each row, over seeds."""
+    rows = []
+    for (attention, sampler, count), group in frame.fillna({"sampler": ""}).groupby(
+        ROW, sort=False
+    ):
+        row = {"attention": attention, "sampler": sampler, "features": count or ""}
+        row["error / signal"] = mean_sd(group["error"].mean(), group["error"].std(), digits=2)
+        for score, name in SCORES.items():
+            accuracy = 100 * group[score]
+            row[f"accuracy % with {name}"] = mean_sd(accuracy.mean(), accuracy.std())
+        row["diverged"] = f"{int(group['diverged'].sum())} of {len(group)}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy over error, a panel for each attention and a colour for each score."""
+    attentions = list(frame.dropna(subset=["error"])["attention"].unique())
+    figure, axes = draw_panels(attentions, num_columns=2)
+    for axis, attention in zip(axes, attentions, strict=True):
+        rows = frame[frame["attention"] == attention]
+        for colour, (score, name) in zip(COLOURS[2:], SCORES.items(), strict=False):
+            for marker, (sampler, points) in zip(MARKERS, rows.groupby("sampler"), strict=False):
+                label, accuracy = f"{name}, {sampler}", 100 * points[score]
+                axis.plot(points["error"], accuracy, marker, color=colour, label=label, alpha=0.7)
+        ends = {"uniform": "uniform", attention.replace("rmfa", "kernelized"): "exact kernel"}
+        for style, (end, label) in zip((":", "--"), ends.items(), strict=True):
+            accuracy = 100 * frame.loc[frame["attention"] == end, "accuracy"].mean()
+            axis.axhline(accuracy, color="grey", linestyle=style, label=f"trained with {label}")
+        axis.set(xscale="log", xlabel="error / signal", ylabel="test accuracy (%)", ylim=(0, 103))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
