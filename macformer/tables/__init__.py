@@ -4,7 +4,7 @@
 
 reads every `metrics.json` below the folders (`runs`), refuses what is not comparable
 (`comparable`), reduces seeds to cells (`summary`), lays them out (`build`) and writes them in each
-format (`formats`, `plots`, `page`).
+format (`formats`, `plots`, `lengths`, `page`).
 """
 
 from macformer.tables.cli import main, make_tables, table_console

@@ -11,6 +11,7 @@ from rich.console import Console
 from macformer.tables.build import build_tables
 from macformer.tables.comparable import check_comparable
 from macformer.tables.formats import print_tables, to_latex, to_markdown
+from macformer.tables.lengths import FILE_NAME, draw_lengths, read_benchmark
 from macformer.tables.page import write_page
 from macformer.tables.plots import draw_plots
 from macformer.tables.published import read_published
@@ -26,6 +27,7 @@ def make_tables(
     out: Path | None = None,
     allow_mixed: bool = False,
     published: Path | None = None,
+    bench: Path | None = None,
     console: Console | None = None,
 ) -> list[Path]:
     """Write the tables, the plots and the page of all runs below the folders.
@@ -34,6 +36,8 @@ def make_tables(
         out: Where the files go; the folder itself, or the one that all folders share.
         allow_mixed: Lets one table hold several recipes or devices, in rows of their own.
         published: The reference file, if not the package's own.
+        bench: A table of the attention benchmark, if not bench.csv among the files written; its
+            plots join the page.
         console: Where the main tables are printed, if anywhere.
 
     Returns:
@@ -54,6 +58,10 @@ def make_tables(
     summary.to_csv(files[2], index=False)
     runs.drop(columns="config").to_csv(files[3], index=False)
     drawn = draw_plots(runs, summary, out=out)
+    if bench is None and (out / FILE_NAME).is_file():
+        bench = out / FILE_NAME
+    if bench is not None:
+        drawn += draw_lengths(read_benchmark(bench), out=out)
     page = out / "index.html"
     parts = [*first, *drawn, *others]
     write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, parts=parts)
@@ -81,6 +89,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="let one table hold several recipes, devices or settings",
     )
     parser.add_argument("--published", type=Path, help="published results (default: the package's)")
+    parser.add_argument(
+        "--bench",
+        type=Path,
+        help="a table of the attention benchmark (default: bench.csv in there)",
+    )
     options = vars(parser.parse_args(arguments))
     console = table_console()
     try:

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from macformer.tables import TableError, make_tables
+from macformer.tables.lengths import draw_lengths, length_chart, read_benchmark
+
+BENCH = """attention,mode,length,ms,ratio,peak MiB,failure
+rfa,forward,512,2.0,0.5,1.0,
+softmax,forward,1024,16.0,1.0,8.0,
+softmax,forward,512,4.0,1.0,2.0,
+rfa,forward,1024,,,,out of memory
+softmax,forward_backward,512,9.0,1.0,0.0,
+"""
+
+
+@pytest.fixture
+def bench(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text(BENCH)
+    return file
+
+
+def test_lines_run_over_the_lengths_of_a_mode(bench):
+    figure = length_chart(read_benchmark(bench), "ms", ylabel="time (ms)")
+    forward, both = figure.axes
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["forward", "forward + backward"]
+    lines = {line.get_label(): line.get_xydata() for line in forward.lines}
+    np.testing.assert_array_equal(lines["softmax"], [[512, 4.0], [1024, 16.0]])
+    np.testing.assert_array_equal(lines["rfa"], [[512, 2.0], [1024, np.nan]])
+    assert [line.get_label() for line in both.lines] == ["softmax"]
+    assert forward.get_xscale() == forward.get_yscale() == "log"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["rfa", "softmax"]
+
+
+def test_one_attention_looks_the_same_in_every_panel(bench):
+    figure = length_chart(read_benchmark(bench), "ms", ylabel="time (ms)")
+    lines = [line for axis in figure.axes for line in axis.lines if line.get_label() == "softmax"]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 1
+
+
+def test_nothing_is_drawn_of_what_failed_or_is_zero(bench, tmp_path):
+    benchmark = read_benchmark(bench)
+    titles = [plot.title for plot in draw_lengths(benchmark, out=tmp_path)]
+    assert titles == ["Time against length", "Memory against length"]
+    assert [plot.title for plot in draw_lengths(benchmark.iloc[4:], out=tmp_path)] == titles[:1]
+    assert draw_lengths(benchmark.iloc[3:4], out=tmp_path) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_page_shows_a_benchmark(write_run, sweep, bench, named):
+    write_run()
+    if not named:
+        bench.rename(sweep / "bench.csv")
+    files = make_tables([sweep], bench=bench if named else None)
+    assert {sweep / "length_time.png", sweep / "length_memory.svg"} <= set(files)
+    page = (sweep / "index.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 3  # and the bubbles
+    assert "Memory against length" in page
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [("a,b\n1,2\n", "lacks the columns attention"), ("", "cannot read")]
+)
+def test_another_file_is_refused(tmp_path, content, complaint):
+    file = tmp_path / "other.csv"
+    file.write_text(content)
+    with pytest.raises(TableError, match=complaint):
+        read_benchmark(file)
