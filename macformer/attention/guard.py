@@ -67,3 +67,19 @@ def bound_dot(
     if guard is None or dot_bound <= guard:
         return dot_bound, None
     return guard, NormGuard(head_dim=head_dim, dot_bound=guard)
+
+
+def bound_inputs(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    *,
+    scale: nn.Module | None,
+    guard: NormGuard | None,
+    key_padding_mask: Bool[Tensor, "B S"] | None,
+) -> tuple[Float[Tensor, "B H L E"], Float[Tensor, "B H S E"]]:
+    """Return queries and keys as a kernel receives them: scaled, then clipped."""
+    if scale is not None:
+        query, key = scale(query, key)
+    if guard is not None:
+        query, key = guard(query, key, key_padding_mask=key_padding_mask)
+    return query, key

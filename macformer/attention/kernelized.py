@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.guard import bound_dot
+from macformer.attention.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin import Coefficients, checked_coefficient, truncation_degree
 from macformer.ops import guard_denominator
 
@@ -84,10 +84,9 @@ class KernelizedAttention(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        if self.scale is not None:
-            query, key = self.scale(query, key)
-        if self.guard is not None:
-            query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
+        query, key = bound_inputs(
+            query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
+        )
         if key_padding_mask is not None:  # a kernel may overflow at what stands in padding
             key, value = (
                 x.masked_fill(key_padding_mask[:, None, :, None], 0) for x in (key, value)

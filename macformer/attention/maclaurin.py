@@ -40,6 +40,11 @@ def sqrt(degree: int) -> float:
     return math.comb(2 * degree, degree) / (4**degree * (2 * degree - 1))
 
 
+def truncated(degree: int, *, coefficients: Coefficients, max_degree: int) -> float:
+    """Cut a kernel's series: a polynomial, with a bias towards it and fewer features to compute."""
+    return coefficients(degree) if degree <= max_degree else 0.0
+
+
 def truncation_degree(
     coefficients: Coefficients, *, dot_bound: float, tolerance: float = 1e-7, max_degree: int = 512
 ) -> int:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.guard import bound_dot
+from macformer.attention.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin import Coefficients
 from macformer.ops import MaclaurinFeatures, maclaurin_attention
 
@@ -64,12 +64,14 @@ class RMFA(nn.Module):
         dot_bound, self.guard = bound_dot(
             head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
+        self.coefficients = coefficients
+        self.dot_bound = assumed_dot if math.isinf(dot_bound) else dot_bound
         features = sampler(
             coefficients,
             num_features=num_features,
             num_heads=num_heads if per_head else 1,
             head_dim=head_dim,
-            dot_bound=assumed_dot if math.isinf(dot_bound) else dot_bound,
+            dot_bound=self.dot_bound,
         )
         self.linear = features.linear
         self.register_buffer("signs", features.signs)
@@ -96,24 +98,12 @@ class RMFA(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        query, key = self.bounded(query, key, key_padding_mask=key_padding_mask)
+        query, key = bound_inputs(
+            query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
+        )
         return maclaurin_attention(
             query, key, value, self.features, key_padding_mask=key_padding_mask
         )
-
-    def bounded(
-        self,
-        query: Float[Tensor, "B H L E"],
-        key: Float[Tensor, "B H S E"],
-        *,
-        key_padding_mask: Bool[Tensor, "B S"] | None = None,
-    ) -> tuple[Float[Tensor, "B H L E"], Float[Tensor, "B H S E"]]:
-        """Return queries and keys as the features receive them: scaled, then clipped."""
-        if self.scale is not None:
-            query, key = self.scale(query, key)
-        if self.guard is not None:
-            query, key = self.guard(query, key, key_padding_mask=key_padding_mask)
-        return query, key
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Take the checkpoint's features, whose degrees, and so shapes, are random."""

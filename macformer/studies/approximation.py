@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
@@ -118,9 +119,8 @@ def clustered_tokens(
     Args:
         noise: Standard deviation around the centres, which have 1.
     """
-    options = {"dtype": torch.float64}
-    centres, meanings = torch.randn(2, num_clusters, head_dim, **options)
-    noises = noise * torch.randn(3, length, head_dim, **options)
+    centres, meanings = torch.randn(2, num_clusters, head_dim, dtype=torch.float64)
+    noises = noise * torch.randn(3, length, head_dim, dtype=torch.float64)
     of_query, of_key = torch.randint(num_clusters, (2, length))
     query = normalize(centres[of_query] + noises[0], dim=-1)
     key = normalize(centres[of_key] + noises[1], dim=-1)
@@ -185,12 +185,14 @@ def _draw_theory(
 ) -> None:
     """Draw a prediction where it is finite, for each line in the colour of its measurement."""
     rows = rows[(rows["varied"] == factor) & np.isfinite(rows[value])]
-    names = [container.get_label() for container in axis.containers]
-    for name, container in zip(names, axis.containers, strict=True):
-        group = rows if by is None else rows[rows[by] == name]
-        mean = group.groupby(factor)[value].mean()
-        colour = "grey" if by is None else container.lines[0].get_color()
-        axis.plot(mean.index, mean, style, color=colour)
+    if by is None:
+        mean = rows.groupby(factor)[value].mean()
+        axis.plot(mean.index, mean, style, color="grey")
+        return
+    for line in list(axis.containers):
+        assert isinstance(line, ErrorbarContainer)
+        mean = rows[rows[by] == line.get_label()].groupby(factor)[value].mean()
+        axis.plot(mean.index, mean, style, color=line.lines[0].get_color())
 
 
 def _centre(frame: pd.DataFrame, factor: str) -> float:

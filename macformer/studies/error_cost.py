@@ -31,16 +31,18 @@ SCORES = {
     "accuracy_redrawn": "other features",
     "accuracy_exact": "the exact kernel",
 }
-ROW = ["attention", "sampler", "num_features"]
+ROW = ["attention", "ppsbn", "sampler", "num_features"]
 
 
 def cells(cfg: DictConfig) -> list[dict[str, Any]]:
     """List the ends, then each attention with each number of features of each sampler."""
-    rows: list[dict[str, Any]] = [
-        {"attention": name, "sampler": "", "num_features": 0} for name in cfg.grid.ends
+    none = {"sampler": "", "num_features": 0}
+    rows = [
+        {"attention": name, "ppsbn": ppsbn, **none}
+        for name, ppsbn in cfg.study.settings.ends.items()
     ]
     rows += [
-        {"attention": name, "sampler": sampler, "num_features": count}
+        {"attention": name, "ppsbn": "with", "sampler": sampler, "num_features": count}
         for name, sampler, count in product(
             cfg.grid.attention, cfg.grid.sampler, cfg.grid.num_features
         )
@@ -76,7 +78,8 @@ def _score_swapped(
     """Measure the error on the trained model's queries and keys, and its accuracy without it."""
     other = transplant(model, _build(cell, cfg, seed=cell["seed"] + TEST_SEED))
     name = cell["attention"].replace("rmfa", "kernelized")
-    exact = transplant(model, _build({"attention": name, "sampler": ""}, cfg, seed=cell["seed"]))
+    kernelized = cell | {"attention": name, "sampler": ""}
+    exact = transplant(model, _build(kernelized, cfg, seed=cell["seed"]))
     own = record_attention(model, test[0])[0]
     target = record_attention(exact, test[0])[0].out  # the first layer, whose inputs are the same
     return {
@@ -89,7 +92,7 @@ def _score_swapped(
 def _build(cell: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     settings = cfg.study.settings
-    options = {**settings.options, "attention": cell["attention"]}
+    options = {**settings.options, "attention": cell["attention"], "ppsbn": cell["ppsbn"]}
     options["max_seq_len"] = settings.reverse.seq_len
     if cell["sampler"]:
         options["attention/sampler"] = cell["sampler"]
@@ -102,10 +105,10 @@ def _build(cell: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show error and accuracies of each row, over seeds."""
     rows = []
-    for (attention, sampler, count), group in frame.fillna({"sampler": ""}).groupby(
+    for (attention, ppsbn, sampler, count), group in frame.fillna({"sampler": ""}).groupby(
         ROW, sort=False
     ):
-        row = {"attention": attention, "sampler": sampler, "features": count or ""}
+        row = {"attention": attention, "ppSBN": ppsbn, "sampler": sampler, "features": count or ""}
         row["error / signal"] = mean_sd(group["error"].mean(), group["error"].std(), digits=2)
         for score, name in SCORES.items():
             accuracy = 100 * group[score]

@@ -42,7 +42,8 @@ def _recording(model: nn.Module) -> Iterator[list[AttentionCall]]:
     calls: list[AttentionCall] = []
 
     def record(module: nn.Module, args: tuple, kwargs: dict[str, Any], out: Tensor) -> None:
-        calls.append(AttentionCall(module, *args, kwargs.get("key_padding_mask"), out))
+        query, key, value = args
+        calls.append(AttentionCall(module, query, key, value, kwargs.get("key_padding_mask"), out))
 
     handles = [
         attention.register_forward_hook(record, with_kwargs=True)
