@@ -1,11 +1,11 @@
-# make setup | demo | test | test-all | lint | clean
+# make setup | demo | test | test-all | test-slurm | lint | clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo test test-all test-slurm lint clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ test: setup
 
 test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not slurm"
+
+# needs a running Slurm with sbatch and sacct on PATH
+test-slurm: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slurm tests/train/test_slurm.py
 
 lint: setup
 	$(BIN)/ruff check .
