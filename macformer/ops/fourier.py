@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from macformer.ops.linear import linear_attention
-from macformer.ops.tiled import tiled_backward, tiled_flops, tiled_forward, tiled_shapes
+from macformer.ops.tiled import (
+    fits_kernels,
+    tiled_backward,
+    tiled_flops,
+    tiled_forward,
+    tiled_shapes,
+)
 
 
 def fourier_features(
@@ -86,16 +92,17 @@ def _fourier(
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return tiled_forward(
-        query,
-        key,
-        value,
-        _Waves(omega),
-        weights=1 / omega.shape[-1],
-        constant=0.0,
-        key_padding_mask=key_padding_mask,
-        eps=eps,
-    )
+    options = {
+        "weights": 1 / omega.shape[-1],
+        "constant": 0.0,
+        "key_padding_mask": key_padding_mask,
+        "eps": eps,
+    }
+    if fits_kernels(query, key, value):
+        from macformer.ops import fourier_triton, fused
+
+        return fused.fused_forward(query, key, value, fourier_triton.waves(omega), **options)
+    return tiled_forward(query, key, value, _Waves(omega), **options)
 
 
 @torch.library.custom_op("macformer::fourier_attention_backward", mutates_args=())
@@ -113,21 +120,23 @@ def _fourier_backward(
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grad_omega = torch.zeros_like(omega, dtype=state.dtype)
-    grads = tiled_backward(
-        query,
-        key,
-        value,
-        _Waves(omega, grad_omega if omega_needs_grad else None),
-        grad_out,
-        out,
-        denominator,
-        state,
-        weights=1 / omega.shape[-1],
-        constant=0.0,
-        key_padding_mask=key_padding_mask,
-        eps=eps,
-    )
-    return *grads, grad_omega.to(omega.dtype, copy=True)
+    destination = grad_omega if omega_needs_grad else None
+    grads = grad_out, out, denominator, state
+    options = {
+        "weights": 1 / omega.shape[-1],
+        "constant": 0.0,
+        "key_padding_mask": key_padding_mask,
+        "eps": eps,
+    }
+    if fits_kernels(query, key, value):
+        from macformer.ops import fourier_triton, fused
+
+        waves = fourier_triton.waves(omega, destination)
+        results = fused.fused_backward(query, key, value, waves, *grads, **options)
+    else:
+        waves = _Waves(omega, destination)
+        results = tiled_backward(query, key, value, waves, *grads, **options)
+    return *results, grad_omega.to(omega.dtype, copy=True)
 
 
 @_fourier.register_fake
@@ -185,7 +194,9 @@ def fourier_attention(
         \phi(x) = [\sin(\Omega^\top x), \cos(\Omega^\top x)] / \sqrt F, \qquad
         o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)}
 
-    Half-precision inputs are multiplied and summed in float32, and the output is rounded once.
+    On CUDA, Triton kernels take query, key and value of one dtype below float64 and dims to 128.
+    Everything else falls back to tiles of plain torch in float32 or float64.
+    The output is rounded to the dtype of value once.
 
     Args:
         omega: One set of frequencies for all heads, or one for each; it receives a gradient.

@@ -13,6 +13,7 @@ from macformer.ops.linear import linear_attention
 from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.tiled import (
     accumulation_dtype,
+    fits_kernels,
     tiled_backward,
     tiled_flops,
     tiled_forward,
@@ -76,16 +77,6 @@ def maclaurin_attention_reference(
     return out.to(value.dtype)
 
 
-def _runs_on_triton(query: Tensor, key: Tensor, value: Tensor, widths: Sequence[int]) -> bool:
-    """Return whether the kernels take these inputs; without features nothing is left for them."""
-    return (
-        query.is_cuda
-        and len(widths) > 0
-        and query.dtype == key.dtype == value.dtype != torch.float64
-        and max(query.shape[-1], value.shape[-1]) <= 128
-    )
-
-
 @torch.library.custom_op("macformer::maclaurin_attention", mutates_args=())
 def _maclaurin(
     query: Tensor,
@@ -98,22 +89,18 @@ def _maclaurin(
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _runs_on_triton(query, key, value, widths):
-        from macformer.ops import maclaurin_triton
+    options = {
+        "weights": weights,
+        "constant": constant,
+        "key_padding_mask": key_padding_mask,
+        "eps": eps,
+    }
+    if widths and fits_kernels(query, key, value):
+        from macformer.ops import fused, maclaurin_triton
 
-        return maclaurin_triton.forward(
-            query, key, value, signs, weights, constant, widths, key_padding_mask, eps
-        )
-    return tiled_forward(
-        query,
-        key,
-        value,
-        Products(signs, widths),
-        weights=weights,
-        constant=constant,
-        key_padding_mask=key_padding_mask,
-        eps=eps,
-    )
+        products = maclaurin_triton.products(signs, widths)
+        return fused.fused_forward(query, key, value, products, **options)
+    return tiled_forward(query, key, value, Products(signs, widths), **options)
 
 
 @torch.library.custom_op("macformer::maclaurin_attention_backward", mutates_args=())
@@ -132,27 +119,19 @@ def _maclaurin_backward(
     denominator: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if _runs_on_triton(query, key, value, widths):
-        from macformer.ops import maclaurin_triton
+    grads = grad_out, out, denominator, state
+    options = {
+        "weights": weights,
+        "constant": constant,
+        "key_padding_mask": key_padding_mask,
+        "eps": eps,
+    }
+    if widths and fits_kernels(query, key, value):
+        from macformer.ops import fused, maclaurin_triton
 
-        return maclaurin_triton.backward(
-            query, key, value, signs, weights, constant, widths, key_padding_mask, eps,
-            grad_out, out, denominator, state,
-        )  # fmt: skip
-    return tiled_backward(
-        query,
-        key,
-        value,
-        Products(signs, widths),
-        grad_out,
-        out,
-        denominator,
-        state,
-        weights=weights,
-        constant=constant,
-        key_padding_mask=key_padding_mask,
-        eps=eps,
-    )
+        products = maclaurin_triton.products(signs, widths)
+        return fused.fused_backward(query, key, value, products, *grads, **options)
+    return tiled_backward(query, key, value, Products(signs, widths), *grads, **options)
 
 
 @_maclaurin.register_fake

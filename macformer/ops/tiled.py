@@ -154,6 +154,15 @@ def tiled_flops(
     return batch * heads * (query_len + key_len) * each
 
 
+def fits_kernels(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return whether the Triton kernels take these inputs, rather than tiles of plain torch."""
+    return (
+        query.is_cuda
+        and query.dtype == key.dtype == value.dtype != torch.float64
+        and max(query.shape[-1], value.shape[-1]) <= 128
+    )
+
+
 def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 

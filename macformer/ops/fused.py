@@ -1,0 +1,202 @@
+"""Attention in linear time by Triton kernels that never store features.
+
+The passes are those of :mod:`macformer.ops.tiled`. Programs of a few features each sum the state
+over a slice of the sequence, in more slices where batch and heads are few; the other kernels read
+it, one program per tile of tokens. Matrix products of bfloat16 inputs are bfloat16, all others are
+float32 without TF32.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from macformer.ops.fused_kernels import grad_kernel, read_kernel, state_kernel
+from macformer.ops.linear import guard_denominator, without_autocast
+from macformer.ops.tiled import grad_numerator
+
+NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
+
+
+class FusedMap(NamedTuple):
+    """A map from rows to features, as Triton functions.
+
+    Attributes:
+        num_features: The number of features.
+        parameters: What both functions read: tensors and integers.
+        features: Function of a tile of rows and a group of features that returns phi.
+        pull: Function that adds the gradient at the rows, given that at phi.
+        pull_parameters: Adds the gradient at the parameters, from what the gradient at rows takes.
+    """
+
+    num_features: int
+    parameters: tuple[Tensor | int, ...]
+    features: Any
+    pull: Any
+    pull_parameters: Callable[..., None] | None = None
+
+
+@without_autocast
+def fused_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    feature_map: FusedMap,
+    *,
+    weights: Tensor | float,
+    constant: Tensor | float,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the output, its denominator before the guard, and the state of the keys."""
+    state, total = _sum_state(key, value, None, feature_map, key_padding_mask)
+    state, total = state * weights, total * constant
+    shape = query.shape[:-1]
+    out = query.new_empty(*shape, value.shape[-1], dtype=torch.float32)
+    denominator = query.new_empty(*shape, 1, dtype=torch.float32)
+    _read(query, feature_map, None, state, total, out, denominator, eps=eps)
+    return out, denominator, state
+
+
+@without_autocast
+def fused_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    feature_map: FusedMap,
+    grad_out: Tensor,
+    out: Tensor,
+    denominator: Tensor,
+    state: Tensor,
+    *,
+    weights: Tensor | float,
+    constant: Tensor | float,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients at query, key and value."""
+    y, u = _grad_of_numerator(grad_out, out, denominator, eps=eps)
+    grad_state, grad_total = _sum_state(query, y, u, feature_map, None)
+    grad_state, grad_total = grad_state * weights, grad_total * constant
+    grad_query, grad_key, grad_value = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+    )
+    _pull(query, y, u, feature_map, None, state, grad_query)
+    _pull(key, value, None, feature_map, key_padding_mask, grad_state, grad_key)
+    _read(key, feature_map, key_padding_mask, grad_state, grad_total, grad_value, None, eps=eps)
+    return grad_query, grad_key, grad_value
+
+
+def _grad_of_numerator(
+    grad_out: Tensor, out: Tensor, denominator: Tensor, *, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients at n and z of o = n / z."""
+    inverse = guard_denominator(denominator, eps=eps).reciprocal_()
+    slope = inverse.neg().masked_fill_(denominator.abs() < eps, 0)
+    grad = grad_numerator(grad_out, out, inverse, slope)
+    return grad[..., :-1], grad[..., -1].contiguous()
+
+
+def _sum_state(
+    x: Tensor, y: Tensor, u: Tensor | None, feature_map: FusedMap, padding: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Sum phi(x) [y, u] and [y, u] over the sequence, u being ones where it is None."""
+    batch, heads, length, head_dim = x.shape
+    value_dim, num_features = y.shape[-1], feature_map.num_features
+    x, y = rows(x), rows(y)
+    grid, per_split, blocks = slice_grid("state", x, value_dim, num_features)
+    shape = batch, heads, grid[1], value_dim + 1
+    state = x.new_empty(*shape, num_features, dtype=torch.float32)
+    total = x.new_empty(*shape, dtype=torch.float32)
+    state_kernel[grid](
+        x, y, x if u is None else u, x if padding is None else padding,
+        feature_map.parameters, state, total,
+        heads, length, head_dim, value_dim, num_features, per_split,
+        *x.stride()[:3], *y.stride()[:3],
+        FEATURES=feature_map.features, HAS_U=u is not None, HAS_PADDING=padding is not None,
+        **blocks,
+    )  # fmt: skip
+    return state.sum(2), total.sum(2)
+
+
+def _read(
+    x: Tensor,
+    feature_map: FusedMap,
+    padding: Tensor | None,
+    state: Tensor,
+    total: Tensor,
+    out: Tensor,
+    denominator: Tensor | None,
+    *,
+    eps: float,
+) -> None:
+    """Write phi(x)^T S + total, divided by its last column where that is asked for."""
+    batch, heads, length, head_dim = x.shape
+    value_dim, x = out.shape[-1], rows(x)
+    blocks = block_sizes("read", x, value_dim)
+    read_kernel[triton.cdiv(length, blocks["N"]), batch * heads](
+        x, x if padding is None else padding, feature_map.parameters, state, total,
+        out, out if denominator is None else denominator,
+        heads, length, head_dim, value_dim, feature_map.num_features, eps, *x.stride()[:3],
+        FEATURES=feature_map.features, HAS_PADDING=padding is not None,
+        DIVIDE=denominator is not None, **blocks,
+    )  # fmt: skip
+
+
+def _pull(
+    x: Tensor,
+    y: Tensor,
+    u: Tensor | None,
+    feature_map: FusedMap,
+    padding: Tensor | None,
+    state: Tensor,
+    grad_x: Tensor,
+) -> None:
+    """Write the gradient of [y, u]^T S^T phi(x) at x, and add that at the map's parameters."""
+    batch, heads, length, head_dim = x.shape
+    value_dim = y.shape[-1]
+    x, y = rows(x), rows(y)
+    blocks = block_sizes("grad", x, value_dim)
+    grad_kernel[triton.cdiv(length, blocks["N"]), batch * heads](
+        x, y, x if u is None else u, x if padding is None else padding,
+        feature_map.parameters, state, grad_x,
+        heads, length, head_dim, value_dim, feature_map.num_features,
+        *x.stride()[:3], *y.stride()[:3],
+        PULL=feature_map.pull, HAS_U=u is not None, HAS_PADDING=padding is not None,
+        **blocks,
+    )  # fmt: skip
+    if feature_map.pull_parameters is not None:
+        feature_map.pull_parameters(x, y, u, padding, state)
+
+
+def rows(x: Tensor) -> Tensor:
+    """Return x with rows that are contiguous, which it copies only where they are not."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def slice_grid(
+    kernel: str, x: Tensor, value_dim: int, num_features: int
+) -> tuple[tuple[int, int, int], int, dict[str, Any]]:
+    """Cut the sequence into slices that fill the device: grid, tokens of a slice, and blocks."""
+    batch, heads, length, _ = x.shape
+    blocks = block_sizes(kernel, x, value_dim)
+    groups, tiles = triton.cdiv(num_features, blocks["F"]), triton.cdiv(length, blocks["N"])
+    wanted = min(tiles, triton.cdiv(NUM_PROGRAMS, batch * heads * groups))
+    per_split = triton.cdiv(tiles, wanted) * blocks["N"]
+    return (batch * heads, triton.cdiv(length, per_split), groups), per_split, blocks
+
+
+def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
+    """Return what the compiler fixes; tokens N and features F are the largest without spills."""
+    dim, half = max(x.shape[-1], value_dim), x.dtype == torch.bfloat16
+    return {
+        "OPERAND": tl.bfloat16 if half else tl.float32,
+        "N": 64 if half else 32,
+        "F": 32 if half and dim <= 64 else 16,
+        "E": max(16, triton.next_power_of_2(x.shape[-1])),
+        "V": max(16, triton.next_power_of_2(value_dim)),
+        "num_warps": 8,
+    }
