@@ -69,7 +69,7 @@ def length_chart(benchmark: pd.DataFrame, column: str, *, ylabel: str) -> Figure
 def _draw_panel(
     axis: Axes, rows: pd.DataFrame, column: str, looks: dict[str, tuple[str, str]]
 ) -> None:
-    for name, line in rows.sort_values("length").groupby("attention", sort=False):
+    for name, line in rows.sort_values("length", kind="stable").groupby("attention", sort=False):
         marker, colour = looks[str(name)]
         axis.plot(
             line["length"], line[column], color=colour, marker=marker, markersize=4, label=name

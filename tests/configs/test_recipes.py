@@ -114,6 +114,12 @@ SIZES = {
 }
 
 
+@pytest.mark.parametrize("recipe", [*SIZES, "smoke"])
+def test_every_block_resolves_whatever_the_task(recipe):
+    for task in TASKS:
+        OmegaConf.to_container(composed(recipe, task).recipe, resolve=True)
+
+
 @by_recipe(SIZES)
 def test_number_of_parameters(recipe, task, expected):
     with torch.device("meta"):
