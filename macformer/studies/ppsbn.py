@@ -42,11 +42,14 @@ def cells(cfg: DictConfig) -> list[dict[str, Any]]:
     for factor in FACTORS:
         points += [centre | {factor: value} for value in cfg.grid[factor]]
     distinct = [point for index, point in enumerate(points) if point not in points[:index]]
-    combinations = product(cfg.grid.task, cfg.grid.attention, PPSBN, distinct, cfg.seeds)
-    return [
+    rows = [(attention, ppsbn) for attention in cfg.grid.attention for ppsbn in PPSBN]
+    rows += [(row.attention, row.ppsbn) for row in cfg.grid.further]
+    return [  # seeds outermost: what is done of an interrupted study is whole seeds
         {"task": task, "attention": attention, "ppsbn": ppsbn, **point, "seed": seed}
-        | {"num_steps": cfg.grid.num_steps[task]}
-        for task, attention, ppsbn, point, seed in combinations
+        | {"num_steps": cfg.grid.num_steps}
+        for seed, task, (attention, ppsbn), point in product(
+            cfg.seeds, cfg.grid.task, rows, distinct
+        )
     ]
 
 
@@ -125,8 +128,10 @@ def _listops(cell: dict[str, Any], cfg: DictConfig) -> Training:
 
 
 def _compose(cell: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConfig:
-    chosen = {key: cell[key] for key in ("attention", "ppsbn", "batch_size", "seed")}
-    fixed = {**cfg.study.settings.options, "paths.data_dir": cfg.paths.data_dir}
+    settings, name = cfg.study.settings, cell["attention"]
+    attention = settings.variants.get(name, {"attention": name})
+    chosen = {key: cell[key] for key in ("ppsbn", "batch_size", "seed")} | {**attention}
+    fixed = {**settings.options, "paths.data_dir": cfg.paths.data_dir}
     return compose_cell(*(f"{k}={v}" for k, v in {**fixed, **options, **chosen}.items()))
 
 
