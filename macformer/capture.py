@@ -56,6 +56,7 @@ class CapturedGradients:
         if self._num_calls <= _WARMUP_CALLS:
             return run_beside(partial(self._gradients, batch))
         if self._recording is None or self._recording.is_stale():
+            self._recording = None  # a stale graph's memory is free for the new one
             self._recording = _Recording(self._gradients, batch)
         return self._recording(batch)
 

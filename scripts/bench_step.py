@@ -49,6 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(overrides: Sequence[str], *, rounds: int) -> dict[str, object]:
     """Return the medians, in ms per step, and the ratio of neighbouring stretches."""
+    turns = take_turns(overrides, rounds=rounds)
+    ratios = [ours / bare for ours, bare in zip(turns.ours, turns.bare, strict=True)]
+    return {
+        "device": turns.device.type,
+        "bare ms": 1e3 * statistics.median(turns.bare),
+        "Lightning ms": 1e3 * statistics.median(turns.ours),
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+    }
+
+
+def take_turns(overrides: Sequence[str], *, rounds: int) -> "TakeTurns":
+    """Fit on random rows, with stretches of a bare loop in between."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = compose(overrides, rounds=rounds, run_dir=folder)
         if cfg.num_threads is not None:
@@ -59,15 +73,7 @@ def measure(overrides: Sequence[str], *, rounds: int) -> dict[str, object]:
         turns = TakeTurns(twin, stretch=cfg.log_interval)
         run.trainer.callbacks.append(turns)
         run.trainer.fit(run.module, run.data)
-    ratios = [ours / bare for ours, bare in zip(turns.ours, turns.bare, strict=True)]
-    return {
-        "device": str(run.trainer.strategy.root_device),
-        "bare ms": 1e3 * statistics.median(turns.bare),
-        "Lightning ms": 1e3 * statistics.median(turns.ours),
-        "ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-    }
+    return turns
 
 
 def compose(overrides: Sequence[str], *, rounds: int, run_dir: str) -> DictConfig:
@@ -112,26 +118,26 @@ class TakeTurns(Callback):
         self.bare: list[float] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.device = pl_module.device
         self._steps = bare_steps(self.twin, trainer)
         self._time_bare()
-        self._started = now(pl_module.device)
+        self._started = now(self.device)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.global_step % self.stretch:
             return
-        seconds = now(pl_module.device) - self._started
+        seconds = now(self.device) - self._started
         bare = self._time_bare()
         if trainer.global_step > self.stretch:
             self.ours.append(seconds / self.stretch)
             self.bare.append(bare / self.stretch)
-        self._started = now(pl_module.device)
+        self._started = now(self.device)
 
     def _time_bare(self) -> float:
-        device = next(self.twin.module.parameters()).device
-        started = now(device)
+        started = now(self.device)
         for _ in range(self.stretch):
             next(self._steps)
-        return now(device) - started
+        return now(self.device) - started
 
 
 def bare_steps(twin: Run, trainer: pl.Trainer) -> Iterator[None]:
