@@ -1,0 +1,171 @@
+"""Search hyperparameters with Optuna: each trial is a cell, scored by its best validation.
+
+macformer-tune task=listops attention=rmfa_exp [--num-trials 50] [--config my_search.yaml]
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import configs
+from macformer.process import run_in_process
+from macformer.results import CONFIG_NAME, read_metrics
+
+if TYPE_CHECKING:
+    import optuna
+
+DEFAULT_CONFIG = Path(configs.__path__[0]) / "tune.yaml"
+JOURNAL_NAME = "journal.log"
+
+
+class SearchError(ValueError):
+    """A search that cannot begin."""
+
+
+def search(
+    overrides: Sequence[str], *, space: dict[str, Any], sampler: dict[str, Any], num_trials: int
+) -> "optuna.Study":
+    """Run trials until a study has as many as asked for, and return it.
+
+    The study lives in a journal beside the runs: a search that was killed goes on with the trial
+    that it was in, which itself goes on from its last checkpoint.
+
+    Args:
+        overrides: Options of ``macformer-train`` that all trials share.
+        space: For each further option its values, or ``low``, ``high`` and ``log`` of an interval.
+        sampler: Arguments of ``optuna.samplers.TPESampler``.
+
+    Raises:
+        SearchError: If the space does not suit the options, or another search has the folder.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise SearchError("Optuna is not installed; pip install macformer[optuna]") from None
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
+
+    distributions = {name: _distribution(name, spec) for name, spec in space.items()}
+    first_values = {name: _first_value(spec) for name, spec in space.items()}
+    folder = prepare_cell(overrides, first_values, save=False).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with FileLock(folder / ".tune.lock", timeout=0):
+            study = optuna.create_study(
+                storage=optuna.storages.JournalStorage(
+                    JournalFileBackend(str(folder / JOURNAL_NAME))
+                ),
+                study_name=json.dumps([list(overrides), space]),
+                direction="maximize",
+                load_if_exists=True,
+            )
+            # a seed of its own for each call, or the second would draw what the first drew
+            seed = sampler["seed"] + len(study.trials)
+            study.sampler = optuna.samplers.TPESampler(**{**sampler, "seed": seed})
+            interrupted = study.get_trials(states=(TrialState.RUNNING,))
+            while len(study.trials) - len(interrupted) < num_trials or interrupted:
+                trial = interrupted.pop(0) if interrupted else study.ask(distributions)
+                _run_trial(study, trial, overrides)
+    except Timeout:
+        raise SearchError(f"another search is at work in {folder}") from None
+    return study
+
+
+def prepare_cell(overrides: Sequence[str], params: dict[str, Any], *, save: bool = True) -> Path:
+    """Compose the cell of a trial, and write its configuration into its folder.
+
+    Raises:
+        SearchError: If it cannot be composed.
+    """
+    options = [*overrides, *(f"{name}={value}" for name, value in params.items())]
+    try:
+        with initialize_config_module("configs", version_base="1.3"):
+            cfg = compose("train", options, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SearchError(" ".join(str(error).split())) from error
+    HydraConfig.instance().set_config(cfg)
+    run_dir = Path(cfg.hydra.run.dir)
+    if save:
+        cfg.paths.run_dir = str(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        shown = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        OmegaConf.save(shown, run_dir / CONFIG_NAME, resolve=True)
+    return run_dir
+
+
+def _run_trial(study: "optuna.Study", trial: Any, overrides: Sequence[str]) -> None:
+    from optuna.trial import TrialState
+
+    run_dir = prepare_cell(overrides, trial.params)
+    if run_in_process(run_dir, overwrite=False):
+        score = (read_metrics(run_dir) or {})["accuracy"]["best"]["val"]
+        study.tell(trial.number, score)
+        outcome = f"validation accuracy {100 * score:.2f} %"
+    else:
+        study.tell(trial.number, state=TrialState.FAIL)
+        outcome = "failed"
+    print(f"trial {trial.number}: {_join(trial.params)}: {outcome}", flush=True)
+
+
+def _distribution(name: str, spec: Any) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    try:
+        if isinstance(spec, list):
+            return CategoricalDistribution(spec)
+        return FloatDistribution(**spec)
+    except (TypeError, ValueError) as error:
+        raise SearchError(
+            f"{name}: {spec} is neither a list of values nor {{low, high, log}}: {error}"
+        ) from error
+
+
+def _first_value(spec: Any) -> Any:
+    return spec[0] if isinstance(spec, list) else spec["low"]
+
+
+def _join(params: dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in params.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake of the user gives one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="macformer-tune", description="Search hyperparameters.")
+    parser.add_argument("overrides", nargs="*", help="options of macformer-train for every trial")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="what is searched")
+    parser.add_argument("--config-dir", type=Path, help="a folder of further configurations")
+    parser.add_argument("--num-trials", type=int, help="trials in all, earlier calls included")
+    args = parser.parse_intermixed_args(arguments)
+    overrides = [f"sweep={args.config.stem}", *args.overrides]
+    if args.config_dir is not None:
+        overrides.append(f"hydra.searchpath=[file://{args.config_dir.resolve()}]")
+    try:
+        cfg: Any = OmegaConf.to_container(OmegaConf.load(args.config))
+        study = search(
+            overrides,
+            space=cfg["space"],
+            sampler={"seed": cfg["seed"], "n_startup_trials": cfg["num_startup_trials"]},
+            num_trials=args.num_trials or cfg["num_trials"],
+        )
+        best = study.best_trial
+    except (SearchError, OSError, ValueError) as error:
+        print(f"macformer-tune: {error}", file=sys.stderr)
+        return 2
+    print(f"best of {len(study.trials)}: trial {best.number}, {100 * study.best_value:.2f} %")
+    print("macformer-train", *args.overrides, _join(best.params))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
