@@ -1,8 +1,8 @@
 """Attention through random Maclaurin features that are never stored."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,10 +14,14 @@ from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.tiled import (
     accumulation_dtype,
     fits_kernels,
+    fold,
+    fold_mask,
+    folds,
     tiled_backward,
     tiled_flops,
     tiled_forward,
     tiled_shapes,
+    unfold,
 )
 
 
@@ -100,7 +104,7 @@ def _maclaurin(
 
         products = maclaurin_triton.products(signs, widths)
         return fused.fused_forward(query, key, value, products, **options)
-    return tiled_forward(query, key, value, Products(signs, widths), **options)
+    return _on_folded(tiled_forward, (query, key, value), signs, widths, **options)
 
 
 @torch.library.custom_op("macformer::maclaurin_attention_backward", mutates_args=())
@@ -131,7 +135,32 @@ def _maclaurin_backward(
 
         products = maclaurin_triton.products(signs, widths)
         return fused.fused_backward(query, key, value, products, *grads, **options)
-    return tiled_backward(query, key, value, Products(signs, widths), *grads, **options)
+    tensors = query, key, value, *grads
+    return _on_folded(tiled_backward, tensors, signs, widths, **options)
+
+
+def _on_folded(
+    op: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    tensors: Sequence[Tensor],
+    signs: Tensor,
+    widths: Sequence[int],
+    *,
+    key_padding_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Call a tiled op, on many short examples at once where heads share their features."""
+    heads = tensors[0].shape[1]
+    folded = len(signs) == 1 and folds(*tensors[:2])
+    if folded:
+        tensors = [fold(x) for x in tensors]
+        key_padding_mask = fold_mask(key_padding_mask, heads=heads)
+    features = Products(signs, widths)
+    first, second, third = op(
+        *tensors[:3], features, *tensors[3:], key_padding_mask=key_padding_mask, **options
+    )
+    if not folded:
+        return first, second, third
+    return unfold(first, heads=heads), unfold(second, heads=heads), unfold(third, heads=heads)
 
 
 @_maclaurin.register_fake

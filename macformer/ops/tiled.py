@@ -131,6 +131,27 @@ def tiled_backward(
     return grad_query, grad_key, grad_value
 
 
+def folds(query: Tensor, key: Tensor) -> bool:
+    """Say whether examples are so short that a tile takes several."""
+    tokens = query.shape[1] * max(query.shape[2], key.shape[2])
+    return len(query) > 1 and 2 * tokens <= TILE_TOKENS
+
+
+def fold(x: Tensor) -> Tensor:
+    """Take examples as so many more heads of one, for features that all heads share."""
+    return x.flatten(0, 1)[None]
+
+
+def fold_mask(key_padding_mask: Tensor | None, *, heads: int) -> Tensor | None:
+    if key_padding_mask is None:
+        return None
+    return fold(key_padding_mask[:, None].expand(-1, heads, -1))
+
+
+def unfold(x: Tensor, *, heads: int) -> Tensor:
+    return x[0].unflatten(0, (-1, heads))
+
+
 def tiled_shapes(
     query: Tensor, value: Tensor, *, num_features: int | torch.SymInt
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,12 +204,13 @@ def _key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
     if key_padding_mask is None:
         return [key_len] * batch
     position = torch.arange(1, key_len + 1, device=key.device)
-    return (~key_padding_mask * position).amax(-1).tolist()
+    return (~key_padding_mask * position).flatten(1).amax(-1).tolist()
 
 
 def _padding(key_padding_mask: Tensor, tile: Tile) -> Tensor:
     b, _, t = tile
-    return key_padding_mask[b, t, None]
+    masks_heads = key_padding_mask.ndim == 3  # of folded examples
+    return (key_padding_mask[tile] if masks_heads else key_padding_mask[b, t])[..., None]
 
 
 def _load_keys(

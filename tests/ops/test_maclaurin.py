@@ -221,6 +221,24 @@ def test_tiles(length, visits, monkeypatch):
     assert seen == visits
 
 
+@pytest.mark.parametrize(("heads", "rows"), [(1, {6}), (HEADS, {3})], ids=["shared", "per_head"])
+def test_short_examples_share_a_tile_where_heads_share_features(heads, rows, monkeypatch):
+    seen = set()
+    features = Products.features
+
+    def record(self, x, heads):
+        seen.add(len(x))
+        return features(self, x, heads)
+
+    monkeypatch.setattr(tiled, "TILE_TOKENS", 6 * 10 + 7)  # six rows of ten tokens
+    monkeypatch.setattr(Products, "features", record)
+    inputs = [torch.cat([x, x, x, x]).detach().requires_grad_() for x in draw_inputs(10, 10)]
+    mask = padding((10, 3, 0, 1, 7, 10, 9, 2), 10)
+    mask[6, 4] = True
+    assert_same(maclaurin_attention, inputs, draw_features(heads), mask)
+    assert seen == rows
+
+
 def test_no_tile_is_spent_on_trailing_padding(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     inputs = draw_inputs(1, 640)
