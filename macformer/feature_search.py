@@ -149,31 +149,45 @@ def search(
     error: float,
     num_draws: int,
 ) -> Choice | None:
-    """Find the fewest features that meet an error; None where none of the given numbers do."""
+    """Find the fewest features that meet an error.
+
+    Returns:
+        The choice, or that of the most features where none meets the error; None where the series
+        is cut too early for any number of features.
+    """
     coefficients = kernel.coefficients
     if max_degree is not None:
         coefficients = partial(truncated, coefficients=coefficients, max_degree=max_degree)
         if _truncation_error(inputs, coefficients, max_degree) > error:
             return None
+    degree = max_degree or truncation_degree(coefficients, dot_bound=dot_bound)
+    choice = None
     for count in sorted(num_features):
         draws = [
-            sampler(
-                coefficients,
-                num_features=count,
-                num_heads=1,
-                head_dim=inputs[0].query.shape[-1],
-                dot_bound=dot_bound,
-            )
-            for _ in range(num_draws)
+            _draw(inputs[0], sampler, coefficients, count, dot_bound) for _ in range(num_draws)
         ]
-        draws = [_to(features, inputs[0].query.device) for features in draws]
-        measured = _worst_layer(inputs, [partial(maclaurin_attention, features=f) for f in draws])
+        measured = measure_error(inputs, [partial(maclaurin_attention, features=f) for f in draws])
+        columns = sum(sum(features.widths) for features in draws) // num_draws
+        choice = Choice(
+            _name(sampler), max_degree, degree, count, measured, columns, features=draws[0]
+        )
         if measured <= error:
-            columns = sum(sum(features.widths) for features in draws) // num_draws
-            degree = max_degree or truncation_degree(coefficients, dot_bound=dot_bound)
-            name = _name(sampler)
-            return Choice(name, max_degree, degree, count, measured, columns, draws[0])
-    return None
+            break
+    return choice
+
+
+def _draw(
+    inputs: Inputs, sampler: Sampler, coefficients: Coefficients, count: int, dot_bound: float
+) -> MaclaurinFeatures:
+    features = sampler(
+        coefficients,
+        num_features=count,
+        num_heads=1,
+        head_dim=inputs.query.shape[-1],
+        dot_bound=dot_bound,
+    )
+    tensors = {name: getattr(features, name) for name in ("signs", "weights", "constant")}
+    return features._replace(**{name: x.to(inputs.query.device) for name, x in tensors.items()})
 
 
 def _truncation_error(
@@ -184,10 +198,10 @@ def _truncation_error(
     def polynomial(t: Tensor) -> Tensor:
         return torch.stack([coefficients(n) * t**n for n in range(max_degree + 1)]).sum(0)
 
-    return _worst_layer(inputs, [partial(attend_exactly, polynomial)])
+    return measure_error(inputs, [partial(attend_exactly, polynomial)])
 
 
-def _worst_layer(inputs: Sequence[Inputs], attends: Sequence[Callable[..., Tensor]]) -> float:
+def measure_error(inputs: Sequence[Inputs], attends: Sequence[Callable[..., Tensor]]) -> float:
     """Return the largest error of a layer, root mean square over its batches and the draws."""
     squares: dict[int, list[float]] = {}
     for layer, query, key, value, mask, exact in inputs:
@@ -197,8 +211,3 @@ def _worst_layer(inputs: Sequence[Inputs], attends: Sequence[Callable[..., Tenso
             error = error_over_signal(out, exact, value, key_padding_mask=mask)
             squares.setdefault(layer, []).append(error**2)
     return max((sum(errors) / len(errors)) ** 0.5 for errors in squares.values())
-
-
-def _to(features: MaclaurinFeatures, device: torch.device) -> MaclaurinFeatures:
-    moved = {name: getattr(features, name).to(device) for name in ("signs", "weights", "constant")}
-    return features._replace(**moved)

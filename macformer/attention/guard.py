@@ -27,6 +27,7 @@ class NormGuard(nn.Module):
 
     def __init__(self, *, head_dim: int, dot_bound: float):
         super().__init__()
+        self.dot_bound = dot_bound
         self.max_norm = math.sqrt(dot_bound * math.sqrt(head_dim))
         self.register_buffer("clipped_share", torch.zeros(()), persistent=False)
 

@@ -64,6 +64,7 @@ class RMFA(nn.Module):
         dot_bound, self.guard = bound_dot(
             head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
+        self.num_features = num_features
         self.coefficients = coefficients
         self.dot_bound = assumed_dot if math.isinf(dot_bound) else dot_bound
         features = sampler(

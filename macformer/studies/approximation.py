@@ -129,8 +129,8 @@ def clustered_tokens(
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show every kernel and sampler at the centre."""
-    frame = frame[frame["varied"] == "num_features"]
-    frame = frame[frame["num_features"] == _centre(frame, "num_features")]
+    centre = frame.loc[frame["varied"] != "num_features", "num_features"].iloc[0]
+    frame = frame[(frame["varied"] == "num_features") & (frame["num_features"] == centre)]
     code = frame[frame["sampler"] == "code"].groupby("kernel")["kernel_error"].mean()
     rows = []
     for (kernel, sampler), group in frame.groupby(["kernel", "sampler"], sort=False):
@@ -177,7 +177,8 @@ def plot(frame: pd.DataFrame) -> Figure:
 
 def _draw(axis: Axes, rows: pd.DataFrame, factor: str, value: str, line: str, label: str) -> None:
     draw_lines(axis, rows[rows["varied"] == factor], x=factor, y=value, line=line)
-    axis.set(xscale="log", yscale="log", xlabel=FACTORS[factor], ylabel=label)
+    axis.set(yscale="log", xlabel=FACTORS[factor], ylabel=label)
+    axis.set_xscale("log", base=2)
 
 
 def _draw_theory(
@@ -193,8 +194,3 @@ def _draw_theory(
         assert isinstance(line, ErrorbarContainer)
         mean = rows[rows[by] == line.get_label()].groupby(factor)[value].mean()
         axis.plot(mean.index, mean, style, color=line.lines[0].get_color())
-
-
-def _centre(frame: pd.DataFrame, factor: str) -> float:
-    """Find the value of a factor at which the others were varied: the one nearest to 128."""
-    return min(frame[factor].unique(), key=lambda value: abs(value - 128))
