@@ -47,7 +47,7 @@ def test_every_combination_is_measured(tmp_path):
 def test_attention_from_another_folder(tmp_path):
     folder = tmp_path / "mine" / "attention"
     folder.mkdir(parents=True)
-    shipped = "_target_: macformer.attention.SoftmaxAttention\n_partial_: true\n"
+    shipped = "_target_: macformer.attention.SoftmaxAttention\n_partial_: true\ndropout: 0.0\n"
     (folder / "outsider.yaml").write_text(shipped)
     (folder / "broken.yaml").write_text(shipped.replace("Softmax", "No"))
     arguments = ("attention=outsider,broken", f"attention_dir={folder}", "length=16")

@@ -16,7 +16,7 @@ batch_pre_sbn = partial(BatchPreSBN, momentum=0.1)
 
 
 def ppsbn(**changes) -> PPSBN:
-    options = {"attention": SoftmaxAttention, "pre": PreSBN, "post": None}
+    options = {"attention": partial(SoftmaxAttention, dropout=0.0), "pre": PreSBN, "post": None}
     return PPSBN(num_heads=H, head_dim=E, **(options | changes))
 
 

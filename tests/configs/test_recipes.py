@@ -267,6 +267,21 @@ def test_optimizer(recipe, task, expected):
     assert (list(optimizer.betas), optimizer.eps, optimizer.weight_decay, clip) == expected
 
 
+@by_recipe(
+    {  # of the states, of softmax's weights
+        "skyformer": {task: (0.1, 0.0) for task in TASKS},
+        "skyformer_legacy": {task: (0.1, 0.1) for task in TASKS},
+        "lra_code": {"text": (0.1, 0.1), "image": (0.3, 0.2), "pathfinder": (0.2, 0.1)},
+        "s4_style": {"text": (0.0, 0.0)},
+    }
+)
+def test_dropout(recipe, task, expected):
+    with torch.device("meta"):
+        model = instantiate(composed(recipe, task).model)
+    attentions = [layer.attention.attention for layer in model.layers]
+    assert {(model.dropout.p, attention.dropout) for attention in attentions} == {expected}
+
+
 CORRECT = {
     "brackets": "keep",
     "validation": "holdout",

@@ -29,6 +29,7 @@ from macformer.models import (
 )
 
 N, D = 11, 8
+softmax = partial(SoftmaxAttention, dropout=0.0)
 
 
 def build(*, paired=False, pooling=MeanPooling, embed_dim=D, **changes) -> SequenceClassifier:
@@ -40,7 +41,7 @@ def build(*, paired=False, pooling=MeanPooling, embed_dim=D, **changes) -> Seque
         ffn_dim=12,
         activation=nn.GELU,
         embed_dim=embed_dim,
-        attention=SoftmaxAttention,
+        attention=softmax,
         embedding=partial(TokenEmbedding, vocab_size=16, std=1.0),
         positions=partial(LearnedPositions, std=1.0),
         pooling=pooling,
@@ -159,7 +160,7 @@ def test_widths_of_the_head(hidden_dims, widths):
 
 def test_heads_together_may_differ_from_the_width():
     attention = MultiheadAttention(
-        embed_dim=7, num_heads=3, qkv_dim=15, bias=False, attention=SoftmaxAttention
+        embed_dim=7, num_heads=3, qkv_dim=15, bias=False, attention=softmax
     )
     assert sorted(p.shape for p in attention.parameters()) == [(7, 15), (45, 7)]
     assert attention(torch.randn(2, N, 7)).shape == (2, N, 7)
@@ -167,9 +168,7 @@ def test_heads_together_may_differ_from_the_width():
 
 def test_multihead_attention_is_that_of_torch():
     """The same projections in torch.nn.MultiheadAttention give the same output."""
-    ours = MultiheadAttention(
-        embed_dim=15, num_heads=3, qkv_dim=15, bias=True, attention=SoftmaxAttention
-    )
+    ours = MultiheadAttention(embed_dim=15, num_heads=3, qkv_dim=15, bias=True, attention=softmax)
     theirs = nn.MultiheadAttention(15, 3, batch_first=True)
     theirs.in_proj_weight, theirs.in_proj_bias = ours.in_proj.weight, ours.in_proj.bias
     theirs.out_proj.weight, theirs.out_proj.bias = ours.out_proj.weight, ours.out_proj.bias
@@ -180,9 +179,7 @@ def test_multihead_attention_is_that_of_torch():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="qkv_dim 10 is not a multiple of num_heads 3"):
-        MultiheadAttention(
-            embed_dim=9, num_heads=3, qkv_dim=10, bias=True, attention=SoftmaxAttention
-        )
+        MultiheadAttention(embed_dim=9, num_heads=3, qkv_dim=10, bias=True, attention=softmax)
 
 
 def test_layers_are_pre_norm():
@@ -195,7 +192,7 @@ def test_layers_are_pre_norm():
         ffn_dim=12,
         activation=nn.GELU,
         dropout=0.0,
-        attention=SoftmaxAttention,
+        attention=softmax,
     )
     theirs = nn.TransformerEncoderLayer(
         D, 2, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
