@@ -1,6 +1,7 @@
 """Each protocol against its sources: sizes by a closed form, budget, learning rates, switches."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,6 +10,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+import configs
 from macformer.identity import register_resolver
 from macformer.models import (
     ClsPooling,
@@ -118,6 +120,11 @@ SIZES = {
 def test_every_block_resolves_whatever_the_task(recipe):
     for task in TASKS:
         OmegaConf.to_container(composed(recipe, task).recipe, resolve=True)
+
+
+def test_every_recipe_is_tested():
+    names = {path.stem for path in (Path(configs.__path__[0]) / "recipe").glob("*.yaml")}
+    assert names == {*SIZES, "smoke"}
 
 
 @by_recipe(SIZES)

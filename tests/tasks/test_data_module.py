@@ -14,6 +14,9 @@ from tasks.errors import DataError
 from tasks.storage import Chunk, Contents, Split, prepare_once
 from tasks.token_rows import open_split
 
+# Where Slurm is installed, Lightning advises every trainer to start under it.
+pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
+
 NUM_ROWS = {"train": 23, "validation": 7, "test": 5}
 BATCH_SIZE = 3
 MAX_SEQ_LEN = 13
@@ -204,6 +207,16 @@ def test_num_examples_and_majority_rate(tmp_path):
     data.setup()
     assert data.num_examples == NUM_ROWS
     assert data.majority_rate("test") == 3 / 5
+
+
+def test_rows_are_padded_beyond_the_cut(tmp_path):
+    data = data_module(tmp_path, padded_len=MAX_SEQ_LEN + 4)
+    data.prepare_data()
+    data.setup()
+    for batches in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        batch = next(iter(batches))
+        assert batch["input_ids"].shape[1] == MAX_SEQ_LEN + 4
+        assert batch["key_padding_mask"][:, MAX_SEQ_LEN:].all()
 
 
 def test_padding_to_less_than_the_cut_is_refused(tmp_path):
