@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from macformer.build import ConfigError, Run, build_run
-from macformer.callbacks import PeakMemory, Throughput
+from macformer.callbacks import DeviceUse, PeakMemory, Throughput
 from macformer.device import device_name
 from macformer.module import DivergedError
 from macformer.process import BUSY, run_lock
@@ -128,6 +128,8 @@ def _measurements(built: Run) -> dict[str, Any]:
     data: Any = built.data
     throughput, memory = built.callbacks["throughput"], built.callbacks["peak_memory"]
     assert isinstance(throughput, Throughput) and isinstance(memory, PeakMemory)
+    use = built.callbacks["device_use"]
+    assert isinstance(use, DeviceUse)
     return {
         "device": device_name(built.trainer.strategy.root_device),
         "num_parameters": sum(p.numel() for p in built.module.model.parameters()),
@@ -139,6 +141,11 @@ def _measurements(built: Run) -> dict[str, Any]:
             "loss": built.module.train_loss,
             "peak_memory_gib": memory.train_gib,
             **throughput.train,
+        },
+        "use": {
+            "seconds": use.seconds,
+            "joules": use.joules,
+            "num_devices": built.trainer.world_size,
         },
         "inference": {"peak_memory_gib": memory.inference_gib, **throughput.inference},
     }

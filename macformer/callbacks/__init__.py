@@ -1,8 +1,17 @@
 """What a run measures, keeps and shows besides its curves."""
 
+from macformer.callbacks.device_use import DeviceUse
 from macformer.callbacks.peak_memory import MemoryMeter, PeakMemory
 from macformer.callbacks.progress import Progress
 from macformer.callbacks.random_states import RandomStates
 from macformer.callbacks.throughput import Stopwatch, Throughput
 
-__all__ = ["MemoryMeter", "PeakMemory", "Progress", "RandomStates", "Stopwatch", "Throughput"]
+__all__ = [
+    "DeviceUse",
+    "MemoryMeter",
+    "PeakMemory",
+    "Progress",
+    "RandomStates",
+    "Stopwatch",
+    "Throughput",
+]

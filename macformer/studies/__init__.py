@@ -14,8 +14,8 @@ A study is a module of four functions, named by ``module`` in ``configs/study/<n
 cell is a flat dict of strings and numbers that says all that differs between two measurements, its
 ``seed`` included: cells that stand in ``rows.csv`` are not measured again. ``measure`` seeds itself
 from the cell and returns rows without the cell's own keys, which :mod:`macformer.studies.runner`
-adds, together with device, versions and commit. ``table`` and ``plot`` see nothing but the frame
-of ``rows.csv``, so ``render=true`` rebuilds both from it.
+adds, together with device, versions and commit where a row does not name its own. ``table`` and
+``plot`` see nothing but the frame of ``rows.csv``, so ``render=true`` rebuilds both from it.
 
 A study outside this package works alike: a YAML in a folder given by ``--config-dir``, whose
 ``module`` can be imported.

@@ -81,6 +81,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         row = {"task": task, "attention": attention, "ppSBN": ppsbn}
         at_centre = group.assign(accuracy=100 * group["accuracy"])[_is_centre(group)]
         accuracy = at_centre["accuracy"]
+        row["n"] = len(at_centre)
         row["accuracy % at the centre"] = mean_sd(accuracy.mean(), accuracy.std())
         for factor, name in FACTORS.items():
             means = _along(group, factor).groupby(factor)["accuracy"].mean()

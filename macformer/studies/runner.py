@@ -47,10 +47,12 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
         StudyError: If the size is unknown, or the folder holds rows of other settings.
     """
     study = load_study(cfg)
-    rows = read_rows(folder) if (folder / ROWS).exists() else []
+    rows = read_rows(folder) if (folder / ROWS).exists() and not cfg.overwrite else []
     settings = digest(OmegaConf.to_container(cfg.study.settings, resolve=True))
     if {row["settings"] for row in rows} - {settings}:
-        raise StudyError(f"{folder / ROWS} was measured with other settings; move it away first")
+        raise StudyError(
+            f"{folder / ROWS} was measured with other settings; overwrite=true drops it"
+        )
     torch.set_num_threads(cfg.threads)
     done = {row["cell"] for row in rows}
     missing = [cell for cell in study.cells(cfg) if digest(cell) not in done]
@@ -60,7 +62,7 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     with _progress() as progress:
         for cell in progress.track(missing, total=len(missing), description=cfg.study.name):
             key = {"cell": digest(cell)}
-            rows += [{**cell, **row, **source, **key} for row in study.measure(cell, cfg)]
+            rows += [{**source, **cell, **row, **key} for row in study.measure(cell, cfg)]
             _write_rows(rows, folder)
     return render_study(cfg, folder)
 
@@ -75,7 +77,8 @@ def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
     frame = pd.DataFrame(read_rows(folder) if (folder / ROWS).exists() else [])
     if frame.empty:
         raise StudyError(f"no rows in {folder / ROWS}; run the study without render=true first")
-    body = study.table(frame).to_markdown(index=False, floatfmt=".3g", disable_numparse=False)
+    table = study.table(frame).astype(object)
+    body = table.where(table.notna(), None).to_markdown(index=False, floatfmt=".3g", missingval="")
     (folder / TABLE).write_text(f"{describe_rows(frame)}\n\n{body}\n")
     plot = save(study.plot(frame), cfg.study.name, folder / "plot")
     return [folder / ROWS, folder / TABLE, plot.png, plot.svg]
