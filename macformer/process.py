@@ -16,6 +16,7 @@ from macformer.results import CONFIG_NAME, read_status, write_failure
 BUSY = os.EX_TEMPFAIL  # exit code of a cell that another process runs
 STOPPED = (-signal.SIGINT, -signal.SIGTERM)  # asked to stop: an interruption, not a failure
 CONCURRENT_LAUNCHERS = ("joblib",)  # several cells at once on one machine
+NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # one entry each, and no driver is woken to look
 
 register_resolver()  # workers of a launcher import this module before they compose
 
@@ -27,19 +28,34 @@ def run_composed(cfg: DictConfig) -> bool:
         Whether the cell is finished.
     """
     hydra_cfg = HydraConfig.get()
+    run_dir = Path(hydra_cfg.runtime.output_dir)
+    gpu = None
     if hydra_cfg.runtime.choices["hydra/launcher"] in CONCURRENT_LAUNCHERS:
         cfg.exclusive = False
-    run_dir = Path(hydra_cfg.runtime.output_dir)
+        gpu = gpu_of_job(hydra_cfg.job.num) if cfg.trainer.devices == 1 else None
     if not is_running(run_dir):
         OmegaConf.save(cfg, run_dir / CONFIG_NAME, resolve=True)
-    return run_in_process(run_dir, overwrite=cfg.overwrite)
+    return run_in_process(run_dir, overwrite=cfg.overwrite, gpu=gpu)
 
 
-def run_in_process(run_dir: Path, *, overwrite: bool) -> bool:
+def gpu_of_job(job: int) -> str | None:
+    """Deal jobs out to the GPUs of this machine in turn; None where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        gpus = [str(index) for index, _ in enumerate(NVIDIA_GPUS.glob("*"))]
+    else:
+        gpus = [name for name in visible.split(",") if name]
+    return gpus[job % len(gpus)] if gpus else None
+
+
+def run_in_process(run_dir: Path, *, overwrite: bool, gpu: str | None = None) -> bool:
     """Run the cell of a folder in a new process, unless it is finished or runs already.
 
     The parent records a process that could not record its own end. A failed cell does not stop a
     sweep, and one that was asked to stop resumes when it is called again.
+
+    Args:
+        gpu: The only GPU that the process sees, by its CUDA name; None leaves it all of them.
 
     Returns:
         Whether the cell is finished.
@@ -50,7 +66,9 @@ def run_in_process(run_dir: Path, *, overwrite: bool) -> bool:
     if is_running(run_dir):
         print(f"{run_dir.name}: another process runs it")
         return False
-    process = subprocess.run([sys.executable, "-m", "macformer.cell", str(run_dir)])
+    environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+    command = [sys.executable, "-m", "macformer.cell", str(run_dir)]
+    process = subprocess.run(command, env=environment)
     status = read_status(run_dir)
     if process.returncode not in (0, BUSY, *STOPPED) and status != "failed" and _is_first_rank():
         reason = _describe_exit(process.returncode)

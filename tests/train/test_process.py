@@ -89,3 +89,31 @@ def test_a_running_cell_starts_no_second_process(tmp_path, exit_with):
         assert process.is_running(tmp_path)
         assert not process.run_in_process(tmp_path, overwrite=False)
     assert commands == [] and not process.is_running(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [("0,1", ["0", "1", "0"]), ("GPU-a", ["GPU-a"] * 3), ("", [None] * 3), (None, ["0", "1", "0"])],
+)
+def test_jobs_take_turns_on_the_gpus(tmp_path, monkeypatch, visible, expected):
+    for name in ("0000:17:00.0", "0000:65:00.0"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(process, "NVIDIA_GPUS", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [process.gpu_of_job(job) for job in range(3)] == expected
+
+
+def test_a_cell_sees_the_gpu_that_it_is_given(tmp_path, monkeypatch):
+    environments = []
+
+    def run(command, *, env):
+        environments.append(env["CUDA_VISIBLE_DEVICES"])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    process.run_in_process(tmp_path, overwrite=False, gpu="2")
+    process.run_in_process(tmp_path, overwrite=False)
+    assert environments == ["2", "0,1,2"]

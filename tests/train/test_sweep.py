@@ -1,6 +1,9 @@
 """What a sweep launches, what it leaves, and what it says."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,7 +73,7 @@ def launched(monkeypatch):
     """Replace the processes of cells: each writes down a finished run, or what a test asks for."""
     cells = []
 
-    def run(run_dir, *, overwrite):
+    def run(run_dir, *, overwrite, gpu):
         cells.append(run_dir.name)
         assert (run_dir / "config.yaml").exists()
         set_status(run_dir, "finished")
@@ -179,10 +182,10 @@ def test_a_launcher_that_dies_loses_no_cell(compose_sweep, launched, monkeypatch
     config = compose_sweep(*FOUR)
     finish = process.run_in_process
 
-    def die_at_the_second(run_dir, *, overwrite):
+    def die_at_the_second(run_dir, *, overwrite, gpu):
         if len(launched) == 1:
             raise RuntimeError("the queue is gone")
-        return finish(run_dir, overwrite=overwrite)
+        return finish(run_dir, overwrite=overwrite, gpu=gpu)
 
     monkeypatch.setattr(process, "run_in_process", die_at_the_second)
     assert not sweep.run_sweep(config)
@@ -196,3 +199,16 @@ def test_the_exit_code_says_whether_all_is_finished(compose_sweep, monkeypatch, 
     with pytest.raises(SystemExit) as stop:
         sweep.RunSweep().on_multirun_start(compose_sweep("seed=0,1"))
     assert stop.value.code == code
+
+
+@pytest.mark.slow
+def test_joblib_runs_cells_at_once_and_marks_them(tmp_path, tiny):
+    environment = {**os.environ, "MACFORMER_OUTPUTS": str(tmp_path / "outputs")}
+    environment["MACFORMER_DATA"] = str(tmp_path / "data")
+    command = [sys.executable, "-m", "macformer.train", "-m", *tiny, "hydra/launcher=joblib"]
+    command += ["hydra.launcher.n_jobs=2", "seed=0,1"]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    runs = [json.loads(f.read_text()) for f in tmp_path.glob("outputs/runs/*/metrics.json")]
+    assert [(run["status"], run["exclusive"]) for run in runs] == [("finished", False)] * 2
+    assert "2 finished" in result.stdout
