@@ -140,7 +140,7 @@ def _search_all(
             max_degree=degree,
             dot_bound=dot_bound,
             num_features=cfg.num_features,
-            error=cfg.error,
+            error=float(cfg.error),
             num_draws=cfg.num_draws,
         )
         for name, degree in product(cfg.sampler, cfg.max_degree)

@@ -1,0 +1,95 @@
+"""What errors cost: cells, features swapped in a trained model, table and plot."""
+
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from torch.testing import assert_close
+
+from macformer.attention import RMFA, KernelizedAttention
+from macformer.identity import register_resolver
+from macformer.studies import error_cost
+from macformer.studies.swap import core_attentions, record_attention, transplant
+
+RMFA_CELL = {
+    "attention": "rmfa_exp",
+    "ppsbn": "with",
+    "sampler": "optimal",
+    "num_features": 512,
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    register_resolver()
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("study", ["study=error_cost", "study.sizes.smoke.num_steps=2"])
+
+
+def build(cfg, *, seed=0, **changes):
+    return error_cost._build(RMFA_CELL | changes, cfg, seed=seed)
+
+
+def batch(cfg):
+    ids = torch.randint(1, 9, (2, cfg.study.settings.reverse.seq_len))
+    return {"input_ids": ids, "key_padding_mask": torch.zeros_like(ids, dtype=torch.bool)}
+
+
+def test_ends_stand_beside_the_product(cfg):
+    cells = error_cost.cells(cfg)
+    assert len(cells) == len(cfg.study.settings.ends) + 1
+    assert {"attention": "softmax", "ppsbn": "without"}.items() <= cells[0].items()
+    assert cells[-1] == RMFA_CELL | {"num_features": cfg.grid.num_features[0]}
+
+
+def test_calls_are_what_the_attention_receives_within_ppsbn(cfg):
+    model = build(cfg)
+    (attention,) = core_attentions(model)
+    (call,) = record_attention(model, batch(cfg))
+    assert isinstance(attention, RMFA) and call.attention is attention
+    assert_close(call.query.norm(dim=-1), torch.ones(call.query.shape[:-1]))
+    assert_close(attention(call.query, call.key, call.value), call.out)
+    assert not attention._forward_hooks
+
+
+def test_a_transplant_keeps_features_and_takes_weights(cfg):
+    source, target = build(cfg, seed=0), build(cfg, seed=1)
+    own = core_attentions(target)[0].get_buffer("signs").clone()
+    assert transplant(source, target) is target
+    assert torch.equal(core_attentions(target)[0].get_buffer("signs"), own)
+    for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    exact = transplant(source, build(cfg, attention="kernelized_exp", sampler=""))
+    assert isinstance(core_attentions(exact)[0], KernelizedAttention)
+
+
+def test_a_scale_goes_with_the_weights(cfg):
+    source = build(cfg, attention="rmfa_exp_scaled")
+    torch.nn.init.constant_(core_attentions(source)[0].scale.log_scale, 0.25)
+    exact = transplant(source, build(cfg, attention="kernelized_exp_scaled", sampler=""))
+    assert (core_attentions(exact)[0].scale.log_scale == 0.25).all()
+
+
+def test_many_features_score_as_the_exact_kernel_does(cfg):
+    (row,) = error_cost.measure(RMFA_CELL, cfg)
+    assert 0 < row["error"] < 0.1  # some 0.015 at 512 features
+    assert row["accuracy_exact"] == pytest.approx(row["accuracy"], abs=0.01)
+    assert row["accuracy_redrawn"] == pytest.approx(row["accuracy"], abs=0.01)
+
+
+def test_table_and_plot_come_from_rows_alone():
+    end = {"sampler": float("nan"), "num_features": 0, "diverged": False}
+    rows = [{"attention": "uniform", "ppsbn": "with", "accuracy": 0.25, "seed": 0, **end}]
+    scores = {"accuracy_redrawn": 0.25, "accuracy_exact": 0.5, "error": 0.1, "diverged": False}
+    rows += [
+        RMFA_CELL | scores | {"seed": seed, "accuracy": accuracy}
+        for seed, accuracy in enumerate((0.5, 0.7))
+    ]
+    frame = pd.DataFrame(rows)
+    table = error_cost.table(frame)
+    assert table["accuracy % with its own features"].tolist() == ["25", "60 ± 14"]
+    assert table["features"].tolist() == ["", 512]
+    (axis,) = error_cost.plot(frame).axes
+    assert axis.get_title(loc="left") == "rmfa_exp"
+    assert list(axis.lines[0].get_ydata()) == [50, 70]

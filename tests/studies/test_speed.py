@@ -1,0 +1,45 @@
+"""The slopes of the speed study on times made by hand, and one real measurement."""
+
+import pandas as pd
+import pytest
+
+from macformer.studies.speed import measure, slope, table
+
+
+def made_rows() -> pd.DataFrame:
+    """Time is 100 + N^2 for softmax and 3 N for the other: the start of softmax is not its law."""
+    rows = []
+    for length in (4, 1024, 2048, 4096):
+        for attention, ms in (("softmax", 100.0 + length**2), ("linear", 3.0 * length)):
+            row = {"attention": attention, "mode": "forward", "length": length, "seed": 0}
+            ratio = ms / (100.0 + length**2)
+            rows.append({**row, "ms": ms, "ratio": ratio, "peak MiB": 2.0 * length})
+    return pd.DataFrame(rows)
+
+
+def test_slopes_are_those_of_long_sequences():
+    frame = made_rows()
+    exact, linear = (frame[frame["attention"] == name] for name in ("softmax", "linear"))
+    assert slope(exact, "ms") == pytest.approx(2, abs=1e-3)
+    assert slope(linear, "ms") == pytest.approx(1, abs=1e-9)
+
+
+def test_table_relates_to_softmax():
+    rows = table(made_rows()).set_index("attention")
+    assert rows.loc["softmax", "time / softmax at 4,096"] == "1"
+    assert rows.loc["linear", "time / softmax at 4,096"] == "0.00073"  # 3 / 4096
+    assert rows.loc["linear", "peak MiB at 4,096"] == 8192
+
+
+def test_one_length_has_no_slope():
+    assert pd.isna(slope(made_rows().head(1), "ms"))
+
+
+def test_measures_every_attention_in_both_modes(compose_study):
+    cfg = compose_study("study=speed", "study.settings.attention=[softmax,uniform]")
+    rows = list(measure({"length": 37, "seed": 0}, cfg))
+    found = {(row["attention"], row["mode"]) for row in rows}
+    assert found == {
+        (a, m) for a in ("softmax", "uniform") for m in ("forward", "forward_backward")
+    }
+    assert all(row["ms"] > 0 and not row["failure"] for row in rows)

@@ -1,0 +1,103 @@
+"""Choosing features: the cheapest that meet an error on a model's own queries and keys."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+from macformer.attention import maclaurin
+from macformer.attention.maclaurin import truncated
+from macformer.build import build_attention, build_model
+from macformer.choose_features import choose, find_checkpoint, load_batches, load_model
+from macformer.feature_search import SearchError, measure_error, prepare_inputs
+from macformer.results import read_config
+from macformer.studies.swap import record_attention
+
+SMALL = ("num_batches=1", "num_draws=2", "rounds=1", "num_features=[8,48,64,128]")
+
+
+def configure(checkpoint, *overrides):
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("choose_features", [f"checkpoint={checkpoint}", *SMALL, *overrides])
+
+
+@pytest.fixture
+def run_dir(make_run):
+    return make_run("attention=rmfa_exp", "ppsbn=with")[1]
+
+
+def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path):
+    cfg = configure(run_dir, "weights=start", "error=0.25")
+    table, text = choose(cfg)
+    met = table["attention"].str.contains("degrees")
+    assert met.sum() >= 3 and (table.loc[met, "error / signal"] <= 0.25).all()
+    assert table.loc[met, "columns"].is_monotonic_increasing
+    assert (table["ms"] > 0).all() and (table["peak MiB"] > 0).all()
+
+    (tmp_path / "attention").mkdir()
+    (tmp_path / "attention" / "rmfa_chosen.yaml").write_text(text)
+    choices = ["attention=rmfa_chosen", "bounds.input_norm=1.0"]
+    with initialize_config_module("configs", version_base="1.3"):
+        chosen = compose("train", [*choices, f"hydra.searchpath=[file://{tmp_path}]"])
+    attention = build_attention(chosen, num_heads=2, head_dim=32)
+    assert attention.num_features == table["features"].iloc[0]
+    run = read_config(run_dir)
+    model = build_model(run)
+    (batch,) = load_batches(run, cfg)
+    inputs = prepare_inputs(record_attention(model, batch), num_layers=2)
+    assert measure_error(inputs, [attention]) < 2 * 0.25  # other weights, another draw
+
+
+def test_an_error_out_of_reach_leaves_no_choice(run_dir):
+    """The table then says what the most features reach."""
+    table, text = choose(configure(run_dir, "weights=start", "error=1e-6", "sampler=[optimal]"))
+    assert text is None
+    best = table[table["attention"].str.contains("degrees")]
+    assert (best["features"] == 128).all() and (best["error / signal"] > 1e-6).all()
+
+
+def test_a_softmax_model_gets_features_of_exp(make_run):
+    _, run_dir = make_run("attention=softmax")
+    cfg = configure(
+        run_dir, "weights=start", "error=10", "sampler=[optimal]", "max_degree=[1,null]"
+    )
+    table, text = choose(cfg)
+    assert "exact exp" in set(table["attention"])
+    assert "defaults: [rmfa_exp, _self_]" in text and "guard: null" in text
+
+
+@pytest.mark.parametrize(
+    ("attention", "overrides", "reason"),
+    [
+        ("uniform", ("weights=start",), "UniformAttention has no kernel"),
+        ("softmax", (), "best.ckpt does not exist"),
+        ("softmax", ("weights=worst",), "allowed are best, last, start"),
+        ("softmax", ("checkpoint=/nowhere",), "not the folder of a run"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said_in_one_line(make_run, attention, overrides, reason):
+    _, run_dir = make_run(f"attention={attention}")
+    with pytest.raises(SearchError, match=reason) as error:
+        choose(configure(run_dir, *overrides))
+    assert "\n" not in str(error.value)
+
+
+def test_weights_come_from_the_checkpoint(make_run):
+    cfg, run_dir = make_run("attention=rmfa_exp", "ppsbn=with")
+    trained = build_model(cfg)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    state = {f"model.{name}": value for name, value in trained.state_dict().items()}
+    torch.save({"state_dict": state}, checkpoint)
+    assert find_checkpoint(checkpoint, "best") == (run_dir, checkpoint)
+    assert find_checkpoint(run_dir, "last") == (run_dir, checkpoint)
+    loaded = load_model(cfg, checkpoint)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_truncated_series_by_hand():
+    """1 + t + t^2 / 2."""
+    cut = [truncated(n, coefficients=maclaurin.exp, max_degree=2) for n in range(5)]
+    assert cut == [1, 1, 0.5, 0, 0]
