@@ -11,7 +11,7 @@ from rich.console import Console
 from macformer.tables.build import build_tables
 from macformer.tables.comparable import check_comparable
 from macformer.tables.formats import print_tables, to_latex, to_markdown
-from macformer.tables.lengths import FILE_NAME, draw_lengths, read_benchmark
+from macformer.tables.lengths import FILE_NAME, draw_lengths
 from macformer.tables.page import write_page
 from macformer.tables.plots import draw_plots
 from macformer.tables.published import read_published
@@ -61,7 +61,7 @@ def make_tables(
     if bench is None and (out / FILE_NAME).is_file():
         bench = out / FILE_NAME
     if bench is not None:
-        drawn += draw_lengths(read_benchmark(bench), out=out)
+        drawn += draw_lengths(bench, out=out)
     page = out / "index.html"
     parts = [*first, *drawn, *others]
     write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, parts=parts)

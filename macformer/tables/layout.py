@@ -52,6 +52,7 @@ class Plot:
     title: str
     png: Path
     svg: Path
+    caption: str = ""
 
 
 def task_title(task: str) -> str:

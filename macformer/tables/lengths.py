@@ -35,13 +35,25 @@ def read_benchmark(file: Path) -> pd.DataFrame:
     return benchmark
 
 
-def draw_lengths(benchmark: pd.DataFrame, *, out: Path) -> list[Plot]:
-    """Save a plot of time and one of memory, where there is anything to draw."""
+def read_caption(file: Path) -> str:
+    """Read where a benchmark was measured, which the Markdown beside its table begins with."""
+    report = file.with_suffix(".md")
+    return report.read_text(encoding="utf-8").partition("\n")[0] if report.is_file() else ""
+
+
+def draw_lengths(file: Path, *, out: Path) -> list[Plot]:
+    """Save a plot of time and one of memory, where there is anything to draw.
+
+    Raises:
+        TableError: If the file is no table of the benchmark.
+    """
+    benchmark, caption = read_benchmark(file), read_caption(file)
     plots = []
     for column, title, stem, ylabel in MEASURES:
         shown = benchmark[benchmark[column] > 0]
         if not shown.empty:
-            plots.append(save(length_chart(shown, column, ylabel=ylabel), title, out / stem))
+            figure = length_chart(shown, column, ylabel=ylabel)
+            plots.append(save(figure, title, out / stem, caption=caption))
     return plots
 
 

@@ -153,7 +153,8 @@ def _runs_table(runs: pd.DataFrame, *, beside: Path) -> str:
 def _figure(plot: Plot) -> str:
     data = base64.b64encode(plot.svg.read_bytes()).decode("ascii")
     source = f"data:image/svg+xml;base64,{data}"
-    return f'<figure><img alt="{escape(plot.title)}" src="{source}"></figure>\n'
+    caption = f'<p class="caption">{escape(plot.caption)}</p>\n' if plot.caption else ""
+    return f'<figure><img alt="{escape(plot.title)}" src="{source}"></figure>\n{caption}'
 
 
 def _anchor(name: str) -> str:

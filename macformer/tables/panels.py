@@ -62,9 +62,9 @@ def look_keys(frame: pd.DataFrame) -> list[tuple]:
     return list(frame[[name for name in ROW if name != "ppsbn"]].itertuples(index=False, name=None))
 
 
-def save(figure: Figure, title: str, stem: Path) -> Plot:
+def save(figure: Figure, title: str, stem: Path, *, caption: str = "") -> Plot:
     """Save as PNG and as SVG of reproducible bytes."""
-    plot = Plot(title, stem.with_suffix(".png"), stem.with_suffix(".svg"))
+    plot = Plot(title, stem.with_suffix(".png"), stem.with_suffix(".svg"), caption)
     with matplotlib.rc_context({"svg.hashsalt": stem.name}):
         figure.savefig(plot.png, dpi=150)
         figure.savefig(plot.svg, metadata={"Date": None})
