@@ -78,14 +78,16 @@ LEGACY_SIZES = {  # the published code's own counts: its tables have unused rows
     "image": skyformer(256, PIXELS, 64, 128, 10),
     "pathfinder": skyformer(512, PIXELS, 64, 128, 2),
 }
+SKYFORMER_SIZES = {
+    "listops": skyformer(16, 2000, 64, 128, 10),
+    "text": skyformer(257, 4000, 64, 128, 2),
+    "retrieval": skyformer(257, 4000, 4 * 64, 128, 2),
+    "image": skyformer(257, PIXELS, 64, 128, 10),
+    "pathfinder": skyformer(257, PIXELS, 64, 128, 2),
+}
 SIZES = {
-    "skyformer": {
-        "listops": skyformer(16, 2000, 64, 128, 10),
-        "text": skyformer(257, 4000, 64, 128, 2),
-        "retrieval": skyformer(257, 4000, 4 * 64, 128, 2),
-        "image": skyformer(257, PIXELS, 64, 128, 10),
-        "pathfinder": skyformer(257, PIXELS, 64, 128, 2),
-    },
+    "skyformer": SKYFORMER_SIZES,
+    "smoke": SKYFORMER_SIZES,
     "skyformer_legacy": LEGACY_SIZES,
     "schoenbat_code": LEGACY_SIZES,
     "lra_code": {
@@ -116,7 +118,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("recipe", [*SIZES, "smoke"])
+@pytest.mark.parametrize("recipe", SIZES)
 def test_every_block_resolves_whatever_the_task(recipe):
     for task in TASKS:
         OmegaConf.to_container(composed(recipe, task).recipe, resolve=True)
@@ -124,7 +126,7 @@ def test_every_block_resolves_whatever_the_task(recipe):
 
 def test_every_recipe_is_tested():
     names = {path.stem for path in (Path(configs.__path__[0]) / "recipe").glob("*.yaml")}
-    assert names == {*SIZES, "smoke"}
+    assert names == set(SIZES)
 
 
 @by_recipe(SIZES)
@@ -159,6 +161,15 @@ def test_one_count_in_digits():
             "listops": (10_000, 32, 2000, 2048),
             "text": (10_000, 32, 4000, 4096),
             "retrieval": (10_000, 16, 4000, 4096),
+            "image": (10_000, 256, 1024, 1024),
+            "pathfinder": (10_000, 128, 1024, 1024),
+        },
+        "smoke": {
+            "listops": (200, 8, 2000, 2000),
+            "text": (200, 16, 4000, 4000),
+            "retrieval": (200, 16, 4000, 4000),
+            "image": (200, 16, 1024, 1024),
+            "pathfinder": (200, 16, 1024, 1024),
         },
         "lra_code": {
             "listops": (5000, 32, 2000, 2000),
@@ -175,6 +186,7 @@ def test_one_count_in_digits():
             "retrieval": (5000, 32, 4000, 4000),
             "image": (35_000, 256, 1024, 1024),
             "pathfinder": (62_400, 512, 1024, 1024),
+            "pathx": (500_000, 64, 16_384, 16_384),
         },
         "s4_style": {
             "listops": (120_000, 32, 2048, 2048),
@@ -190,7 +202,8 @@ def test_budget_and_lengths(recipe, task, expected):
     cfg = composed(recipe, task)
     assert (cfg.max_steps, cfg.batch_size, cfg.max_seq_len, cfg.padded_len) == expected
     assert cfg.trainer.max_steps == cfg.max_steps
-    assert cfg.trainer.limit_test_batches is None  # every row is scored
+    # Every row is scored, but in a smoke test.
+    assert cfg.trainer.limit_test_batches == (32 if recipe == "smoke" else None)
 
 
 FALL = (1e-4 + 4e-10) / 2  # half of the way down from the peak to 1/250,000 of it
@@ -208,6 +221,7 @@ LEGACY_RATES = {
     "image": {0: 4e-6, 87: (4e-6 + 1e-4) / 2, 174: 1e-4, 49_999: 4e-10, 174 + 9965: 8e-5 + 8e-11},
     "pathfinder": {0: 8e-6, 311: 2e-4, 25_155: 2 * FALL, 49_999: 8e-10, 1: 8e-6 + 1.92e-4 / 311},
 }
+SMOKE_RATES = {0: 4e-5, 19: 1e-3, 64: 7.5e-4 + 1e-9, 109: 5e-4 + 2e-9, 199: 4e-9}
 RATES = {  # the learning rate of five steps, counted from 0
     "skyformer": LEGACY_RATES,
     "skyformer_legacy": LEGACY_RATES,
@@ -216,12 +230,14 @@ RATES = {  # the learning rate of five steps, counted from 0
         "text": {0: 4e-6, 79: 1e-4, 5039: FALL, 2559: 7.5e-5 + 1e-10, 9999: 4e-10},
         "retrieval": {0: 8e-6, 799: 2e-4, 5399: 2 * FALL, 3099: 1.5e-4 + 2e-10, 9999: 8e-10},
     },
+    "smoke": {task: SMOKE_RATES for task in TASKS},
     "lra_code": {  # 0.05 min(1, t / w) / sqrt(max(t, w)); half cosines on pictures
         "listops": {0: 0, 500: 7.9056942e-4, 1000: 1.5811388e-3, 4000: 7.9056942e-4, 2500: 1e-3},
         "text": {0: 0, 1000: 6.9877124e-5, 8000: 5.5901699e-4, 10_000: 5e-4, 16_000: 3.9528471e-4},
         "retrieval": {0: 0, 500: 3.49386e-5, 1000: 6.98771e-5, 4000: 2.79508e-4, 5000: 3.49386e-4},
         "image": {0: 0, 35: 1e-4, 175: 5e-4, 7140: 4.5225425e-4, 35_000: 0},
         "pathfinder": {0: 0, 156: 5e-4, 312: 1e-3, 21_008: 7.5e-4, 31_356: 5e-4},
+        "pathfinder64": {0: 0, 125: 2e-4, 625: 1e-3, 25_500: 9.0450850e-4, 125_000: 0},
         "pathx": {0: 0, 625: 2.5e-4, 2500: 1e-3, 251_250: 5e-4, 500_000: 0},
     },
     "lra_paper": {
@@ -230,6 +246,7 @@ RATES = {  # the learning rate of five steps, counted from 0
         "retrieval": {0: 0, 500: 3.49386e-4, 1000: 6.98771e-4, 4000: 2.79508e-3, 5000: 3.49386e-3},
         "image": {0: 0, 35: 2e-3, 175: 1e-2, 7140: 9.0450850e-3, 35_000: 0},
         "pathfinder": {0: 0, 156: 5e-3, 312: 1e-2, 21_008: 7.5e-3, 31_356: 5e-3},
+        "pathx": {0: 0, 625: 2.5e-3, 2500: 1e-2, 251_250: 5e-3, 500_000: 0},
     },
     "s4_style": {
         "listops": {0: 0, 6000: 5e-4, 12_000: 1e-3, 48_000: 7.5e-4, 66_000: 5e-4},
@@ -309,8 +326,22 @@ BLACK_IS_PADDING = {"zero_is_padding": True}
             "image": BLACK_IS_PADDING,
             "pathfinder": BLACK_IS_PADDING,
         },
-        "schoenbat_code": {"listops": {"brackets": "drop"}, "text": {"validation": "test"}},
+        "schoenbat_code": {
+            "listops": {"brackets": "drop"},
+            "text": {"validation": "test"},
+            "retrieval": {},
+        },
+        "smoke": {task: {} for task in TASKS},
         "lra_code": {
+            "listops": {},
+            "text": {"validation": "test"},
+            "retrieval": {},
+            "image": BLACK_IS_PADDING,
+            "pathfinder": BLACK_IS_PADDING,
+            "pathfinder64": BLACK_IS_PADDING,
+            "pathx": BLACK_IS_PADDING,
+        },
+        "lra_paper": {
             "listops": {},
             "text": {"validation": "test"},
             "retrieval": {},
@@ -318,18 +349,13 @@ BLACK_IS_PADDING = {"zero_is_padding": True}
             "pathfinder": BLACK_IS_PADDING,
             "pathx": BLACK_IS_PADDING,
         },
-        "lra_paper": {
-            "listops": {},
-            "text": {"validation": "test"},
-            "image": BLACK_IS_PADDING,
-            "pathfinder": BLACK_IS_PADDING,
-        },
         "s4_style": {
             "listops": {"append_eos": True},
             "text": {"append_eos": True, "tokens": "characters", "validation": "test"},
             "retrieval": {"append_eos": True, "tokens": "characters"},
             "image": {},
             "pathfinder": {},
+            "pathx": {},
         },
     }
 )
@@ -365,7 +391,7 @@ def test_parts_of_the_model(recipe, task, expected):
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("recipe", [*SIZES, "smoke"])
+@pytest.mark.parametrize("recipe", SIZES)
 def test_a_small_model_has_gradients_everywhere(recipe, task):
     cfg = composed(recipe, task)
     small = {"embed_dim": 8, "qkv_dim": 8, "ffn_dim": 8, "num_layers": 1, "max_seq_len": 16}
