@@ -14,6 +14,8 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
 from torch import nn
 from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
@@ -64,17 +66,35 @@ def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
     ceilings = measure_ceilings(cfg)
     rows = []
-    for length in cfg.length:
-        cases = [case for mode in cfg.mode for case in _cases(cfg, length, mode)]
-        for case in cases:
-            if not case.failure:
-                _attempt(case, partial(_measure_once, case, cfg.device))
-        for _ in range(cfg.rounds):  # interleaved, so that drift of the machine hits all alike
-            for case in cases:
-                if not case.failure:
-                    case.seconds.append(_clock(case.run, cfg))
-        rows += [_row(case, cfg, ceilings) for case in cases]
+    steps = len(cfg.length) * len(cfg.mode) * len(builders(cfg)) * (1 + cfg.rounds)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=steps)
+
+        def report(case: Case) -> None:
+            description = f"{case.attention} {case.length} {case.mode}"
+            progress.update(task, advance=1, description=description)
+
+        for length in cfg.length:
+            cases = [case for mode in cfg.mode for case in _cases(cfg, length, mode)]
+            _measure(cases, cfg, report)
+            rows += [_row(case, cfg, ceilings) for case in cases]
     return _relate(pd.DataFrame(rows))
+
+
+def _measure(cases: list[Case], cfg: DictConfig, report: Callable[[Case], None]) -> None:
+    """Time the cases in interleaved rounds, so that drift of the machine hits all alike.
+
+    A case whose time is spent sits out the rounds that are left.
+    """
+    for case in cases:
+        report(case)
+        if not case.failure:
+            _attempt(case, partial(_measure_once, case, cfg.device))
+    for _ in range(cfg.rounds):
+        for case in cases:
+            report(case)
+            if not case.failure and sum(case.seconds) < cfg.seconds:
+                _attempt(case, lambda case=case: case.seconds.append(_clock(case.run, cfg)))
 
 
 def attention_names(cfg: DictConfig) -> list[str]:
@@ -98,7 +118,7 @@ def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
         with initialize_config_module("configs", version_base="1.3"):
             return build_attention(compose("train", overrides=overrides), **shapes)
 
-    peer = {"head_dim": cfg.head_dim, "num_features": cfg.num_features}
+    peer = shapes | {"num_features": cfg.num_features}
     methods = {name: partial(shipped, name) for name in attention_names(cfg)}
     return methods | {name: partial(PEERS[name], **peer) for name in cfg.vs}
 
@@ -188,20 +208,21 @@ def _row(case: Case, cfg: DictConfig, ceilings: tuple[float, float]) -> dict[str
     seconds = case.seconds or [float("nan")]
     median = statistics.median(seconds)
     itemsize = getattr(torch, cfg.dtype).itemsize
-    tensors = (
-        4 if case.mode == "forward" else 12
-    )  # q, k, v, o; and again q, k, v, o, do, dq, dk, dv
+    tensors = 4 if case.mode == "forward" else 12  # q, k, v, o; then q, k, v, o, do, dq, dk, dv
     size = cfg.batch_size * cfg.num_heads * case.length * cfg.head_dim * itemsize
+    gigabytes = tensors * size / 1e9  # that any method moves
     return {
         "attention": case.attention,
         "mode": case.mode,
         "length": case.length,
+        "rounds": len(case.seconds),
         "ms": 1e3 * median,
         "spread": (max(seconds) - min(seconds)) / median,
         "peak MiB": case.peak_mib,
         "GFLOP": case.gflop,
         "share of FLOP/s": case.gflop / median / ceilings[0],
-        "share of bandwidth": tensors * size / 1e9 / median / ceilings[1],
+        "MB": 1e3 * gigabytes,
+        "share of bandwidth": gigabytes / median / ceilings[1],
         "failure": case.failure,
     }
 
@@ -210,11 +231,12 @@ def _relate(table: pd.DataFrame) -> pd.DataFrame:
     """Add the ratio to softmax, and the slope of log time over log length."""
     base = table[table.attention == BASELINE].set_index(["mode", "length"]).ms
     keys = pd.MultiIndex.from_frame(table[["mode", "length"]])
-    table.insert(4, "ratio", table.ms / base.reindex(keys).to_numpy())
+    place = list(table.columns).index("ms") + 1
+    table.insert(place, "ratio", table.ms / base.reindex(keys).to_numpy())
     slopes = {}
     for name, group in table.dropna(subset=["ms"]).groupby(["attention", "mode"]):
         if len(group) > 1:
             slopes[name] = float(np.polyfit(np.log(group.length), np.log(group.ms), 1)[0])
     names = zip(table.attention, table["mode"], strict=True)
-    table.insert(5, "slope", [slopes.get(name, float("nan")) for name in names])
+    table.insert(place + 1, "slope", [slopes.get(name, float("nan")) for name in names])
     return table

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import elu
 
 from macformer.attention.maclaurin import exp
 from macformer.attention.samplers import code
@@ -21,7 +22,7 @@ class PublishedCausal(nn.Module):
     than their loop over degrees.
     """
 
-    def __init__(self, *, head_dim: int, num_features: int):
+    def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
         super().__init__()
         self.features = code(
             exp, num_features=num_features, num_heads=1, head_dim=head_dim, dot_bound=1.0
@@ -44,7 +45,46 @@ class PublishedCausal(nn.Module):
         return torch.cat([ones, phi * self.features.weights.to(x).sqrt()], dim=-1)
 
 
-def performer(*, head_dim: int, num_features: int) -> nn.Module:
+class Nystrom(nn.Module):
+    """Nystromformer of the package nystrom-attention, without its projections and convolution."""
+
+    def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
+        super().__init__()
+        from nystrom_attention import NystromAttention  # pyright: ignore[reportMissingImports]
+
+        self.attention = NystromAttention(
+            dim=num_heads * head_dim,
+            dim_head=head_dim,
+            heads=num_heads,
+            num_landmarks=num_features,
+            residual=False,
+        )
+        self.attention.to_qkv = self.attention.to_out = nn.Identity()
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        merged = [x.transpose(1, 2).flatten(2) for x in (query, key, value)]
+        out = self.attention(torch.cat(merged, dim=-1))
+        return out.unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
+
+
+class FlashLinear(nn.Module):
+    """Causal linear attention by chunks of flash-linear-attention, with the map elu(x) + 1."""
+
+    def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
+        super().__init__()
+        from fla.ops.linear_attn import (  # pyright: ignore[reportMissingImports]
+            chunk_linear_attn,
+        )
+
+        self.attend = chunk_linear_attn
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        phi_q, phi_k = ((elu(x) + 1).transpose(1, 2) for x in (query, key))
+        out, _ = self.attend(phi_q, phi_k, value.transpose(1, 2), normalize=True)
+        return out.transpose(1, 2)
+
+
+def performer(*, num_heads: int, head_dim: int, num_features: int) -> nn.Module:
     """FAVOR+ of the package performer-pytorch."""
     from performer_pytorch import FastAttention  # pyright: ignore[reportMissingImports]
 
@@ -54,4 +94,6 @@ def performer(*, head_dim: int, num_features: int) -> nn.Module:
 PEERS: dict[str, Callable[..., nn.Module]] = {
     "published_causal": PublishedCausal,
     "performer-pytorch": performer,
+    "nystrom-attention": Nystrom,
+    "flash-linear-attention": FlashLinear,
 }

@@ -70,6 +70,24 @@ def test_missing_peer_is_skipped_by_name(tmp_path, monkeypatch):
     assert table.ms["softmax"] > 0
 
 
+def test_slow_methods_sit_out_rounds(tmp_path):
+    arguments = ("attention=softmax", "length=16", "mode=forward", "seconds=1e-9")
+    assert run(tmp_path, *arguments).rounds.item() == 1
+
+
+@pytest.mark.parametrize("peer", benchmark.PEERS)
+def test_peers_are_attentions(peer, tmp_path):
+    """A peer either gives an output of the right shape, or says which package it misses."""
+    shape = (2, 3, 256, 32)
+    query, key, value = (torch.randn(shape) for _ in range(3))
+    try:
+        method = benchmark.PEERS[peer](num_heads=3, head_dim=32, num_features=16)
+    except ImportError as error:
+        assert "No module named" in str(error)
+    else:
+        assert method(query, key, value).shape == shape
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -88,7 +106,7 @@ def test_unknown_options_are_refused_in_one_line(argument, message, capsys):
 
 def test_published_algorithm_is_causal_attention_by_its_own_features():
     torch.manual_seed(0)
-    peer = PublishedCausal(head_dim=5, num_features=11)
+    peer = PublishedCausal(num_heads=3, head_dim=5, num_features=11)
     query, key = (torch.randn(2, 3, 7, 5) / 5 for _ in range(2))
     value = torch.randn(2, 3, 7, 13)
     kernel = (peer._phi(query) @ peer._phi(key).mT).tril()

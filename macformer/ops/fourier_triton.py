@@ -50,8 +50,8 @@ def _omega(parameters, h, f, head_dim, E: tl.constexpr):
     omega, num_frequencies, stride = parameters
     e, column = tl.arange(0, E), tl.where(f < num_frequencies, f, f - num_frequencies)
     mask = (e < head_dim)[:, None] & (column < num_frequencies)[None, :]
-    offsets = h * stride + e[:, None] * num_frequencies + column[None, :]
-    return tl.load(omega + offsets, mask=mask, other=0.0)
+    offsets = e[:, None] * num_frequencies + column[None, :]
+    return tl.load(omega + h * stride + offsets, mask=mask, other=0.0)
 
 
 @triton.jit

@@ -190,13 +190,15 @@ def slice_grid(
 
 
 def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
-    """Return what the compiler fixes; tokens N and features F are the largest without spills."""
-    dim, half = max(x.shape[-1], value_dim), x.dtype == torch.bfloat16
+    """Return what the compiler fixes: tokens N and features F as large as registers allow."""
+    half = x.dtype == torch.bfloat16
+    dim = max(x.shape[-1], value_dim)
     return {
         "OPERAND": tl.bfloat16 if half else tl.float32,
-        "N": 64 if half else 32,
-        "F": 32 if half and dim <= 64 else 16,
+        "N": 64 if half else 16 if kernel == "grad" else 32,
+        "F": 16 if (dim > 64 if half else kernel == "grad") else 32,
         "E": max(16, triton.next_power_of_2(x.shape[-1])),
         "V": max(16, triton.next_power_of_2(value_dim)),
         "num_warps": 8,
+        "num_stages": 1,  # a pipeline of loads takes registers that hold twice as many warps
     }

@@ -20,9 +20,9 @@ def _signs(parameters, h, j, f, head_dim, E: tl.constexpr):
     signs, table, num_levels, columns, stride = parameters
     start, width = tl.load(table + j), tl.load(table + num_levels + j)
     e = tl.arange(0, E)
-    offsets = h * stride + e[:, None] * columns + start + f[None, :]
+    offsets = e[:, None] * columns + f[None, :]
     mask = (e < head_dim)[:, None] & (f < width)[None, :]
-    return tl.load(signs + offsets, mask=mask, other=0.0), width
+    return tl.load(signs + h * stride + start + offsets, mask=mask, other=0.0), width
 
 
 @triton.jit
