@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from macformer.build import build_data, build_model
@@ -28,7 +28,11 @@ from macformer.studies.summary import draw_lines, draw_panels, mean_sd
 from macformer.studies.training import train
 
 FACTORS = {"batch_size": "batch size", "input_scale": "input scale"}
-PPSBN = ("without", "with", "with_batch")
+READINGS = {
+    "without": "without ppSBN",
+    "with": "with ppSBN",
+    "with_batch": "with ppSBN by batch",
+}
 TEST_SEED = 2**31  # of the reversal's test sequences, whatever the run's seed
 CELL = ["task", "attention", "ppsbn"]
 
@@ -37,18 +41,18 @@ Training = tuple[nn.Module, Iterator[Batch], list[Batch]]  # the model, its data
 
 def cells(cfg: DictConfig) -> list[dict[str, Any]]:
     """List the centre and the points that differ from it in one factor, for each combination."""
+    grid: Any = OmegaConf.to_container(cfg.grid, resolve=True)
     centre = {factor: cfg.study.settings.centre[factor] for factor in FACTORS}
     points = [centre]
     for factor in FACTORS:
-        points += [centre | {factor: value} for value in cfg.grid[factor]]
-    distinct = [point for index, point in enumerate(points) if point not in points[:index]]
-    rows = [(attention, ppsbn) for attention in cfg.grid.attention for ppsbn in PPSBN]
-    rows += [(row.attention, row.ppsbn) for row in cfg.grid.further]
+        points += [centre | {factor: value} for value in grid[factor] if value != centre[factor]]
+    rows = [(attention, ppsbn) for attention in grid["attention"] for ppsbn in READINGS]
+    rows += [(row["attention"], row["ppsbn"]) for row in grid["further"]]
     return [  # seeds outermost: what is done of an interrupted study is whole seeds
         {"task": task, "attention": attention, "ppsbn": ppsbn, **point, "seed": seed}
-        | {"num_steps": cfg.grid.num_steps}
+        | {"num_steps": grid["num_steps"]}
         for seed, task, (attention, ppsbn), point in product(
-            cfg.seeds, cfg.grid.task, rows, distinct
+            list(cfg.seeds), grid["task"], rows, points
         )
     ]
 
@@ -76,15 +80,15 @@ def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show accuracy at the centre, and the worst accuracy, divergence and gradients off it."""
-    rows = []
+    rows, centre = [], _centre(frame)
     for (task, attention, ppsbn), group in frame.groupby(CELL, sort=False):
         row = {"task": task, "attention": attention, "ppSBN": ppsbn}
-        at_centre = group.assign(accuracy=100 * group["accuracy"])[_is_centre(group)]
+        at_centre = _along(group, None, centre).assign(accuracy=lambda rows: 100 * rows["accuracy"])
         accuracy = at_centre["accuracy"]
         row["n"] = len(at_centre)
         row["accuracy % at the centre"] = mean_sd(accuracy.mean(), accuracy.std())
         for factor, name in FACTORS.items():
-            means = _along(group, factor).groupby(factor)["accuracy"].mean()
+            means = _along(group, factor, centre).groupby(factor)["accuracy"].mean()
             row[f"lowest over {name}"] = f"{100 * means.min():.3g} (at {means.idxmin():g})"
         row["diverged runs"] = f"{int(group['diverged'].sum())} of {len(group)}"
         row["gradient norm at the centre"] = at_centre["gradient_norm"].median()
@@ -95,13 +99,14 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def plot(frame: pd.DataFrame) -> Figure:
     """Draw accuracy over each factor, a panel for each task and reading."""
-    tasks = list(frame["task"].unique())
-    panels = list(product(tasks, FACTORS, PPSBN))
-    titles = [f"{task}, {_label(ppsbn)}" for task, _, ppsbn in panels]
-    figure, axes = draw_panels(titles)
+    tasks, centre = list(frame["task"].unique()), _centre(frame)
+    readings = [ppsbn for ppsbn in READINGS if ppsbn in set(frame["ppsbn"])]
+    panels = list(product(tasks, FACTORS, readings))
+    titles = [f"{task}, {READINGS[ppsbn]}" for task, _, ppsbn in panels]
+    figure, axes = draw_panels(titles, num_columns=len(readings))
     for axis, (task, factor, ppsbn) in zip(axes, panels, strict=True):
         shown = frame[(frame["task"] == task) & (frame["ppsbn"] == ppsbn)]
-        shown = _along(shown, factor).assign(accuracy=lambda rows: 100 * rows["accuracy"])
+        shown = _along(shown, factor, centre).assign(accuracy=lambda rows: 100 * rows["accuracy"])
         draw_lines(axis, shown, x=factor, y="accuracy", line="attention")
         axis.set_xscale("log")
         highest = 100 * frame.loc[frame["task"] == task, "accuracy"].max()
@@ -136,22 +141,14 @@ def _compose(cell: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConfi
     return compose_cell(*(f"{k}={v}" for k, v in {**fixed, **options, **chosen}.items()))
 
 
-def _is_centre(group: pd.DataFrame) -> pd.Series:
-    """Find the centre: the point at which each factor has its most frequent value."""
-    modes = {factor: group[factor].mode()[0] for factor in FACTORS}
-    return (group[list(FACTORS)] == pd.Series(modes)).all(axis=1)
+def _centre(frame: pd.DataFrame) -> dict[str, Any]:
+    """Find the centre: each factor's most frequent value, since one varies at a time."""
+    return {factor: frame[factor].mode()[0] for factor in FACTORS}
 
 
-def _along(group: pd.DataFrame, factor: str) -> pd.DataFrame:
-    """Select the rows in which all other factors stand at the centre."""
-    others = [name for name in FACTORS if name != factor]
-    centre = group[_is_centre(group)].iloc[0]
-    return group[(group[others] == centre[others]).all(axis=1)]
-
-
-def _label(ppsbn: str) -> str:
-    return {
-        "without": "without ppSBN",
-        "with": "with ppSBN",
-        "with_batch": "with ppSBN by batch",
-    }[ppsbn]
+def _along(frame: pd.DataFrame, free: str | None, centre: dict[str, Any]) -> pd.DataFrame:
+    """Select the rows in which all factors but the free one stand at the centre."""
+    for factor in FACTORS:
+        if factor != free:
+            frame = frame[frame[factor] == centre[factor]]
+    return frame

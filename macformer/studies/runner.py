@@ -4,7 +4,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import pandas as pd
 import torch
@@ -26,6 +26,7 @@ class StudyError(ValueError):
     """A study that cannot run; one line says why."""
 
 
+@runtime_checkable
 class Study(Protocol):
     """What a module of a study defines; see :mod:`macformer.studies`."""
 

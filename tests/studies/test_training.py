@@ -39,8 +39,14 @@ def test_entropy_by_hand():
 
 @pytest.mark.parametrize(
     ("loss", "gradient", "expected"),
-    [(1.0, 1.0, False), (2.1, 1.0, False), (2.3, 1.0, True), (math.nan, 1.0, True)]
-    + [(1.0, math.inf, True), (1.0, math.nan, True)],
+    [
+        (1.0, 1.0, False),
+        (2.1, 1.0, False),
+        (2.3, 1.0, True),
+        (math.nan, 1.0, True),
+        (1.0, math.inf, True),
+        (1.0, math.nan, True),
+    ],
 )
 def test_divergence(loss, gradient, expected):
     outcome = Outcome(
