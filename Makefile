@@ -1,11 +1,11 @@
-# make setup | demo | test | test-all | test-slurm | lint | clean
+# make setup | demo | paper | test | test-all | test-slurm | lint | clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo test test-all test-slurm lint clean
+.PHONY: setup demo paper test test-all test-slurm lint clean
 
 setup: $(VENV)/.installed
 
@@ -17,6 +17,10 @@ $(VENV)/.installed: pyproject.toml
 
 demo: setup
 	$(BIN)/macformer-train experiment=demo
+
+# SIZE=smoke, table or full; scripts/run_paper.sh says what they take
+paper: setup
+	PATH=$(abspath $(BIN)):$$PATH SIZE=$(or $(SIZE),smoke) scripts/run_paper.sh
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

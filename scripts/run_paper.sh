@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The whole paper: the tables' sweep, every study, and the cost of the sweep.
+#
+#   SIZE=smoke scripts/run_paper.sh
+#
+# smoke: a quarter of an hour on two cores, to see that everything runs
+# table: the paper's tasks and rows, one seed: a day on one GPU (options: trainer.accelerator=gpu)
+# full:  three seeds
+#
+# The grid and time of each part stand in configs/experiment/paper_*.yaml and configs/study/*.yaml.
+# What is finished is skipped, so that a second call resumes. Arguments are passed on to the sweep.
+set -euo pipefail
+
+size=${SIZE:-smoke}
+case $size in
+  smoke) sweep=paper_smoke options=(experiment=paper_smoke) ;;
+  table) sweep=paper_table options=(experiment=paper_table seed=0) ;;
+  full) sweep=paper_table options=(experiment=paper_table seed=0,1,2) ;;
+  *) echo "SIZE is $size; allowed are smoke, table, full" >&2 && exit 2 ;;
+esac
+
+outputs=${MACFORMER_OUTPUTS:-outputs}
+study=(python -m macformer.studies.cli size="$size")
+
+python -m macformer.train -m "${options[@]}" "$@"
+"${study[@]}" -m study='glob(*,exclude=cost)'
+"${study[@]}" study=cost study.sweep="$outputs/$sweep" overwrite=true
