@@ -161,14 +161,6 @@ def test_a_captured_run_ends_with_the_bits_of_an_eager_one(make_run, graphs):
         assert torch.equal(captured[name], value), name
 
 
-def test_without_graphs_a_captured_run_is_an_eager_one(make_run):
-    options = ("attention=rfa_arccos", "max_steps=4", "trainer.precision=32-true")
-    eager = weights_after(make_run, *options, "step.fused=true", folder="eager")
-    captured = weights_after(make_run, *options, "trainer=captured", folder="captured")
-    for name, value in eager.items():
-        assert torch.equal(captured[name], value), name
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("attention", ["softmax", "rfa", "rmfa_exp"])
 def test_the_loss_curve_is_that_of_eager_steps(make_run, attention):

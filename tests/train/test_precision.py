@@ -67,7 +67,10 @@ def test_the_forward_pass_alone_is_cast():
     assert_close(loss, nn.functional.cross_entropy(logits, batch["labels"]))
 
 
-@pytest.mark.parametrize("attention", ["softmax", "rfa", "rmfa_exp"])
+@pytest.mark.parametrize(
+    "attention",
+    ["rmfa_exp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("softmax", "rfa"))],
+)
 def test_bf16_gradients_point_the_same_way(make_run, attention):
     cfg, _ = make_run(f"attention={attention}", "ppsbn=with", "model.dropout=0.0")
     built, batch = build_with_batch(cfg)
