@@ -43,7 +43,7 @@ def run(run_dir: Path) -> bool:
     if rank_zero_only.rank > 0:  # what a run leaves on disk is written by its first rank
         train_and_test(cfg, run_dir)
         return True
-    with run_lock(run_dir):
+    with run_lock(run_dir).acquire(timeout=1):  # others hold it for a moment to look
         return _run_and_record(cfg, run_dir)
 
 

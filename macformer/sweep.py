@@ -82,8 +82,10 @@ def run_sweep(config: DictConfig) -> bool:
         raise ValueError(f"retry={config.retry} is not one of null, {', '.join(RETRY)}")
     loader = GlobalHydra.instance().config_loader()
     cells = plan_cells(config, loader)
-    wanted = {"new", "interrupted"} | ({config.retry} if config.retry else set())
-    todo = [cell for cell in cells if cell.status in wanted or config.overwrite]
+    wanted = {"new", "interrupted", config.retry}
+    if config.overwrite:
+        wanted |= {"finished", "failed"}
+    todo = [cell for cell in cells if cell.status in wanted]
     print(_describe_plan(cells, todo), flush=True)
     if todo:
         _launch(config, loader, todo)
@@ -106,8 +108,7 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
         shutil.rmtree(folder)
     cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
     errors: list[tuple[Sequence[str], Exception]] = []
-    jobs = _parse_jobs(config, loader)
-    for overrides in jobs:
+    for overrides in _parse_jobs(config, loader):
         try:
             run_dir = _compose_run_dir(config, loader, overrides)
         except (HydraException, OmegaConfBaseException) as error:

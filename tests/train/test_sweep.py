@@ -136,11 +136,13 @@ def test_retry_runs_failed_cells_again(compose_sweep, launched):
     assert launched == [first.name]
 
 
-def test_overwrite_runs_everything(compose_sweep, launched):
-    config = compose_sweep(*FOUR, "overwrite=true")
-    for cell in plan(config):
+def test_overwrite_runs_everything_there_is_a_configuration_for(compose_sweep, launched):
+    config = compose_sweep("attention=softmax,uniform,no_such", "seed=0,1", "overwrite=true")
+    composed = plan(config)[:4]
+    for cell in composed:
         set_status(cell.run_dir, "finished")
-    assert sweep.run_sweep(config) and len(launched) == 4
+    assert not sweep.run_sweep(config)  # there is nothing to run for no_such
+    assert launched == [cell.run_dir.name for cell in composed]
 
 
 def test_a_cell_of_another_process_is_left_to_it(compose_sweep, launched, capsys):
