@@ -2,7 +2,6 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,15 +100,17 @@ def test_early_stopping_ends_at_its_validation(make_run):
     assert built.trainer.global_step == 4
 
 
-def test_throughput_counts_the_examples_of_every_step():
+def test_throughput_counts_the_examples_of_every_step(make_run):
+    cfg, _ = make_run("max_steps=11")
+    built = build_run(cfg)
+    trainer, module = built.trainer, built.module
     batch = {"labels": torch.zeros(5), "key_padding_mask": torch.zeros(5, 2, dtype=torch.bool)}
-    trainer = SimpleNamespace(max_steps=11, world_size=1)
     throughput = Throughput(warmup_batches=4)
-    throughput.on_train_start(trainer, SimpleNamespace(device=torch.device("cpu")))
+    throughput.on_train_start(trainer, module)
     for num_steps in (3, 3, 3, 2):  # the first two calls warm up
-        throughput.on_train_batch_start(trainer, None, None, 0)
-        throughput.on_train_batch_end(trainer, None, {"batches": [batch] * num_steps}, batch, 0)
-    throughput.on_train_end(trainer, None)
+        throughput.on_train_batch_start(trainer, module, None, 0)
+        throughput.on_train_batch_end(trainer, module, {"batches": [batch] * num_steps}, batch, 0)
+    throughput.on_train_end(trainer, module)
     examples = throughput.train["examples_per_second"] * throughput.train_seconds
     assert examples == pytest.approx(5 * (3 + 2))
 
