@@ -19,9 +19,9 @@ case $size in
   *) echo "SIZE is $size; allowed are smoke, table, full" >&2 && exit 2 ;;
 esac
 
+cd "$(dirname "$0")/.."
 outputs=${MACFORMER_OUTPUTS:-outputs}
-study=(python -m macformer.studies.cli size="$size")
 
 python -m macformer.train -m "${options[@]}" "$@"
-"${study[@]}" -m study='glob(*,exclude=cost)'
-"${study[@]}" study=cost study.sweep="$outputs/$sweep" overwrite=true
+python scripts/study.py -m size="$size" study='glob(*,exclude=cost)'
+python scripts/study.py size="$size" study=cost study.sweep="$outputs/$sweep" overwrite=true
