@@ -187,6 +187,7 @@ def fourier_attention(
     *,
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
     eps: float = 1e-6,
+    out_dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "B H L Ev"]:
     r"""Attend through random Fourier features (Peng et al. 2021, RFA-Gaussian).
 
@@ -196,12 +197,14 @@ def fourier_attention(
 
     On CUDA, Triton kernels take query, key and value of one dtype below float64 and dims to 128.
     Everything else falls back to tiles of plain torch in float32 or float64.
-    The output is rounded to the dtype of value once.
+    The output is rounded once.
 
     Args:
         omega: One set of frequencies for all heads, or one for each; it receives a gradient.
         key_padding_mask: True at padding; such keys leave both sums.
         eps: Keeps the denominator away from zero, with its sign.
+        out_dtype: Of the output, that of value unless given. What attention adds to the mean of the
+            values may be a twentieth of the output, so that bfloat16 rounds it by percents.
     """
     out, _, _ = _fourier(query, key, value, omega, key_padding_mask, eps)
-    return out.to(value.dtype)
+    return out.to(value.dtype if out_dtype is None else out_dtype)

@@ -22,6 +22,7 @@ from macformer.ops.fused_kernels import (
     project,
 )
 
+NUM_STAGES = 3
 QUARTER_TURN = tl.constexpr(1.5707963267948966)
 
 
@@ -140,6 +141,7 @@ def waves(omega: Tensor, grad_omega: Tensor | None = None) -> FusedMap:
         parameters=parameters,
         features=_waves,
         pull=_pull,
+        num_stages=NUM_STAGES,
         pull_parameters=None
         if grad_omega is None
         else partial(_pull_omega, parameters, grad_omega),
@@ -165,7 +167,8 @@ def _pull_omega(
         x, y, x if u is None else u, x if padding is None else padding, parameters, state, parts,
         heads, length, head_dim, value_dim, num_features, per_split,
         *x.stride()[:3], *y.stride()[:3],
-        HAS_U=u is not None, HAS_PADDING=padding is not None, **blocks,
+        HAS_U=u is not None, HAS_PADDING=padding is not None,
+        num_stages=NUM_STAGES, **blocks,
     )  # fmt: skip
     sine, cosine = parts.sum((0, 2)).mT.chunk(2, dim=-1)
     gradient = sine + cosine

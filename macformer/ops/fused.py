@@ -19,6 +19,7 @@ from macformer.ops.linear import guard_denominator, without_autocast
 from macformer.ops.tiled import grad_numerator
 
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
+FLOAT32_BLOCKS = {"state": (16, 32), "read": (32, 32), "grad": (16, 16), "omega": (16, 32)}
 
 
 class FusedMap(NamedTuple):
@@ -29,6 +30,7 @@ class FusedMap(NamedTuple):
         parameters: What both functions read: tensors and integers.
         features: Function of a tile of rows and a group of features that returns phi.
         pull: Function that adds the gradient at the rows, given that at phi.
+        num_stages: How far ahead the compiler loads, in groups of features or tiles of rows.
         pull_parameters: Adds the gradient at the parameters, from what the gradient at rows takes.
     """
 
@@ -36,6 +38,7 @@ class FusedMap(NamedTuple):
     parameters: tuple[Tensor | int, ...]
     features: Any
     pull: Any
+    num_stages: int
     pull_parameters: Callable[..., None] | None = None
 
 
@@ -117,7 +120,7 @@ def _sum_state(
         heads, length, head_dim, value_dim, num_features, per_split,
         *x.stride()[:3], *y.stride()[:3],
         FEATURES=feature_map.features, HAS_U=u is not None, HAS_PADDING=padding is not None,
-        **blocks,
+        num_stages=feature_map.num_stages, **blocks,
     )  # fmt: skip
     return state.sum(2), total.sum(2)
 
@@ -142,7 +145,7 @@ def _read(
         out, out if denominator is None else denominator,
         heads, length, head_dim, value_dim, feature_map.num_features, eps, *x.stride()[:3],
         FEATURES=feature_map.features, HAS_PADDING=padding is not None,
-        DIVIDE=denominator is not None, **blocks,
+        DIVIDE=denominator is not None, num_stages=feature_map.num_stages, **blocks,
     )  # fmt: skip
 
 
@@ -166,7 +169,7 @@ def _pull(
         heads, length, head_dim, value_dim, feature_map.num_features,
         *x.stride()[:3], *y.stride()[:3],
         PULL=feature_map.pull, HAS_U=u is not None, HAS_PADDING=padding is not None,
-        **blocks,
+        num_stages=feature_map.num_stages, **blocks,
     )  # fmt: skip
     if feature_map.pull_parameters is not None:
         feature_map.pull_parameters(x, y, u, padding, state)
@@ -191,14 +194,16 @@ def slice_grid(
 
 def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
     """Return what the compiler fixes: tokens N and features F as large as registers allow."""
-    half = x.dtype == torch.bfloat16
-    dim = max(x.shape[-1], value_dim)
+    head_dim = x.shape[-1]
+    if x.dtype == torch.bfloat16:
+        operand, tokens, features = tl.bfloat16, 64, 32 if max(head_dim, value_dim) <= 64 else 16
+    else:
+        operand, (tokens, features) = tl.float32, FLOAT32_BLOCKS[kernel]
     return {
-        "OPERAND": tl.bfloat16 if half else tl.float32,
-        "N": 64 if half else 16 if kernel == "grad" else 32,
-        "F": 16 if (dim > 64 if half else kernel == "grad") else 32,
-        "E": max(16, triton.next_power_of_2(x.shape[-1])),
+        "OPERAND": operand,
+        "N": tokens,
+        "F": features,
+        "E": max(16, triton.next_power_of_2(head_dim)),
         "V": max(16, triton.next_power_of_2(value_dim)),
         "num_warps": 8,
-        "num_stages": 1,  # a pipeline of loads takes registers that hold twice as many warps
     }

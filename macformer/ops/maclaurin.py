@@ -210,6 +210,7 @@ def maclaurin_attention(
     *,
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
     eps: float = 1e-6,
+    out_dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "B H L Ev"]:
     r"""Attend in time linear in S with an estimated dot-product kernel (Macformer, RMFA).
 
@@ -217,17 +218,19 @@ def maclaurin_attention(
 
     On CUDA, Triton kernels take query, key and value of one dtype below float64 and dims to 128.
     Everything else falls back to tiles of plain torch in float32 or float64.
-    The output is rounded to the dtype of value once.
+    The output is rounded once.
 
     Args:
         key_padding_mask: True at padding; such keys leave both sums.
         eps: Keeps the denominator from zero, with its sign: the estimate may be negative.
+        out_dtype: Of the output, that of value unless given. What attention adds to the mean of the
+            values may be a twentieth of the output, so that bfloat16 rounds it by percents.
     """
     signs, weights, widths = _with_linear(features, dtype=accumulation_dtype(query))
     out, _, _ = _maclaurin(
         query, key, value, signs, weights, features.constant, widths, key_padding_mask, eps
     )
-    return out.to(value.dtype)
+    return out.to(value.dtype if out_dtype is None else out_dtype)
 
 
 def _with_linear(

@@ -95,6 +95,7 @@ def products(signs: Tensor, widths: Sequence[int]) -> FusedMap:
         parameters=(signs, table, len(widths), signs.shape[-1], stride),
         features=_products,
         pull=_pull,
+        num_stages=1,  # loads ahead of a loop of levels take registers for twice as many warps
     )
 
 

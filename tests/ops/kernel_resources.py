@@ -79,7 +79,10 @@ def main(dtype: str, head_dim: str) -> None:
             if role == "omega" and map_name != "fourier":
                 continue
             constants = fused.block_sizes(role, x, x.shape[-1]) | flags
-            options = {k: constants.pop(k) for k in ("num_warps", "num_stages")}
+            options = {
+                "num_warps": constants.pop("num_warps"),
+                "num_stages": feature_map.num_stages,
+            }
             constants |= {k: functions[k] for k in FUNCTIONS if k in kernel.arg_names}
             use = resources(kernel, constants, options, parameters, x.dtype)
             print(json.dumps({"map": map_name, "pass": pass_name, **use}), flush=True)
