@@ -28,6 +28,7 @@ from macformer.results import describe_uncomposed, read_metrics, write_metrics
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
 RETRY = ("failed",)
+MANY = 20  # cells whose composition takes long enough to be announced
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
         shutil.rmtree(folder)
     cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
     errors: list[tuple[Sequence[str], Exception]] = []
-    for overrides in _parse_jobs(config, loader):
+    jobs = _parse_jobs(config, loader)
+    if len(jobs) > MANY:
+        print(f"composing {len(jobs)} cells", flush=True)  # a third of a second each
+    for overrides in jobs:
         try:
             run_dir = _compose_run_dir(config, loader, overrides)
         except (HydraException, OmegaConfBaseException) as error:
