@@ -16,6 +16,10 @@ _WARMUP_CALLS = 3  # as torch's notes on CUDA graphs advise; they are steps like
 Outputs = tuple[Tensor, Tensor]
 
 
+class CaptureError(RuntimeError):
+    """A step that no graph can hold."""
+
+
 class CapturedGradients:
     r"""Compute what :class:`~macformer.step.Gradients` computes by replaying a CUDA graph.
 
@@ -36,6 +40,7 @@ class CapturedGradients:
 
     Raises:
         ValueError: If there are several ranks, or batches of several shapes.
+        CaptureError: If the step waits for the device, as no graph can.
     """
 
     def __init__(self, model: nn.Module, **options: Any):
@@ -107,10 +112,20 @@ def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs
 
     Returns:
         What replays it, and the tensors that hold its results after each replay.
+
+    Raises:
+        CaptureError: If it does what a graph cannot hold.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = function()
+    try:
+        with torch.cuda.graph(graph):
+            outputs = function()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise CaptureError(
+            f"the step cannot be captured ({str(error).splitlines()[0]}); use trainer=default"
+        ) from error
     return graph.replay, outputs
 
 

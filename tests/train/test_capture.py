@@ -5,6 +5,7 @@ gradients by address, as a graph does, and leaves nothing else behind.
 """
 
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from macformer import capture, cell
-from macformer.capture import CapturedGradients
+from macformer.capture import CapturedGradients, CaptureError
 from macformer.step import Gradients
 
 CLIP = partial(nn.utils.clip_grad_value_, clip_value=1.0)
@@ -141,6 +142,24 @@ def test_several_ranks_are_refused(monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(ValueError, match="one rank, not on 2"):
         CapturedGradients(Scale(), clip=None, compile=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("operation not permitted when stream is capturing"), CaptureError),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
+    ],
+)
+def test_what_no_graph_can_hold_is_named(monkeypatch, error, expected):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+
+    def fail():
+        raise error
+
+    with pytest.raises(expected, match=str(error)):
+        capture.record(fail)
 
 
 def weights_after(make_run, *options, folder):
