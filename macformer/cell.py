@@ -190,7 +190,7 @@ def _reason(error: Exception) -> str:
 def _remove(*paths: Path) -> None:
     for path in paths:
         for file in [path] if path.is_file() else path.glob("*"):
-            file.unlink()
+            file.unlink(missing_ok=True)  # by another rank
 
 
 def _finish_wandb() -> None:

@@ -141,6 +141,13 @@ def test_divergence_is_a_failure_with_a_reason(make_run, capsys):
     assert "DivergedError" in (run_dir / "error.log").read_text()
 
 
+def test_want_of_memory_is_named(make_run, monkeypatch):
+    _, run_dir = make_run()
+    monkeypatch.setattr(ClassificationModule, "training_step", lambda *_: torch.empty(1 << 50))
+    assert not cell.run(run_dir)
+    assert read_metrics(run_dir)["reason"].startswith("out of memory: ")
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
