@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from macformer.results import read_metrics
 from macformer.studies.runner import StudyError
-from macformer.studies.summary import draw_panels, mean_sd
+from macformer.studies.summary import draw_legend, draw_panels, mean_sd
 from macformer.tables.layout import row_label, task_title
 from macformer.tables.panels import COLOURS
 
@@ -113,5 +113,5 @@ def plot(frame: pd.DataFrame) -> Figure:
                 label=row_label(str(attention), str(ppsbn)),
             )
         axis.set(xlabel="price of a run", ylabel="test accuracy (%)", xscale="log")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    draw_legend(figure, axes)
     return figure

@@ -24,7 +24,7 @@ from macformer.build import build_data, build_model
 from macformer.step import Batch
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TokenTagger, reverse_batches
-from macformer.studies.summary import draw_lines, draw_panels, mean_sd
+from macformer.studies.summary import draw_legend, draw_lines, draw_panels, mean_sd
 from macformer.studies.training import train
 
 FACTORS = {"batch_size": "batch size", "input_scale": "input scale"}
@@ -100,6 +100,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 def plot(frame: pd.DataFrame) -> Figure:
     """Draw accuracy over each factor, a panel for each task and reading."""
     tasks, centre = list(frame["task"].unique()), _centre(frame)
+    attentions = list(frame["attention"].unique())
     readings = [ppsbn for ppsbn in READINGS if ppsbn in set(frame["ppsbn"])]
     panels = list(product(tasks, FACTORS, readings))
     titles = [f"{task}, {READINGS[ppsbn]}" for task, _, ppsbn in panels]
@@ -107,11 +108,11 @@ def plot(frame: pd.DataFrame) -> Figure:
     for axis, (task, factor, ppsbn) in zip(axes, panels, strict=True):
         shown = frame[(frame["task"] == task) & (frame["ppsbn"] == ppsbn)]
         shown = _along(shown, factor, centre).assign(accuracy=lambda rows: 100 * rows["accuracy"])
-        draw_lines(axis, shown, x=factor, y="accuracy", line="attention")
-        axis.set_xscale("log")
+        draw_lines(axis, shown, x=factor, y="accuracy", line="attention", names=attentions)
+        axis.set_xscale("log", base=2 if factor == "batch_size" else 10)
         highest = 100 * frame.loc[frame["task"] == task, "accuracy"].max()
         axis.set(xlabel=FACTORS[factor], ylabel="test accuracy (%)", ylim=(0, 1.05 * highest))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    draw_legend(figure, axes)
     return figure
 
 

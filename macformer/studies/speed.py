@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.benchmark import run_benchmark
-from macformer.studies.summary import draw_lines, draw_panels, mean_sd, over_seeds
+from macformer.studies.summary import draw_legend, draw_lines, draw_panels, mean_sd, over_seeds
 
 VALUES = {"ms": "time (ms)", "peak MiB": "peak memory (MiB)"}
 
@@ -66,13 +66,14 @@ def slope(group: pd.DataFrame, value: str) -> float:
 def plot(frame: pd.DataFrame) -> Figure:
     """Draw time and memory over length in both modes, all axes logarithmic."""
     modes = list(frame["mode"].unique())
+    attentions = list(frame["attention"].unique())
     titles = [f"{mode.replace('_', ' + ')}" for _ in VALUES for mode in modes]
     figure, axes = draw_panels(titles, num_columns=len(modes))
     panels = [(value, mode) for value in VALUES for mode in modes]
     for axis, (value, mode) in zip(axes, panels, strict=True):
         shown = frame[(frame["mode"] == mode) & (frame[value] > 0)]
-        draw_lines(axis, shown, x="length", y=value, line="attention")
+        draw_lines(axis, shown, x="length", y=value, line="attention", names=attentions)
         axis.set(xscale="log", yscale="log", ylabel=VALUES[value])
         axis.set_xscale("log", base=2)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    draw_legend(figure, axes)
     return figure

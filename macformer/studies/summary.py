@@ -38,9 +38,30 @@ def draw_panels(titles: Sequence[str], *, num_columns: int = 3) -> tuple[Figure,
     return figure, axes[: len(titles)]
 
 
-def draw_lines(axis: Axes, frame: pd.DataFrame, *, x: str, y: str, line: str) -> None:
-    """Draw the mean over seeds against x, a line for each value of a column; bars are one sd."""
-    for index, (name, rows) in enumerate(frame.groupby(line, sort=False)):
+def draw_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Name the lines of all panels once, beside them."""
+    found = [axis.get_legend_handles_labels() for axis in axes]
+    lines = {label: line for pair in found for line, label in zip(*pair, strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside right upper", frameon=False)
+
+
+def draw_lines(
+    axis: Axes,
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    line: str,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Draw the mean over seeds against x, a line for each value of a column; bars are one sd.
+
+    Args:
+        names: The values that all panels of a figure share, whose order gives each its colour.
+    """
+    order = list(frame[line].unique() if names is None else names)
+    for name, rows in frame.groupby(line, sort=False):
+        index = order.index(name)
         points = over_seeds(rows, [x], y).sort_values(x)
         axis.errorbar(
             points[x],

@@ -12,7 +12,7 @@ def test_one_factor_varies_at_a_time(compose_study):
     assert points == {(32, 1.0), (8, 1.0), (128, 1.0), (32, 0.1), (32, 10.0), (32, 100.0)}
     unguarded = [cell for cell in found if cell["attention"] == "rmfa_exp_unguarded"]
     assert {cell["ppsbn"] for cell in unguarded} == {"without"}
-    assert len(found) == 3 * 2 * (5 * 3 + 3) * 6
+    assert len(found) == 3 * 2 * (5 * 3 + 4) * 6
 
 
 def made_rows() -> pd.DataFrame:
