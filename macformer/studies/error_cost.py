@@ -132,6 +132,7 @@ def plot(frame: pd.DataFrame) -> Figure:
         for style, (end, label) in zip((":", "--"), ends.items(), strict=True):
             accuracy = 100 * frame.loc[frame["attention"] == end, "accuracy"].mean()
             axis.axhline(accuracy, color="grey", linestyle=style, label=f"trained with {label}")
-        axis.set(xscale="log", xlabel="error / signal", ylabel="test accuracy (%)", ylim=(0, 103))
+        axis.set_xscale("log", base=2)
+        axis.set(xlabel="error / signal", ylabel="test accuracy (%)", ylim=(0, 103))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
