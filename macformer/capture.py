@@ -124,7 +124,7 @@ def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs
         raise
     except RuntimeError as error:
         raise CaptureError(
-            f"the step cannot be captured ({str(error).splitlines()[0]}); use trainer=default"
+            f"the step cannot be captured ({str(error).partition(chr(10))[0]}); use trainer=default"
         ) from error
     return graph.replay, outputs
 
