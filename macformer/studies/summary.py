@@ -59,9 +59,9 @@ def draw_lines(
     Args:
         names: The values that all panels of a figure share, whose order gives each its colour.
     """
-    order = list(frame[line].unique() if names is None else names)
+    order = [str(name) for name in (frame[line].unique() if names is None else names)]
     for name, rows in frame.groupby(line, sort=False):
-        index = order.index(name)
+        index = order.index(str(name))
         points = over_seeds(rows, [x], y).sort_values(x)
         axis.errorbar(
             points[x],
