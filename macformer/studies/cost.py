@@ -112,6 +112,8 @@ def plot(frame: pd.DataFrame) -> Figure:
                 linestyle="",
                 label=row_label(str(attention), str(ppsbn)),
             )
-        axis.set(xlabel="price of a run", ylabel="test accuracy (%)", xscale="log")
+        axis.margins(0.15)
+        axis.set(xlabel="price of a run", ylabel="test accuracy (%)")
+        axis.set_xlim(left=0)
     draw_legend(figure, axes)
     return figure
