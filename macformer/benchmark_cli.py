@@ -1,5 +1,6 @@
 """Command line and reports of the attention benchmark."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.resources import files
@@ -14,6 +15,7 @@ LISTS = ("attention", "attention_dir", "vs", "length", "mode")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and write its table and plots."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
     from macformer.benchmark import run_benchmark  # torch takes seconds, errors should not
 
     try:
