@@ -94,7 +94,8 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         row["gradient norm at the centre"] = at_centre["gradient_norm"].median()
         row["largest gradient norm"] = group["largest_gradient_norm"].max()
         rows.append(row)
-    return pd.DataFrame(rows)
+    tasks = list(frame["task"].unique())
+    return pd.DataFrame(sorted(rows, key=lambda row: tasks.index(row["task"])))
 
 
 def plot(frame: pd.DataFrame) -> Figure:
