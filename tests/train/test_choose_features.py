@@ -9,10 +9,17 @@ from macformer.attention.maclaurin import truncated
 from macformer.build import build_attention, build_model
 from macformer.choose_features import choose, find_checkpoint, load_batches, load_model
 from macformer.feature_search import SearchError, measure_error, prepare_inputs
-from macformer.results import read_config
+from macformer.results import CONFIG_NAME, read_config
 from macformer.studies.swap import record_attention
 
-SMALL = ("num_batches=1", "num_draws=2", "rounds=1", "num_features=[8,48,64,128]")
+SMALL = (
+    "num_batches=1",
+    "num_draws=2",
+    "rounds=1",
+    "num_features=[8,64,128]",
+    "sampler=[optimal]",
+    "max_degree=[2,null]",
+)
 
 
 def configure(checkpoint, *overrides):
@@ -29,7 +36,7 @@ def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path
     cfg = configure(run_dir, "weights=start", "error=0.25")
     table, text = choose(cfg)
     met = table["attention"].str.contains("degrees")
-    assert met.sum() >= 3 and (table.loc[met, "error / signal"] <= 0.25).all()
+    assert met.sum() == 2 and (table.loc[met, "error / signal"] <= 0.25).all()
     assert table.loc[met, "columns"].is_monotonic_increasing
     assert (table["ms"] > 0).all() and (table["peak MiB"] > 0).all()
 
@@ -49,7 +56,7 @@ def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path
 
 def test_an_error_out_of_reach_leaves_no_choice(run_dir):
     """The table then says what the most features reach."""
-    table, text = choose(configure(run_dir, "weights=start", "error=1e-6", "sampler=[optimal]"))
+    table, text = choose(configure(run_dir, "weights=start", "error=1e-6"))
     assert text is None
     best = table[table["attention"].str.contains("degrees")]
     assert (best["features"] == 128).all() and (best["error / signal"] > 1e-6).all()
@@ -57,25 +64,32 @@ def test_an_error_out_of_reach_leaves_no_choice(run_dir):
 
 def test_a_softmax_model_gets_features_of_exp(make_run):
     _, run_dir = make_run("attention=softmax")
-    cfg = configure(run_dir, "weights=start", "error=1e6", "sampler=[optimal]", "max_degree=[null]")
+    cfg = configure(run_dir, "weights=start", "error=1e6", "max_degree=[null]")
     table, text = choose(cfg)
     assert "exact exp" in set(table["attention"])
     assert "defaults: [rmfa_exp, _self_]" in text and "guard: null" in text
 
 
+def test_an_attention_without_a_kernel_is_refused(make_run):
+    _, run_dir = make_run("attention=uniform")
+    with pytest.raises(SearchError, match="UniformAttention has no kernel"):
+        choose(configure(run_dir, "weights=start"))
+
+
 @pytest.mark.parametrize(
-    ("attention", "overrides", "reason"),
+    ("path", "weights", "reason"),
     [
-        ("uniform", ("weights=start",), "UniformAttention has no kernel"),
-        ("softmax", (), "best.ckpt does not exist"),
-        ("softmax", ("weights=worst",), "allowed are best, last, start"),
-        ("softmax", ("checkpoint=/nowhere",), "not the folder of a run"),
+        ("run", "best", "best.ckpt does not exist"),
+        ("run", "worst", "allowed are best, last, start"),
+        ("run/checkpoints/other.ckpt", "best", "other.ckpt does not exist"),
+        ("nowhere", "best", "not the folder of a run"),
     ],
 )
-def test_what_cannot_be_chosen_is_said_in_one_line(make_run, attention, overrides, reason):
-    _, run_dir = make_run(f"attention={attention}")
+def test_a_missing_checkpoint_is_said_in_one_line(tmp_path, path, weights, reason):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CONFIG_NAME).touch()
     with pytest.raises(SearchError, match=reason) as error:
-        choose(configure(run_dir, *overrides))
+        find_checkpoint(tmp_path / path, weights)
     assert "\n" not in str(error.value)
 
 
