@@ -22,7 +22,7 @@ from macformer.ops.fused_kernels import (
     project,
 )
 
-NUM_STAGES = 3
+NUM_STAGES = 2
 QUARTER_TURN = tl.constexpr(1.5707963267948966)
 
 

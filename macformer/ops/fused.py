@@ -194,11 +194,13 @@ def slice_grid(
 
 def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
     """Return what the compiler fixes: tokens N and features F as large as registers allow."""
-    head_dim = x.shape[-1]
+    head_dim, dim = x.shape[-1], max(x.shape[-1], value_dim)
     if x.dtype == torch.bfloat16:
-        operand, tokens, features = tl.bfloat16, 64, 32 if max(head_dim, value_dim) <= 64 else 16
+        operand, tokens, features = tl.bfloat16, 64, 32 if dim <= 64 else 16
+        registers = None
     else:
         operand, (tokens, features) = tl.float32, FLOAT32_BLOCKS[kernel]
+        registers = 128 if dim <= 64 else 255
     return {
         "OPERAND": operand,
         "N": tokens,
@@ -206,4 +208,5 @@ def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
         "E": max(16, triton.next_power_of_2(head_dim)),
         "V": max(16, triton.next_power_of_2(value_dim)),
         "num_warps": 8,
+        "maxnreg": registers,  # ptxas would rather spill a little to fit one more program
     }

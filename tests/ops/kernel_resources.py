@@ -1,7 +1,7 @@
 """Compile what the launchers of the Triton kernels ask for, and report what ptxas gives it.
 
-`python tests/ops/kernel_resources.py bfloat16 32` prints a line of JSON for each kernel on sm_90. It
-needs no GPU: launches stop where the compiled kernel would be sent to it.
+`python tests/ops/kernel_resources.py bfloat16 32` prints a line of JSON for each kernel on sm_90.
+It needs no GPU: launches stop where the compiled kernel would be sent to it.
 """
 
 import json
