@@ -54,6 +54,7 @@ def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path
     assert measure_error(inputs, [attention]) < 2 * 0.25  # other weights, another draw
 
 
+@pytest.mark.slow
 def test_an_error_out_of_reach_leaves_no_choice(run_dir):
     """The table then says what the most features reach."""
     table, text = choose(configure(run_dir, "weights=start", "error=1e-6"))
@@ -62,6 +63,7 @@ def test_an_error_out_of_reach_leaves_no_choice(run_dir):
     assert (best["features"] == 128).all() and (best["error / signal"] > 1e-6).all()
 
 
+@pytest.mark.slow
 def test_a_softmax_model_gets_features_of_exp(make_run):
     _, run_dir = make_run("attention=softmax")
     cfg = configure(run_dir, "weights=start", "error=1e6", "max_degree=[null]")
