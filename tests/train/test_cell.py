@@ -79,7 +79,8 @@ def test_finished_run_is_not_trained_again(make_run):
 
 @pytest.mark.parametrize("attention", ["softmax", "rmfa_exp", "rfa"])
 def test_resumed_run_ends_with_the_same_bits(make_run, monkeypatch, attention):
-    options = (f"attention={attention}", "ppsbn=with")
+    features = () if attention == "softmax" else ("attention.num_features=16",)
+    options = (f"attention={attention}", *features, "ppsbn=with")
     _, whole = make_run(*options, folder="whole")
     assert cell.run(whole)
 

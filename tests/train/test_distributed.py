@@ -9,7 +9,12 @@ from macformer import cell
 from macformer.process import run_in_process
 
 # batch statistics couple the ranks; dropout would differ between them
-OPTIONS = ("attention=rmfa_exp", "ppsbn=with_batch", "model.dropout=0.0")
+OPTIONS = (
+    "attention=rmfa_exp",
+    "attention.num_features=16",
+    "ppsbn=with_batch",
+    "model.dropout=0.0",
+)
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "batch_size=4")
 
 

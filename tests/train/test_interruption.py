@@ -1,4 +1,7 @@
-"""SIGKILL at any place loses no more than the steps since the last checkpoint."""
+"""SIGKILL at any place loses no more than the steps since the last checkpoint.
+
+``test_cell.py`` has the quick variant, in one process.
+"""
 
 import json
 import os
@@ -12,7 +15,8 @@ import torch
 from macformer import cell
 from macformer.process import run_in_process
 
-OPTIONS = ("attention=rmfa_exp", "ppsbn=with_batch")  # random features, statistics and dropout
+# random features, running statistics and dropout
+OPTIONS = ("attention=rmfa_exp", "attention.num_features=16", "ppsbn=with_batch")
 
 
 def read_metrics(run_dir: Path):
@@ -33,6 +37,7 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert (one / "metrics.csv").exists() and (other / "metrics.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_cell_ends_with_the_bits_of_one_that_was_not(make_run, killer):
     _, whole = make_run(*OPTIONS, folder="whole")
     assert cell.run(whole)
