@@ -80,7 +80,8 @@ def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show accuracy at the centre, and the worst accuracy, divergence and gradients off it."""
-    rows, centre = [], _centre(frame)
+    rows: list[dict[str, Any]] = []
+    centre = _centre(frame)
     for (task, attention, ppsbn), group in frame.groupby(CELL, sort=False):
         row = {"task": task, "attention": attention, "ppSBN": ppsbn}
         at_centre = _along(group, None, centre).assign(accuracy=lambda rows: 100 * rows["accuracy"])
@@ -95,7 +96,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         row["largest gradient norm"] = group["largest_gradient_norm"].max()
         rows.append(row)
     tasks = list(frame["task"].unique())
-    return pd.DataFrame(sorted(rows, key=lambda row: tasks.index(row["task"])))
+    return pd.DataFrame([row for task in tasks for row in rows if row["task"] == task])
 
 
 def plot(frame: pd.DataFrame) -> Figure:
