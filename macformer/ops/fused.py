@@ -19,7 +19,7 @@ from macformer.ops.linear import guard_denominator, without_autocast
 from macformer.ops.tiled import grad_numerator
 
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
-FLOAT32_BLOCKS = {"state": (16, 32), "read": (32, 32), "grad": (16, 16), "omega": (16, 32)}
+FLOAT32_BLOCKS = {"state": (16, 32), "read": (32, 16), "grad": (16, 16), "omega": (16, 32)}
 
 
 class FusedMap(NamedTuple):
@@ -195,18 +195,18 @@ def slice_grid(
 def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
     """Return what the compiler fixes: tokens N and features F as large as registers allow."""
     head_dim, dim = x.shape[-1], max(x.shape[-1], value_dim)
-    if x.dtype == torch.bfloat16:
-        operand, tokens, features = tl.bfloat16, 64, 32 if dim <= 64 else 16
-        registers = None
+    half = x.dtype == torch.bfloat16
+    if half:
+        tokens, features = 64, 32 if dim <= 64 else 16
     else:
-        operand, (tokens, features) = tl.float32, FLOAT32_BLOCKS[kernel]
-        registers = 128 if dim <= 64 else 255
+        tokens, features = FLOAT32_BLOCKS[kernel]
     return {
-        "OPERAND": operand,
+        "OPERAND": tl.bfloat16 if half else tl.float32,
         "N": tokens,
         "F": features,
         "E": max(16, triton.next_power_of_2(head_dim)),
         "V": max(16, triton.next_power_of_2(value_dim)),
         "num_warps": 8,
-        "maxnreg": registers,  # ptxas would rather spill a little to fit one more program
+        # Left alone, ptxas spills a little to fit one more program on a multiprocessor.
+        "maxnreg": 255 if dim > 64 else None if half else 128,
     }
