@@ -198,8 +198,10 @@ def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
     half = x.dtype == torch.bfloat16
     if half:
         tokens, features = 64, 32 if dim <= 64 else 16
+        registers = None if dim <= 64 else 255
     else:
         tokens, features = FLOAT32_BLOCKS[kernel]
+        registers = 128 if dim <= 32 else 255
     return {
         "OPERAND": tl.bfloat16 if half else tl.float32,
         "N": tokens,
@@ -208,5 +210,5 @@ def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
         "V": max(16, triton.next_power_of_2(value_dim)),
         "num_warps": 8,
         # Left alone, ptxas spills a little to fit one more program on a multiprocessor.
-        "maxnreg": 255 if dim > 64 else None if half else 128,
+        "maxnreg": registers,
     }
