@@ -69,6 +69,9 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
 
 def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     """Train from the last checkpoint or from the start, and test the last and the best weights."""
+    for name in ("max_steps", "eval_interval", "eval_batches", "test_batches"):
+        if cfg[name] == 0:
+            raise ValueError(f"{name} is 0; at least 1 is needed")
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
     checkpoints = run_dir / "checkpoints"
@@ -94,13 +97,25 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
 def _score(built: Run, cfg: DictConfig) -> dict[str, dict[str, Any]]:
     """Test the weights best in validation, then the last ones, whose speed is reported."""
     step = built.trainer.global_step
-    if step % cfg.eval_interval:  # training did not end on a validation
-        val = built.trainer.validate(built.module, built.data, verbose=False)[0]["val/accuracy"]
-    else:
-        val = float(built.trainer.callback_metrics["val/accuracy"])
+    val = _validate_last(built, ended_on_validation=step % cfg.eval_interval == 0)
     best = _score_best(built, last_step=step, last_val=val)
     last = {"step": step, "val": val, "test": _test(built)}
     return {"last": last, "best": best or last}
+
+
+def _validate_last(built: Run, *, ended_on_validation: bool) -> float:
+    """Return the validation accuracy of the last weights, which are in the last checkpoint."""
+    trainer = built.trainer
+    if not ended_on_validation:
+        _save(built, "last")
+    elif "val/accuracy" in trainer.callback_metrics:  # not where training had ended before
+        return float(trainer.callback_metrics["val/accuracy"])
+    return trainer.validate(built.module, built.data, verbose=False)[0]["val/accuracy"]
+
+
+def _save(built: Run, name: str) -> None:
+    checkpoint: Any = built.callbacks[name]
+    built.trainer.save_checkpoint(Path(checkpoint.dirpath) / f"{name}.ckpt")
 
 
 def _score_best(built: Run, *, last_step: int, last_val: float) -> dict[str, Any] | None:
@@ -108,7 +123,7 @@ def _score_best(built: Run, *, last_step: int, last_val: float) -> dict[str, Any
     checkpoint: Any = built.callbacks["best"]
     score = checkpoint.best_model_score
     if score is None or float(score) < last_val:
-        built.trainer.save_checkpoint(Path(checkpoint.dirpath) / "best.ckpt")
+        _save(built, "best")
         return None
     state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
     if state["global_step"] == last_step:

@@ -48,8 +48,9 @@ class ClassificationModule(pl.LightningModule):
         log_interval: int,
     ):
         super().__init__()
-        if steps_per_call < 1:
-            raise ValueError(f"steps_per_call is {steps_per_call}; at least 1 is needed")
+        for name, value in (("steps_per_call", steps_per_call), ("log_interval", log_interval)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; at least 1 is needed")
         self.automatic_optimization = False
         self.model = model
         self.clip = clip
@@ -146,9 +147,11 @@ class ClassificationModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["interval"] = {name: float(value) for name, value in self._interval.items()}
+        checkpoint["train_loss"] = self.train_loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._interval = dict(checkpoint["interval"])
+        self.train_loss = checkpoint["train_loss"]
 
     def _current_learning_rate(self) -> float:
         return cast(torch.optim.Optimizer, self.optimizers()).param_groups[0]["lr"]

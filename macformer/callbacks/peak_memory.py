@@ -5,10 +5,12 @@ import ctypes
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 
 GIB = 2**30
 
@@ -43,15 +45,28 @@ class MemoryMeter:
 
 
 class PeakMemory(Callback):
-    """Measure the peak memory of training and of testing, in GiB."""
+    """Measure the peak memory of training and of testing, in GiB.
+
+    A run that resumes after its last step has that of its checkpoint.
+    """
 
     def __init__(self) -> None:
         self.train_gib: float | None = None
         self.inference_gib: float | None = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"train_gib": self.train_gib}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.train_gib = state_dict["train_gib"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._meter = MemoryMeter(pl_module.device)
         self._meter.reset()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.train_gib = self._meter.read_gib()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.train_gib = self._meter.read_gib()

@@ -64,7 +64,8 @@ class Throughput(Callback):
     """Time training and testing from batch to batch, data loading included.
 
     The first batches warm up and do not count; neither do validation and checkpoints. ``train`` and
-    ``inference`` hold the last rates, per second.
+    ``inference`` hold the last rates, per second. A resumed run times what it trains itself; where
+    that is too little, what its checkpoint had timed stands.
 
     Args:
         warmup_batches: Batches left out; at most half of a short test.
@@ -76,6 +77,12 @@ class Throughput(Callback):
         self.train_seconds = 0.0
         self.inference: dict[str, float | None] = {}
         self._seen = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"train": self.train, "train_seconds": self.train_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.train, self.train_seconds = state_dict["train"], state_dict["train_seconds"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch = Stopwatch(pl_module.device)
@@ -92,6 +99,7 @@ class Throughput(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self._watch.stop()
+            self._read(trainer.world_size)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if self._seen and self._watch.seconds:
@@ -99,8 +107,7 @@ class Throughput(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch.stop()
-        self.train = self._watch.rates(trainer.world_size)
-        self.train_seconds = self._watch.seconds
+        self._read(trainer.world_size)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch = Stopwatch(pl_module.device)
@@ -121,3 +128,8 @@ class Throughput(Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch.stop()
         self.inference = self._watch.rates(trainer.world_size)
+
+    def _read(self, num_ranks: int) -> None:
+        if self._watch.seconds or not self.train:
+            self.train = self._watch.rates(num_ranks)
+            self.train_seconds = self._watch.seconds

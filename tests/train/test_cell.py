@@ -104,6 +104,36 @@ def test_resumed_run_ends_with_the_same_bits(make_run, monkeypatch, attention):
     assert read_metrics(parted)["reason"] is None
 
 
+@pytest.mark.parametrize("max_steps", [8, 10])  # with and without a validation at the end
+def test_a_run_stopped_in_its_test_is_tested_alone(make_run, monkeypatch, max_steps):
+    _, run_dir = make_run(f"max_steps={max_steps}", "seed=3")
+    assert cell.run(run_dir)
+    whole = read_metrics(run_dir)
+
+    make_run(f"max_steps={max_steps}", "seed=3", "overwrite=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "test_step", lambda *args: 1 / 0)
+        assert not cell.run(run_dir)
+    make_run(f"max_steps={max_steps}", "seed=3")
+    monkeypatch.setattr(ClassificationModule, "training_step", lambda *args: 1 / 0)
+    assert cell.run(run_dir)
+    parted = read_metrics(run_dir)
+    assert parted["accuracy"] == whole["accuracy"]
+    assert parted["train"]["loss"] == whole["train"]["loss"]
+    assert set(parted["train"]) == set(whole["train"])
+    assert None not in parted["train"].values() and parted["train"]["seconds"] > 0
+
+
+def test_the_last_checkpoint_holds_the_last_weights(make_run):
+    """Where training does not end on a validation, too."""
+    _, run_dir = make_run("max_steps=10")
+    assert cell.run(run_dir)
+    path = run_dir / "checkpoints" / "last.ckpt"
+    assert torch.load(path, weights_only=True)["global_step"] == 10
+    accuracy = read_metrics(run_dir)["accuracy"]["last"]
+    assert evaluate(run_dir, checkpoint="last", split="validation") == accuracy["val"]
+
+
 def test_overwrite_starts_from_nothing(make_run, monkeypatch):
     _, run_dir = make_run()
     assert cell.run(run_dir)
@@ -156,6 +186,9 @@ def test_want_of_memory_is_named(make_run, monkeypatch):
         (("attention=rmfa_inv", "attention.guard=1.5"), "does not converge"),
         (("model.num_heads=3",), "qkv_dim 64 is not a multiple of num_heads 3"),
         (("task.source=moon",), "'moon'"),
+        (("log_interval=0",), "log_interval is 0; at least 1"),
+        (("eval_interval=0",), "eval_interval is 0; at least 1"),
+        (("eval_batches=0",), "eval_batches is 0"),
     ],
 )
 def test_bad_option_is_one_line(make_run, overrides, message):
