@@ -169,11 +169,11 @@ def _measure_once(case: Case, device: str) -> None:
 
 def measure_peak(run: Callable[[], object], device: str) -> int:
     """Return the most bytes that tensors hold at once during a run, above those before it."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+    if torch.device(device).type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
         run()
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = run()
     del result
@@ -188,8 +188,8 @@ def _clock(run: Callable[[], object], cfg: DictConfig) -> float:
     clock = time.process_time if cfg.device == "cpu" and cfg.threads == 1 else time.perf_counter
     start = clock()
     run()
-    if cfg.device == "cuda":
-        torch.cuda.synchronize()
+    if torch.device(cfg.device).type == "cuda":
+        torch.cuda.synchronize(cfg.device)
     return clock() - start
 
 

@@ -14,8 +14,9 @@ from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from macformer.build import ConfigError, Run, build_run
+from macformer.build import Run, build_run
 from macformer.callbacks import DeviceUse, PeakMemory, Throughput
+from macformer.capture import CaptureError
 from macformer.device import device_name
 from macformer.module import DivergedError
 from macformer.process import BUSY, run_lock
@@ -26,6 +27,7 @@ from macformer.results import (
     write_failure,
     write_metrics,
 )
+from macformer.score import score_run
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -81,62 +83,19 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
     for logger in built.trainer.loggers:
         logger.log_hyperparams(cast(dict, OmegaConf.to_container(cfg, resolve=True)))
     last = checkpoints / "last.ckpt"
+    finished = False
     try:
         built.trainer.fit(built.module, built.data, ckpt_path=str(last) if last.exists() else None)
-        accuracy = _score(built, cfg)
+        accuracy = score_run(built, eval_interval=cfg.eval_interval)
         metrics = {**describe_run(cfg), **_measurements(built), "accuracy": accuracy}
         for logger in built.trainer.loggers:
             logger.log_metrics(_flat(metrics), step=built.trainer.global_step)
+        finished = True
     finally:
         for logger in built.trainer.loggers:
-            logger.finalize("finished")
-        _finish_wandb()
+            logger.finalize("finished" if finished else "failed")
+        _finish_wandb(exit_code=int(not finished))
     return {**metrics, "status": "finished"}
-
-
-def _score(built: Run, cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Test the weights best in validation, then the last ones, whose speed is reported."""
-    step = built.trainer.global_step
-    val = _validate_last(built, ended_on_validation=step % cfg.eval_interval == 0)
-    best = _score_best(built, last_step=step, last_val=val)
-    last = {"step": step, "val": val, "test": _test(built)}
-    return {"last": last, "best": best or last}
-
-
-def _validate_last(built: Run, *, ended_on_validation: bool) -> float:
-    """Return the validation accuracy of the last weights, which are in the last checkpoint."""
-    trainer = built.trainer
-    if not ended_on_validation:
-        _save(built, "last")
-    elif "val/accuracy" in trainer.callback_metrics:  # not where training had ended before
-        return float(trainer.callback_metrics["val/accuracy"])
-    return trainer.validate(built.module, built.data, verbose=False)[0]["val/accuracy"]
-
-
-def _save(built: Run, name: str) -> None:
-    checkpoint: Any = built.callbacks[name]
-    built.trainer.save_checkpoint(Path(checkpoint.dirpath) / f"{name}.ckpt")
-
-
-def _score_best(built: Run, *, last_step: int, last_val: float) -> dict[str, Any] | None:
-    """Test the best checkpoint, unless it is the last; the module keeps the last weights."""
-    checkpoint: Any = built.callbacks["best"]
-    score = checkpoint.best_model_score
-    if score is None or float(score) < last_val:
-        _save(built, "best")
-        return None
-    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-    if state["global_step"] == last_step:
-        return None
-    last_weights = {name: value.clone() for name, value in built.module.state_dict().items()}
-    built.module.load_state_dict(state["state_dict"])
-    best = {"step": state["global_step"], "val": float(score), "test": _test(built)}
-    built.module.load_state_dict(last_weights)
-    return best
-
-
-def _test(built: Run) -> float:
-    return built.trainer.test(built.module, built.data, verbose=False)[0]["test/accuracy"]
 
 
 def _measurements(built: Run) -> dict[str, Any]:
@@ -198,7 +157,7 @@ def _reason(error: Exception) -> str:
     ):
         return f"out of memory: {message}"
     kind = type(error).__name__
-    plain = isinstance(error, (ConfigError, DivergedError, ValueError, OSError))
+    plain = isinstance(error, (CaptureError, DivergedError, ValueError, OSError))
     return message if plain and message else f"{kind}: {message}"
 
 
@@ -208,11 +167,11 @@ def _remove(*paths: Path) -> None:
             file.unlink(missing_ok=True)  # by another rank
 
 
-def _finish_wandb() -> None:
+def _finish_wandb(*, exit_code: int) -> None:
     """Close the run, if there is one: the next cell in this process must not log into it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish()
+        wandb.finish(exit_code=exit_code)
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Choose features from a model's own queries and keys: the cheapest that meet an error."""
 
+import json
 import statistics
 import sys
 import time
@@ -14,11 +15,12 @@ import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor, nn
 
 from macformer.attention import RMFA, SoftmaxAttention, samplers
 from macformer.benchmark import MIB, measure_peak
-from macformer.build import ConfigError, build_data, build_model
+from macformer.build import build_data, build_model
 from macformer.feature_search import (
     Choice,
     Inputs,
@@ -38,6 +40,7 @@ from macformer.step import Batch
 from macformer.studies.swap import core_attentions, record_attention
 
 WEIGHTS = ("best", "last", "start")
+SAMPLERS = ("optimal", "code", "iid")
 
 register_resolver()
 
@@ -48,8 +51,8 @@ def main(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         table, text = choose(cfg)
-    except (SearchError, ConfigError) as error:
-        print(error, file=sys.stderr)
+    except (ValueError, OSError, MissingMandatoryValue) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
     print(table.to_markdown(index=False, floatfmt=".3g"))
     if text is None:
@@ -71,8 +74,12 @@ def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
         None where none meets the error.
 
     Raises:
-        SearchError: If the checkpoint does not exist, or its attention has no kernel.
+        SearchError: If the checkpoint does not exist, its attention has no kernel, or a sampler is
+            unknown.
     """
+    for name in cfg.sampler:
+        if name not in SAMPLERS:
+            raise SearchError(f"sampler is {name}; allowed are {', '.join(SAMPLERS)}")
     torch.set_num_threads(cfg.threads)
     run_dir, path = find_checkpoint(Path(cfg.checkpoint), cfg.weights)
     run = read_config(run_dir)
@@ -203,8 +210,8 @@ def _measure_costs(
     def seconds(run: Callable[..., Tensor]) -> float:
         start = time.perf_counter()
         step(run)
-        if cfg.device == "cuda":
-            torch.cuda.synchronize()
+        if torch.device(cfg.device).type == "cuda":
+            torch.cuda.synchronize(cfg.device)
         return time.perf_counter() - start
 
     peaks = [measure_peak(partial(step, run), cfg.device) / MIB for run in runs]  # warms up, too
@@ -228,6 +235,8 @@ def describe_choice(
         guard = getattr(attention, "guard", None)
         lines += [f"guard: {'null' if guard is None else guard.dot_bound}"]
         lines += [f"assumed_dot: {dot_bound:.3g}"]
+        if run.attention.get("scale") is not None:
+            lines += [f"scale: {json.dumps(OmegaConf.to_container(run.attention.scale))}"]
     if choice.max_degree is not None:
         target = f"macformer.attention.maclaurin.{kernel.name}"
         if isinstance(attention, RMFA):

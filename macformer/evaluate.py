@@ -12,7 +12,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the accuracy of a run's checkpoint on a split.
 
     Returns:
-        The exit code: 0, or 2 where the folder is not a run's or has no such checkpoint.
+        The exit code: 0, or 2 where the folder is not a run's, or its checkpoint or data are not
+        there or not whole.
     """
     parser = argparse.ArgumentParser(prog="macformer-evaluate", description="Score a run again.")
     parser.add_argument("run_dir", type=Path, help="the folder of one run")
@@ -23,13 +24,21 @@ def main(arguments: list[str] | None = None) -> int:
     if not path.exists():
         print(f"{path} does not exist; give the folder of a run that has trained", file=sys.stderr)
         return 2
-    accuracy = evaluate(args.run_dir, checkpoint=args.checkpoint, split=args.split)
+    try:
+        accuracy = evaluate(args.run_dir, checkpoint=args.checkpoint, split=args.split)
+    except (ValueError, OSError) as error:
+        print(f"{args.run_dir}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
+        return 2
     print(f"{args.split} accuracy {100 * accuracy:.2f} % ({args.checkpoint}, {args.run_dir})")
     return 0
 
 
 def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
-    """Return the accuracy of a checkpoint, ``best`` or ``last``, on a split."""
+    """Return the accuracy of a checkpoint, ``best`` or ``last``, on a split, by one device.
+
+    Raises:
+        ValueError: If the checkpoint is damaged.
+    """
     import torch
 
     from macformer.build import build_run
@@ -37,9 +46,13 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
 
     cfg = read_config(run_dir)
     cfg.logger = None
+    cfg.trainer.update(devices=1, num_nodes=1, strategy="auto")
     built = build_run(cfg)
     path = run_dir / "checkpoints" / f"{checkpoint}.ckpt"
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the bytes of a damaged file lead to
+        raise ValueError(f"{path} cannot be read as a checkpoint") from error
     built.module.load_state_dict(state["state_dict"])
     score = built.trainer.test if split == "test" else built.trainer.validate
     (result,) = score(built.module, built.data, verbose=False)

@@ -98,8 +98,9 @@ def _can_reach_wandb(timeout: float = 3.0) -> bool:
     host = url.hostname or ""
     if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):
         return False
+    port = url.port or (80 if url.scheme == "http" else 443)
     try:
-        socket.create_connection((host, url.port or 443), timeout=timeout).close()
+        socket.create_connection((host, port), timeout=timeout).close()
     except OSError:
         return False
     return True

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import configs
 from macformer.process import run_in_process
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = Path(configs.__path__[0]) / "tune.yaml"
 JOURNAL_NAME = "journal.log"
+KEYS = ("num_trials", "num_startup_trials", "seed", "space")
 
 
 class SearchError(ValueError):
@@ -118,6 +120,17 @@ def _run_trial(study: "optuna.Study", trial: Any, overrides: Sequence[str]) -> N
     print(f"trial {trial.number}: {_join(trial.params)}: {outcome}", flush=True)
 
 
+def _read_search(path: Path) -> dict[str, Any]:
+    try:
+        cfg: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except YAMLError as error:
+        raise SearchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    missing = [name for name in KEYS if name not in cfg]
+    if missing:
+        raise SearchError(f"{path} has no {', '.join(missing)}; configs/tune.yaml has all")
+    return cfg
+
+
 def _distribution(name: str, spec: Any) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -151,19 +164,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.config_dir is not None:
         overrides.append(f"hydra.searchpath=[file://{args.config_dir.resolve()}]")
     try:
-        cfg: Any = OmegaConf.to_container(OmegaConf.load(args.config))
+        cfg = _read_search(args.config)
         study = search(
             overrides,
             space=cfg["space"],
             sampler={"seed": cfg["seed"], "n_startup_trials": cfg["num_startup_trials"]},
-            num_trials=args.num_trials or cfg["num_trials"],
+            num_trials=cfg["num_trials"] if args.num_trials is None else args.num_trials,
         )
         best = study.best_trial
     except (SearchError, OSError, ValueError) as error:
         print(f"macformer-tune: {error}", file=sys.stderr)
         return 2
     print(f"best of {len(study.trials)}: trial {best.number}, {100 * study.best_value:.2f} %")
-    print("macformer-train", *args.overrides, _join(best.params))
+    config_dir = [] if args.config_dir is None else ["--config-dir", args.config_dir]
+    print("macformer-train", *config_dir, *args.overrides, _join(best.params))
     return 0
 
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -172,6 +174,18 @@ def test_divergence_is_a_failure_with_a_reason(make_run, capsys):
     assert "DivergedError" in (run_dir / "error.log").read_text()
 
 
+def test_weights_and_biases_hears_of_a_failure(make_run, monkeypatch):
+    codes = []
+    wandb = SimpleNamespace(run=object(), finish=lambda *, exit_code: codes.append(exit_code))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    _, run_dir = make_run()
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "training_step", lambda *args: 1 / 0)
+        assert not cell.run(run_dir)
+    assert cell.run(run_dir)
+    assert codes == [1, 0]
+
+
 def test_want_of_memory_is_named(make_run, monkeypatch):
     _, run_dir = make_run()
     monkeypatch.setattr(ClassificationModule, "training_step", lambda *_: torch.empty(1 << 50))
@@ -206,6 +220,9 @@ def test_evaluate_repeats_the_test_accuracy(make_run, capsys):
     assert evaluate(run_dir, checkpoint="last", split="test") == accuracy["last"]["test"]
     assert evaluate_main([str(run_dir.parent)]) == 2
     assert "does not exist" in capsys.readouterr().err
+    (run_dir / "checkpoints" / "best.ckpt").write_text("half a file")
+    assert evaluate_main([str(run_dir)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_learnable_problem_is_learnt(make_run):

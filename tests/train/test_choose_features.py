@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from macformer.attention import maclaurin
 from macformer.attention.maclaurin import truncated
@@ -115,3 +116,17 @@ def test_truncated_series_by_hand():
     """1 + t + t^2 / 2."""
     cut = [truncated(n, coefficients=maclaurin.exp, max_degree=2) for n in range(5)]
     assert cut == [1, 1, 0.5, 0, 0]
+
+
+def test_a_scale_stays_part_of_the_kernel(make_run):
+    _, run_dir = make_run("attention=kernelized_exp_scaled", "ppsbn=with")
+    cfg = configure(run_dir, "weights=start", "error=1e6", "num_features=[8]", "max_degree=[null]")
+    _, text = choose(cfg)
+    attention = OmegaConf.create(text)
+    assert attention.scale == read_config(run_dir).attention.scale
+    assert attention.guard == 2.0
+
+
+def test_an_unknown_sampler_is_refused(run_dir):
+    with pytest.raises(SearchError, match="sampler is best; allowed are optimal"):
+        choose(configure(run_dir, "weights=start", "sampler=[best]"))

@@ -105,6 +105,22 @@ def test_a_range_that_is_none_is_refused(outputs, spec):
         search(1, space={"learning_rate": spec})
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("seed: 0\nspace: {}\nnum_trials: 1", "has no num_startup_trials"), ("a: [1", "is not YAML")],
+)
+def test_a_file_that_is_no_search_is_one_line(tmp_path, capsys, text, message):
+    (tmp_path / "search.yaml").write_text(text)
+    assert tune.main(["--config", str(tmp_path / "search.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_no_trial_is_run_where_none_is_asked_for(outputs, trained):
+    assert tune.main([*SHARED, "--num-trials", "0"]) == 2
+    assert not trained
+
+
 def test_two_searches_do_not_share_a_folder(outputs, trained):
     outputs.mkdir()
     with (
