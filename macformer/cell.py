@@ -182,6 +182,7 @@ def main() -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Lightning would exit as if the run had failed
     try:
         return 0 if run(Path(sys.argv[1])) else 1
     except Timeout:

@@ -14,6 +14,7 @@ from macformer.identity import register_resolver
 from macformer.results import CONFIG_NAME, read_status, write_failure
 
 BUSY = os.EX_TEMPFAIL  # exit code of a cell that another process runs
+INTERRUPTED = 128 + signal.SIGINT  # exit code, as shells have it
 STOPPED = (-signal.SIGINT, -signal.SIGTERM)  # asked to stop: an interruption, not a failure
 CONCURRENT_LAUNCHERS = ("joblib",)  # several cells at once on one machine
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # one entry each, and no driver is woken to look
@@ -59,6 +60,9 @@ def run_in_process(run_dir: Path, *, overwrite: bool, gpu: str | None = None) ->
 
     Returns:
         Whether the cell is finished.
+
+    Raises:
+        SystemExit: If the user interrupts it, which ends a sweep, too.
     """
     if read_status(run_dir) == "finished" and not overwrite:
         print(f"{run_dir.name}: finished before, in {run_dir}; overwrite=true trains it again")
@@ -68,7 +72,11 @@ def run_in_process(run_dir: Path, *, overwrite: bool, gpu: str | None = None) ->
         return False
     environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
     command = [sys.executable, "-m", "macformer.cell", str(run_dir)]
-    process = subprocess.run(command, env=environment)
+    try:
+        process = subprocess.run(command, env=environment)
+    except KeyboardInterrupt:
+        print(f"{run_dir.name}: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     status = read_status(run_dir)
     if process.returncode not in (0, BUSY, *STOPPED) and status != "failed" and _is_first_rank():
         reason = _describe_exit(process.returncode)

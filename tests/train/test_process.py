@@ -67,6 +67,18 @@ def test_a_cell_that_was_asked_to_stop_has_not_failed(tmp_path, exit_with, retur
     assert read_metrics(tmp_path)["status"] == "running"
 
 
+def test_an_interruption_by_the_user_is_one_line_and_no_failure(tmp_path, monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process.subprocess, "run", interrupt)
+    with pytest.raises(SystemExit) as exit_:
+        process.run_in_process(tmp_path, overwrite=False)
+    assert exit_.value.code == 130
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_a_cell_that_recorded_its_failure_keeps_its_reason(tmp_path, exit_with):
     (tmp_path / "metrics.json").write_text(json.dumps({"status": "failed", "reason": "no data"}))
     exit_with(1)
