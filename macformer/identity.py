@@ -1,8 +1,8 @@
 """What makes two runs the same run.
 
-A hash over the resolved configuration, without what cannot change a result: paths, logging, and the
-blocks of the recipe that belong to other tasks. It names the run's folder, so that a cell finds its
-own interrupted run and never another's.
+A hash over the resolved configuration, without what cannot change a result: paths, logging,
+callbacks that only watch, and the blocks of the recipe that belong to other tasks. It names the
+run's folder, so that a cell finds its own interrupted run and never another's.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 IRRELEVANT = (
     "paths",
     "logger",
-    "callbacks",
     "hydra",
     "identity",
     "cell",
@@ -24,6 +23,7 @@ IRRELEVANT = (
     "exclusive",
     "experiment",
 )
+WATCHERS = ("last", "random_states", "throughput", "device_use", "peak_memory", "progress")
 IRRELEVANT_ANYWHERE = ("data_dir", "source_dir", "num_workers")  # where data lie, how they are made
 
 
@@ -36,9 +36,19 @@ def run_identity(cfg: DictConfig) -> str:
 def _resolved(cfg: DictConfig, key: Any) -> Any:
     if key == "recipe":
         return cfg.recipe.name
+    if key == "callbacks":
+        return _deciding_callbacks(cfg)
     node = cfg[key]
     value = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     return _without_paths(value)
+
+
+def _deciding_callbacks(cfg: DictConfig) -> dict[str, Any]:
+    """Return the callbacks that choose weights or may end a run; their paths stay unresolved."""
+    if cfg.callbacks is None:
+        return {}
+    callbacks: Any = OmegaConf.to_container(cfg.callbacks, resolve=False)
+    return {name: node for name, node in callbacks.items() if name not in WATCHERS}
 
 
 def _without_paths(value: Any) -> Any:

@@ -83,9 +83,10 @@ class ClassificationModule(pl.LightningModule):
         """Take the steps of one call, and return their batches for the callbacks to count."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         scheduler = self.lr_schedulers()
-        batches = []
+        batches, learning_rate = [], float("nan")
         for host_batch, *_ in islice(dataloader_iter, self._num_steps_of_call()):
             batch = {k: v.to(self.device, non_blocking=True) for k, v in host_batch.items()}
+            learning_rate = optimizer.param_groups[0]["lr"]
             loss, num_correct = optimisation_step(
                 self._compute,
                 batch,
@@ -98,7 +99,7 @@ class ClassificationModule(pl.LightningModule):
             batches.append(batch)
         self._count_steps(len(batches))
         if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
-            self._log_interval()
+            self._log_interval(float(learning_rate))
         return {"batches": batches}
 
     def _num_steps_of_call(self) -> int:
@@ -119,8 +120,11 @@ class ClassificationModule(pl.LightningModule):
         loop._batches_that_stepped += num_steps - 1
         loop.manual_optimization.optim_step_progress.increment_by(num_steps)
 
-    def _log_interval(self) -> None:
-        """Log the means since the last point; the one place where training waits for the device."""
+    def _log_interval(self, learning_rate: float) -> None:
+        """Log the means since the last point, and the rate of the last step.
+
+        The one place where training waits for the device.
+        """
         sums = self._sum_over_ranks(self._interval)
         self._interval = _no_sums()
         self.train_loss = sums["loss"] / sums["num_steps"]
@@ -132,7 +136,7 @@ class ClassificationModule(pl.LightningModule):
         values = {
             "train/loss": self.train_loss,
             "train/accuracy": sums["num_correct"] / sums["num_examples"],
-            "learning_rate": self._current_learning_rate(),
+            "learning_rate": learning_rate,
             "step": float(self.global_step),  # Lightning would count from zero
         }
         if self._guards:
@@ -152,9 +156,6 @@ class ClassificationModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._interval = dict(checkpoint["interval"])
         self.train_loss = checkpoint["train_loss"]
-
-    def _current_learning_rate(self) -> float:
-        return cast(torch.optim.Optimizer, self.optimizers()).param_groups[0]["lr"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss, logits = classification_loss(self.model, batch)

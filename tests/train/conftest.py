@@ -37,7 +37,7 @@ import os, signal, time
 from pytorch_lightning.callbacks import Callback
 
 class KillBefore(Callback):
-    def __init__(self, *, step, whom):
+    def __init__(self, *, step, whom, **_):
         self.step, self.whom = step, whom
 
     def on_train_batch_start(self, trainer, *args):
@@ -49,7 +49,10 @@ class KillBefore(Callback):
 
 @pytest.fixture
 def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Return the option for a callback that sends SIGKILL to its process or to its parent."""
+    """Return the options for a bar that sends SIGKILL to its process or to its parent.
+
+    A callback in place of one that only watches, because another one would make it another run.
+    """
     folder = tmp_path / "killer"
     folder.mkdir()
     (folder / "killer.py").write_text(KILLER)
@@ -57,7 +60,7 @@ def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
 
     def option(*, step: int, whom: str = "self") -> str:
         target = "_target_: killer.KillBefore"
-        return f"+callbacks.killer={{{target}, step: {step}, whom: {whom}}}"
+        return f"callbacks.progress={{{target}, step: {step}, whom: {whom}}}"
 
     return option
 

@@ -30,6 +30,8 @@ def identity(*overrides: str) -> str:
         ("batch_size=4",),
         ("task.brackets=drop",),
         ("model.dropout=0.0",),
+        ("callbacks.best.monitor=val/loss", "callbacks.best.mode=min"),
+        ("+callbacks.stop={_target_: pytorch_lightning.callbacks.EarlyStopping}",),
     ],
 )
 def test_what_decides_a_result_decides_the_identity(overrides):

@@ -64,8 +64,10 @@ def assert_same_run(run_dir, expected_dir):
 
 
 def test_results_are_those_of_single_steps(make_run, monkeypatch):
-    _, single = make_run(*OPTIONS, folder="single")
+    cfg, single = make_run(*OPTIONS, folder="single")
     assert cell.run(single)
+    # the rate of the last step, not the schedule's next one: torch's cycle ends at peak / 25 / 1e4
+    assert float(curve(single)[-1]["learning_rate"]) == pytest.approx(cfg.learning_rate / 25e4)
     calls = count_calls(monkeypatch)
     _, several = make_run(*OPTIONS, "step.steps_per_call=100", folder="several")
     assert cell.run(several)
