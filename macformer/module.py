@@ -81,7 +81,7 @@ class ClassificationModule(pl.LightningModule):
 
     def training_step(self, dataloader_iter: Iterator[tuple[Batch, int, int]]) -> dict[str, Any]:
         """Take the steps of one call, and return their batches for the callbacks to count."""
-        optimizer = self.optimizers(use_pl_optimizer=False)
+        optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         scheduler = self.lr_schedulers()
         batches, learning_rate = [], float("nan")
         for host_batch, *_ in islice(dataloader_iter, self._num_steps_of_call()):
@@ -90,7 +90,7 @@ class ClassificationModule(pl.LightningModule):
             loss, num_correct = optimisation_step(
                 self._compute,
                 batch,
-                cast(torch.optim.Optimizer, optimizer),
+                optimizer,
                 cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
             )
             self._interval["loss"] = self._interval["loss"] + loss
