@@ -1,5 +1,6 @@
 """Command line of the studies: ``python scripts/study.py study=speed size=smoke``."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ register_resolver()
 @hydra.main(config_path="pkg://configs", config_name="study", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Run a study, or render one that was measured; a user's mistake gives one line."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
     from macformer.build import ConfigError  # torch takes seconds, and --help does not need it
     from macformer.studies.runner import StudyError, render_study, run_study
 
