@@ -60,7 +60,7 @@ def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
 
     def option(*, step: int, whom: str = "self") -> str:
         target = "_target_: killer.KillBefore"
-        return f"callbacks.progress={{{target}, step: {step}, whom: {whom}}}"
+        return f"++callbacks.progress={{{target}, step: {step}, whom: {whom}}}"
 
     return option
 
