@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from macformer.ops.fused_kernels import grad_kernel, read_kernel, state_kernel
-from macformer.ops.linear import guard_denominator, without_autocast
-from macformer.ops.tiled import grad_numerator
+from macformer.ops.linear import without_autocast
+from macformer.ops.tiled import grad_numerator, guarded_inverse
 
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
 FLOAT32_BLOCKS = {"state": (16, 32), "read": (32, 16), "grad": (16, 16), "omega": (16, 32)}
@@ -97,9 +97,7 @@ def _grad_of_numerator(
     grad_out: Tensor, out: Tensor, denominator: Tensor, *, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients at n and z of o = n / z."""
-    inverse = guard_denominator(denominator, eps=eps).reciprocal_()
-    slope = inverse.neg().masked_fill_(denominator.abs() < eps, 0)
-    grad = grad_numerator(grad_out, out, inverse, slope)
+    grad = grad_numerator(grad_out, out, *guarded_inverse(denominator, eps=eps))
     return grad[..., :-1], grad[..., -1].contiguous()
 
 

@@ -102,8 +102,7 @@ def tiled_backward(
     grad_state = torch.zeros_like(state)
     grad_total = state.new_zeros(batch, heads, 1, state.shape[-2])
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-    inverse = guard_denominator(denominator, eps=eps).reciprocal_()
-    slope = inverse.neg().masked_fill_(denominator.abs() < eps, 0)
+    inverse, slope = guarded_inverse(denominator, eps=eps)
     for tile in _tiles([query_len] * batch, heads):
         b, h, _ = tile
         grad = grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
@@ -225,6 +224,12 @@ def _load_keys(
         k = k.masked_fill(padding, 0)
         extended.masked_fill_(padding, 0)
     return k, extended
+
+
+def guarded_inverse(denominator: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`1 / z`, and :math:`-1 / z` with zeros where the guard cuts the gradient."""
+    inverse = guard_denominator(denominator, eps=eps).reciprocal_()
+    return inverse, inverse.neg().masked_fill_(denominator.abs() < eps, 0)
 
 
 def grad_numerator(grad_out: Tensor, out: Tensor, inverse: Tensor, slope: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Small runs in a folder of the test's own, composed as the command line composes them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.identity import register_resolver
+from macformer.module import ClassificationModule
 from macformer.results import CONFIG_NAME
 
 TINY = (
@@ -63,6 +65,25 @@ def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
         return f"++callbacks.progress={{{target}, step: {step}, whom: {whom}}}"
 
     return option
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager]:
+    """Return a context in which training stops before a given step."""
+    training_step = ClassificationModule.training_step
+
+    @contextmanager
+    def stop(*, before_step: int) -> Iterator[None]:
+        def step(self, dataloader_iter):
+            if self.global_step == before_step:
+                raise RuntimeError("power cut")
+            return training_step(self, dataloader_iter)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassificationModule, "training_step", step)
+            yield
+
+    return stop
 
 
 @pytest.fixture

@@ -80,22 +80,14 @@ def test_finished_run_is_not_trained_again(make_run):
 
 
 @pytest.mark.parametrize("attention", ["softmax", "rmfa_exp", "rfa"])
-def test_resumed_run_ends_with_the_same_bits(make_run, monkeypatch, attention):
+def test_resumed_run_ends_with_the_same_bits(make_run, power_cut, attention):
     features = () if attention == "softmax" else ("attention.num_features=16",)
     options = (f"attention={attention}", *features, "ppsbn=with")
     _, whole = make_run(*options, folder="whole")
     assert cell.run(whole)
 
     _, parted = make_run(*options, folder="parted")
-    step = ClassificationModule.training_step
-
-    def stop_at_six(self, dataloader_iter):
-        if self.global_step == 6:  # two steps after the checkpoint
-            raise RuntimeError("power cut")
-        return step(self, dataloader_iter)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassificationModule, "training_step", stop_at_six)
+    with power_cut(before_step=6):  # two steps after the checkpoint
         assert not cell.run(parted)
     assert read_metrics(parted)["status"] == "failed"
     assert cell.run(parted)

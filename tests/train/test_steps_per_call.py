@@ -75,19 +75,11 @@ def test_results_are_those_of_single_steps(make_run, monkeypatch):
     assert_same_run(several, single)
 
 
-def test_an_interrupted_run_goes_on_as_single_steps_would(make_run, monkeypatch):
+def test_an_interrupted_run_goes_on_as_single_steps_would(make_run, monkeypatch, power_cut):
     _, single = make_run(*OPTIONS, folder="single")
     assert cell.run(single)
     _, parted = make_run(*OPTIONS, "step.steps_per_call=2", folder="parted")
-    step = ClassificationModule.training_step
-
-    def stop_at_six(self, dataloader_iter):
-        if self.global_step == 6:  # two steps after the checkpoint
-            raise RuntimeError("power cut")
-        return step(self, dataloader_iter)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassificationModule, "training_step", stop_at_six)
+    with power_cut(before_step=6):  # two steps after the checkpoint
         assert not cell.run(parted)
     calls = count_calls(monkeypatch)
     assert cell.run(parted)
