@@ -1,11 +1,11 @@
-# make setup | demo | paper | test | test-all | test-slurm | lint | clean
+# make setup | demo | paper | test | test-all | test-slurm | golden | lint | clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo paper test test-all test-slurm lint clean
+.PHONY: setup demo paper test test-all test-slurm golden lint clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,11 @@ test-all: setup
 # needs a running Slurm with sbatch and sacct on PATH
 test-slurm: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slurm tests/train/test_slurm.py
+
+# records the losses of tests/golden anew: for a change that is meant to change them
+golden: setup
+	rm -f tests/golden/losses.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/golden --update-golden
 
 lint: setup
 	$(BIN)/ruff check .

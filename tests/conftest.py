@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="hold the attention variants in DIR/attention/*.yaml to the contract, too",
     )
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="record the losses of tests/golden anew, with one process",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
