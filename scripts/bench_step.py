@@ -29,7 +29,7 @@ from pytorch_lightning.callbacks import Callback
 from macformer.build import Run, build_run
 from macformer.identity import register_resolver
 from macformer.step import Batch, Gradients, optimisation_step
-from tasks.token_rows import TokenRows
+from tasks.feeding.rows import TokenRows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

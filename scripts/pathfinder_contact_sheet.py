@@ -8,7 +8,7 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from tasks.generate_pathfinder import generate_pathfinder
+from tasks.pathfinder.generate import generate_pathfinder
 
 SIZES = (32, 64, 128)
 NUM_PER_CLASS = 16

@@ -15,8 +15,8 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from tasks.manifest import combined_sha256, read_manifest
 from tasks.parallel import WorkerKilledError
+from tasks.store.manifest import combined_sha256, read_manifest
 
 _TASK = "task="
 _FAILURES = (ValueError, OSError, WorkerKilledError, HydraException, OmegaConfBaseException)

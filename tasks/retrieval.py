@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from tasks.errors import DataError, one_of
-from tasks.sources import RELEASE_FOLDERS, check_source, locate
-from tasks.storage import Chunk, Contents, Split, prepare_once
-from tasks.token_rows import TokenRows, open_split
+from tasks.feeding.rows import TokenRows, open_split
+from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.write import Chunk, Contents, Split, prepare_once
 from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
 
 NUM_CLASSES = 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import generate_pathfinder
+from tasks.pathfinder import generate as generate_pathfinder
 
 REVIEWS = {"train": 20, "test": 6}
 PICTURES = {"train": 30, "test": 7}

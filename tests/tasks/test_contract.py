@@ -8,9 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 import configs
-from tasks.collate import gather_batch
-from tasks.data_module import TaskDataModule
-from tasks.manifest import SPLITS
+from tasks.feeding.collate import gather_batch
+from tasks.feeding.data_module import TaskDataModule
+from tasks.store.manifest import SPLITS
 
 TASKS = sorted(path.stem for path in (Path(configs.__file__).parent / "task").glob("[!_]*.yaml"))
 BATCH_SIZE = 3

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from tasks.generate_listops import generate_listops
-from tasks.generate_pathfinder import generate_pathfinder
+from tasks.listops.generate import generate_listops
+from tasks.pathfinder.generate import generate_pathfinder
 
 LISTOPS = partial(generate_listops, 64, min_len=500, max_len=2000, max_depth=10, max_args=10)
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks import retrieval
-from tasks.collate import gather_batch
 from tasks.errors import DataError
-from tasks.manifest import read_manifest
+from tasks.feeding.collate import gather_batch
+from tasks.store.manifest import read_manifest
 
 OPTIONS = {
     "source": "lra_release",

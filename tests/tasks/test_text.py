@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tasks import text
-from tasks.collate import gather_batch
 from tasks.errors import DataError
-from tasks.manifest import SPLITS, read_manifest
+from tasks.feeding.collate import gather_batch
+from tasks.store.manifest import SPLITS, read_manifest
 
 OPTIONS = {
     "source": "local",

@@ -8,11 +8,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from tasks.batches import EvaluationBatches, TrainingBatches
-from tasks.data_module import TaskDataModule
 from tasks.errors import DataError
-from tasks.storage import Chunk, Contents, Split, prepare_once
-from tasks.token_rows import open_split
+from tasks.feeding.batches import EvaluationBatches, TrainingBatches
+from tasks.feeding.data_module import TaskDataModule
+from tasks.feeding.rows import open_split
+from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 # Where Slurm is installed, Lightning advises every trainer to start under it.
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tasks.errors import DataError
-from tasks.generate_pathfinder import generate_pathfinder
-from tasks.image import load as load
-from tasks.pathfinder_release import DIFFICULTY, Picture, list_pictures, read_picture
-from tasks.sources import RELEASE_FOLDERS, check_source, locate
-from tasks.storage import Chunk, Contents, Split, prepare_once
+from tasks.image.task import load as load
+from tasks.pathfinder.generate import generate_pathfinder
+from tasks.pathfinder.release import DIFFICULTY, Picture, list_pictures, read_picture
+from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 2
 

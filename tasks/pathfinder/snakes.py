@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from numpy.random import Generator
 
-from tasks.pathfinder_style import Style
+from tasks.pathfinder.style import Style
 
 _ATTEMPTS = 64
 # Of 16 turns 11 degrees apart, from -88 on, none is a right angle, whose weight is 0.

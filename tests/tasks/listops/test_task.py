@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from tasks import listops
-from tasks.collate import gather_batch
 from tasks.errors import DataError
-from tasks.generate_listops import VOCABULARY
-from tasks.manifest import SPLITS, read_manifest
+from tasks.feeding.collate import gather_batch
+from tasks.listops import task as listops
+from tasks.listops.generate import VOCABULARY
+from tasks.store.manifest import SPLITS, read_manifest
 
 OPTIONS = {
     "source": "generate",

@@ -9,7 +9,7 @@ from jaxtyping import Int, Integer
 from torch import Tensor
 
 from tasks.errors import DataError
-from tasks.manifest import read_manifest
+from tasks.store.manifest import read_manifest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from jaxtyping import Float32, UInt8
 from numpy.random import PCG64, Generator, SeedSequence
 
 from tasks.parallel import ordered_map
-from tasks.pathfinder_snakes import draw_paddles
-from tasks.pathfinder_style import STYLES, Style
+from tasks.pathfinder.snakes import draw_paddles
+from tasks.pathfinder.style import STYLES, Style
 
 _IMAGES_PER_CHUNK = 128
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.ndimage import correlate, distance_transform_edt, zoom
 from scipy.ndimage import label as label_components
 
-from tasks.generate_pathfinder import _take_distinct, generate_pathfinder
-from tasks.pathfinder_snakes import draw_paddles
-from tasks.pathfinder_style import STYLES
+from tasks.pathfinder.generate import _take_distinct, generate_pathfinder
+from tasks.pathfinder.snakes import draw_paddles
+from tasks.pathfinder.style import STYLES
 
 # Midway between the dark gap of one snake and the dark strip between two, where pixels of 40 and
 # more are lit: (gap + clearance) / 2, less twice the distance from a centre line to its last light.

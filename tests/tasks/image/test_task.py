@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks import image
-from tasks.cifar_batch import read_cifar_batch
-from tasks.collate import gather_batch
 from tasks.errors import DataError
-from tasks.manifest import read_manifest
+from tasks.feeding.collate import gather_batch
+from tasks.image import task as image
+from tasks.image.cifar import read_cifar_batch
+from tasks.store.manifest import read_manifest
 
 OPTIONS = {
     "source": "local",

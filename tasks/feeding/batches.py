@@ -11,9 +11,9 @@ from jaxtyping import Int
 from numpy.random import PCG64, Generator, SeedSequence
 from torch import Tensor
 
-from tasks.collate import gather_batch
 from tasks.errors import DataError
-from tasks.token_rows import TokenRows
+from tasks.feeding.collate import gather_batch
+from tasks.feeding.rows import TokenRows
 
 _BATCHES_PER_POOL = 64
 

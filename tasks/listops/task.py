@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import one_of
-from tasks.generate_listops import VOCABULARY, generate_listops
-from tasks.generate_listops import Chunk as RawChunk
-from tasks.listops_release import read_listops_tsv
-from tasks.sources import RELEASE_FOLDERS, check_source, locate
-from tasks.storage import Chunk, Contents, Split, prepare_once
-from tasks.token_rows import TokenRows, open_split
+from tasks.feeding.rows import TokenRows, open_split
+from tasks.listops.generate import VOCABULARY, generate_listops
+from tasks.listops.generate import Chunk as RawChunk
+from tasks.listops.release import read_listops_tsv
+from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 10
 

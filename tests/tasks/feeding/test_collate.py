@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tasks.collate import gather_batch
-from tasks.token_rows import TokenRows
+from tasks.feeding.collate import gather_batch
+from tasks.feeding.rows import TokenRows
 
 # Documents: [7], [5, 0, 3], [9, 8, 6, 4, 2]
 IDS = torch.tensor([7, 5, 0, 3, 9, 8, 6, 4, 2], dtype=torch.uint8)

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.sources import locate, unpack
+from tasks.sources.local import locate, unpack
 
 
 def write_tar(path: Path, names: list[str]) -> None:

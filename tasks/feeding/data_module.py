@@ -7,9 +7,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from tasks.batches import EvaluationBatches, TrainingBatches
-from tasks.manifest import SPLITS
-from tasks.token_rows import TokenRows
+from tasks.feeding.batches import EvaluationBatches, TrainingBatches
+from tasks.feeding.rows import TokenRows
+from tasks.store.manifest import SPLITS
 
 
 class TaskDataModule(pl.LightningDataModule):

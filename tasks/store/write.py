@@ -19,9 +19,9 @@ from numpy.typing import DTypeLike
 from rich.console import Console
 from rich.progress import Progress
 
-from tasks.arrays import GrowingArray
 from tasks.errors import DataError
-from tasks.manifest import FORMAT, MANIFEST, describe_split, fingerprint, verify, write_json
+from tasks.store.arrays import GrowingArray
+from tasks.store.manifest import FORMAT, MANIFEST, describe_split, fingerprint, verify, write_json
 
 _PROGRESS = "progress.json"
 

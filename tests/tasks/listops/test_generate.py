@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from tasks.generate_listops import VOCABULARY, generate_listops
+from tasks.listops.generate import VOCABULARY, generate_listops
 
 MIN_LEN, MAX_LEN, MAX_DEPTH, MAX_ARGS = 500, 2000, 10, 10
 NUM_EXAMPLES = 4001

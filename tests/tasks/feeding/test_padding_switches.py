@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from macformer.build import build_model
-from tasks.batches import EvaluationBatches
-from tasks.token_rows import TokenRows
+from tasks.feeding.batches import EvaluationBatches
+from tasks.feeding.rows import TokenRows
 
 NUM_ROWS = 23
 MAX_SEQ_LEN = 17

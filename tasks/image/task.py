@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from tasks.cifar_batch import read_cifar_batch
 from tasks.errors import DataError
-from tasks.hub import load_from_hub
-from tasks.sources import check_source, locate
-from tasks.storage import Chunk, Contents, Split, prepare_once
-from tasks.token_rows import TokenRows, open_split
+from tasks.feeding.rows import TokenRows, open_split
+from tasks.image.cifar import read_cifar_batch
+from tasks.sources.hub import load_from_hub
+from tasks.sources.local import check_source, locate
+from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 10
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks import pathfinder
-from tasks.collate import gather_batch
 from tasks.errors import DataError
-from tasks.manifest import SPLITS, read_manifest
+from tasks.feeding.collate import gather_batch
+from tasks.pathfinder import task as pathfinder
+from tasks.store.manifest import SPLITS, read_manifest
 
 pytestmark = pytest.mark.usefixtures("few_images_per_chunk")
 

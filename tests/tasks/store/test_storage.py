@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.arrays import GrowingArray
 from tasks.errors import DataError
-from tasks.manifest import read_manifest, verify
-from tasks.storage import Chunk, Contents, Split, prepare_once
-from tasks.token_rows import open_split
+from tasks.feeding.rows import open_split
+from tasks.store.arrays import GrowingArray
+from tasks.store.manifest import read_manifest, verify
+from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 LENGTHS = np.array([2, 3, 1])
 

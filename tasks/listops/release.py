@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.errors import DataError
-from tasks.generate_listops import VOCABULARY
-from tasks.storage import Chunk
+from tasks.listops.generate import VOCABULARY
+from tasks.store.write import Chunk
 
 _HEADER = b"Source\tTarget"
 _ROWS_PER_CHUNK = 1000

@@ -1,0 +1,1 @@
+"""The format on disk: rows as arrays beside a manifest, whole or not at all."""
