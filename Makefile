@@ -30,7 +30,7 @@ test-all: setup
 
 # needs a running Slurm with sbatch and sacct on PATH
 test-slurm: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slurm tests/train/test_slurm.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slurm tests/runs/test_slurm.py
 
 # records the losses of tests/golden anew: for a change that is meant to change them
 golden: setup

@@ -41,8 +41,8 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     """
     import torch
 
-    from macformer.build import build_run
-    from macformer.results import read_config
+    from macformer.record import read_config
+    from macformer.runs.build import build_run
 
     cfg = read_config(run_dir)
     cfg.logger = None

@@ -11,12 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from macformer.process import run_composed
+from macformer.runs.process import run_composed
 
 
 @hydra.main(config_path="pkg://configs", config_name="train", version_base="1.3")
 def main(cfg: DictConfig) -> None:
-    """Run one cell; the cells of a sweep are run by ``macformer.sweep.RunSweep``."""
+    """Run one cell; the cells of a sweep are run by ``macformer.runs.sweep.RunSweep``."""
     if not run_composed(cfg) and HydraConfig.get().mode == RunMode.RUN:
         sys.exit(1)
 

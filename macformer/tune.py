@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import configs
-from macformer.process import run_in_process
-from macformer.results import CONFIG_NAME, read_metrics
+from macformer.record import CONFIG_NAME, read_metrics
+from macformer.runs.process import run_in_process
 
 if TYPE_CHECKING:
     import optuna

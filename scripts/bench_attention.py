@@ -2,7 +2,7 @@
 
 import sys
 
-from macformer.benchmark_cli import main
+from macformer.benchmark.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

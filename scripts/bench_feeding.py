@@ -18,9 +18,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from macformer.build import build_data, build_model
-from macformer.identity import register_resolver
-from macformer.step import classification_loss
+from macformer.runs.build import build_data, build_model
+from macformer.runs.identity import register_resolver
+from macformer.training.step import classification_loss
 
 _FEEDING_SECONDS = 5.0
 _TRAINING_STEPS = 2

@@ -26,9 +26,9 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from macformer.build import Run, build_run
-from macformer.identity import register_resolver
-from macformer.step import Batch, Gradients, optimisation_step
+from macformer.runs.build import Run, build_run
+from macformer.runs.identity import register_resolver
+from macformer.training.step import Batch, Gradients, optimisation_step
 from tasks.feeding.rows import TokenRows
 
 

@@ -1,12 +1,20 @@
-"""Options, seeds and environment shared by every test."""
+"""Options, seeds and environment of every test, and small runs composed as by the command line."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 import configs
+from macformer.record import CONFIG_NAME
+from macformer.runs.identity import register_resolver
+from macformer.training import ClassificationModule
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
@@ -63,3 +71,107 @@ def _rows(folder: Path) -> list[tuple[Path, str]]:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+TINY = (
+    "task=listops_short",
+    "recipe=smoke",
+    "logger=curve",
+    "task.num_examples={train: 64, validation: 20, test: 27}",
+    "task.min_len=4",
+    "task.max_len=24",
+    "batch_size=8",
+    "max_steps=8",
+    "eval_interval=4",
+    "warmup_batches=1",
+    "log_interval=2",
+)
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    return TINY
+
+
+# A callback for cells in processes of their own: it kills one of them before a given step.
+KILLER = """
+import os, signal, time
+from pytorch_lightning.callbacks import Callback
+
+class KillBefore(Callback):
+    def __init__(self, *, step, whom, **_):
+        self.step, self.whom = step, whom
+
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid() if self.whom == "self" else os.getppid(), signal.SIGKILL)
+            time.sleep(60)
+"""
+
+
+@pytest.fixture
+def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return the options for a bar that sends SIGKILL to its process or to its parent.
+
+    A callback in place of one that only watches, because another one would make it another run.
+    """
+    folder = tmp_path / "killer"
+    folder.mkdir()
+    (folder / "killer.py").write_text(KILLER)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    def option(*, step: int, whom: str = "self") -> str:
+        target = "_target_: killer.KillBefore"
+        return f"++callbacks.progress={{{target}, step: {step}, whom: {whom}}}"
+
+    return option
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager]:
+    """Return a context in which training stops before a given step."""
+    training_step = ClassificationModule.training_step
+
+    @contextmanager
+    def stop(*, before_step: int) -> Iterator[None]:
+        def step(self, dataloader_iter):
+            if self.global_step == before_step:
+                raise RuntimeError("power cut")
+            return training_step(self, dataloader_iter)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClassificationModule, "training_step", step)
+            yield
+
+    return stop
+
+
+@pytest.fixture
+def make_run(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[DictConfig, Path]]:
+    """Compose a tiny run and write its config.yaml; return both."""
+    register_resolver()
+
+    def make(*overrides: str, folder: str = "run") -> tuple[DictConfig, Path]:
+        run_dir = tmp_path / folder
+        run_dir.mkdir(exist_ok=True)
+        paths = [f"paths.run_dir={run_dir}", f"paths.data_dir={tmp_path / 'data'}"]
+        with initialize_config_module("configs", version_base="1.3"):
+            cfg = compose("train", [*TINY, *paths, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        resolved = {key: value for key, value in cfg.items() if key != "hydra"}
+        cfg = OmegaConf.create(OmegaConf.to_container(_without_hydra(cfg), resolve=True))
+        assert isinstance(cfg, DictConfig) and set(cfg) == set(resolved)
+        OmegaConf.save(cfg, run_dir / CONFIG_NAME)
+        return cfg, run_dir
+
+    return make
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    copy = cfg.copy()
+    OmegaConf.set_struct(copy, False)
+    OmegaConf.set_readonly(copy, False)
+    del copy["hydra"]
+    return copy

@@ -12,11 +12,12 @@ and ``key_padding_mask`` ``(B, S)``, True at padding. The YAML gives the method'
 no influence.
 """
 
-from macformer.attention.kernelized import KernelizedAttention
+from macformer.attention.inputs.scale import InputScale
+from macformer.attention.maclaurin import exact, kernels, samplers
+from macformer.attention.maclaurin.exact import KernelizedAttention
+from macformer.attention.maclaurin.rmfa import RMFA
 from macformer.attention.ppsbn import PPSBN, BatchPreSBN, PostSBN, PreSBN
 from macformer.attention.rfa import RFA
-from macformer.attention.rmfa import RMFA
-from macformer.attention.scale import InputScale
 from macformer.attention.softmax import SoftmaxAttention
 from macformer.attention.uniform import UniformAttention
 
@@ -31,4 +32,7 @@ __all__ = [
     "PreSBN",
     "SoftmaxAttention",
     "UniformAttention",
+    "exact",
+    "kernels",
+    "samplers",
 ]

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.ranks import sum_over_ranks
-from macformer.attention.sphere import to_sphere
+from macformer.attention.inputs.ranks import sum_over_ranks
+from macformer.attention.inputs.sphere import to_sphere
 
 
 class PreSBN(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.sphere import to_sphere
+from macformer.attention.inputs.sphere import to_sphere
 
 
 class RFA(nn.Module):

@@ -19,14 +19,15 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from macformer.attention import KernelizedAttention, kernelized, maclaurin, samplers
-from macformer.ops import maclaurin_attention
-from macformer.studies.kernel_error import (
+from macformer.attention import KernelizedAttention, kernels, samplers
+from macformer.attention.maclaurin import exact as closed_forms
+from macformer.features.error import (
     concentration_bound,
     error_over_signal,
     estimate_kernel,
     predicted_deviation,
 )
+from macformer.ops import maclaurin_attention
 from macformer.studies.summary import draw_lines, draw_panels, mean_sd
 
 FACTORS = {
@@ -58,7 +59,7 @@ def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     width, count = cell["head_dim"], cell["num_features"]
     query, key, value = clustered_tokens(cell["length"], width, **cfg.study.settings.tokens)
     query, key = cell["norm"] * query, cell["norm"] * key
-    coefficients = getattr(maclaurin, cell["kernel"])
+    coefficients = getattr(kernels, cell["kernel"])
     bound = cell["norm"] ** 2 / width**0.5
     draws = [
         getattr(samplers, cell["sampler"])(
@@ -67,7 +68,7 @@ def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
         for _ in range(cfg.study.settings.num_draws)
     ]
     q, k = query[:NUM_PAIRED], key[:NUM_PAIRED]
-    exact = getattr(kernelized, cell["kernel"])(q @ k.T / width**0.5)
+    exact = getattr(closed_forms, cell["kernel"])(q @ k.T / width**0.5)
     errors = torch.stack([estimate_kernel(features, q, k) - exact for features in draws])
     size = exact.square().mean().sqrt()
     law = predicted_deviation(
@@ -98,7 +99,7 @@ def _output_error(kernel: str, draws: list, *inputs: Tensor) -> dict[str, float]
     attention = KernelizedAttention(
         num_heads=1,
         head_dim=query.shape[-1],
-        kernel=getattr(kernelized, kernel),
+        kernel=getattr(closed_forms, kernel),
         input_norm=None,
         guard=None,
         scale=None,

@@ -9,7 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from macformer.identity import register_resolver
+from macformer.runs.identity import register_resolver
 
 register_resolver()
 
@@ -18,7 +18,7 @@ register_resolver()
 def main(cfg: DictConfig) -> None:
     """Run a study, or render one that was measured; a user's mistake gives one line."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
-    from macformer.build import ConfigError  # torch takes seconds, and --help does not need it
+    from macformer.runs.build import ConfigError  # torch takes seconds, and --help does not need it
     from macformer.studies.runner import StudyError, render_study, run_study
 
     GlobalHydra.instance().clear()  # for studies to compose cells of the tables

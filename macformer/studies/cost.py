@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from macformer.results import read_metrics
+from macformer.record import read_metrics
 from macformer.studies.runner import StudyError
 from macformer.studies.summary import draw_legend, draw_panels, mean_sd
 from macformer.tables.layout import row_label, task_title

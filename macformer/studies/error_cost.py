@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import nn
 
-from macformer.build import build_model
+from macformer.features.calls import record_attention, transplant
+from macformer.features.error import error_over_signal
+from macformer.runs.build import build_model
 from macformer.studies.compose import compose_cell
-from macformer.studies.kernel_error import error_over_signal
 from macformer.studies.reverse import TokenTagger, reverse_batches
 from macformer.studies.summary import draw_panels, mean_sd
-from macformer.studies.swap import record_attention, transplant
-from macformer.studies.training import evaluate, train
+from macformer.studies.toy_training import evaluate, train
 from macformer.tables.panels import COLOURS, MARKERS
 
 TEST_SEED = 2**31  # of the test sequences, whatever the run's seed

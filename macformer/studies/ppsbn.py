@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from macformer.build import build_data, build_model
-from macformer.step import Batch
+from macformer.runs.build import build_data, build_model
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TokenTagger, reverse_batches
 from macformer.studies.summary import draw_legend, draw_lines, draw_panels, mean_sd
-from macformer.studies.training import train
+from macformer.studies.toy_training import train
+from macformer.training.step import Batch
 
 FACTORS = {"batch_size": "batch size", "input_scale": "input scale"}
 READINGS = {

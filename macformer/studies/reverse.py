@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from macformer.models import SequenceClassifier
-from macformer.step import Batch
+from macformer.training.step import Batch
 
 
 def reverse_batches(

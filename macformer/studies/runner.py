@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from macformer.device import device_name
-from macformer.identity import digest
-from macformer.results import source_commit
+from macformer.provenance import device_name
+from macformer.record import source_commit
+from macformer.runs.identity import digest
 from macformer.tables.panels import save
 
 ROWS, CONFIG, TABLE = "rows.csv", "config.yaml", "table.md"

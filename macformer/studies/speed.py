@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from macformer.benchmark import run_benchmark
+from macformer.benchmark.measure import run_benchmark
 from macformer.studies.summary import draw_legend, draw_lines, draw_panels, mean_sd, over_seeds
 
 VALUES = {"ms": "time (ms)", "peak MiB": "peak memory (MiB)"}

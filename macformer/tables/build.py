@@ -7,7 +7,7 @@ from statistics import fmean
 import pandas as pd
 
 from macformer.tables import captions
-from macformer.tables.cells import (
+from macformer.tables.entries import (
     accuracy_cell,
     by_row,
     cell_key,

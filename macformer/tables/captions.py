@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from macformer.tables.cells import SHARED_MARK
+from macformer.tables.entries import SHARED_MARK
 from macformer.tables.layout import percent, row_label, task_title
 from macformer.tables.summary import CELL, SETTING, ranked
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from macformer.tables import captions
-from macformer.tables.cells import cell_key
+from macformer.tables.entries import cell_key
 from macformer.tables.formats import heading_spans, num_numbers
 from macformer.tables.layout import Cell, Plot, Row, Table, percent, row_label, task_title
 from macformer.tables.summary import ranked

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from macformer.tables.cells import row_labels
+from macformer.tables.entries import row_labels
 from macformer.tables.layout import Plot, task_title
 from macformer.tables.summary import ROW
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from macformer.tables.cells import memory_unit
+from macformer.tables.entries import memory_unit
 from macformer.tables.layout import Plot, compact
 from macformer.tables.panels import choose_looks, lay_out_panels, look_keys, save
 from macformer.tables.summary import CELL, ranked

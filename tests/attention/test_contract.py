@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import configs
-from macformer.identity import register_resolver
+from macformer.runs.identity import register_resolver
 
 B, H, L, S, E, EV = 2, 3, 11, 13, 7, 5
 OURS = Path(configs.__path__[0]).resolve()

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 import configs
-from macformer.identity import register_resolver
+from macformer.runs.identity import register_resolver
 
 ROOT = Path(configs.__path__[0])
 # The contract of attentions builds each of them, and the test of recipes each of those.

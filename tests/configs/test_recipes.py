@@ -11,7 +11,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import configs
-from macformer.identity import register_resolver
 from macformer.models import (
     ClsPooling,
     LearnedPositions,
@@ -22,7 +21,8 @@ from macformer.models import (
     TokenEmbedding,
     UnmaskedMeanPooling,
 )
-from macformer.step import classification_loss
+from macformer.runs.identity import register_resolver
+from macformer.training.step import classification_loss
 
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder")
 

@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 import configs
-from macformer.build import build_model
-from macformer.identity import register_resolver
-from macformer.step import optimisation_step
+from macformer.runs.build import build_model
+from macformer.runs.identity import register_resolver
+from macformer.training.step import optimisation_step
 
 LOSSES = Path(__file__).with_name("losses.json")
 CONFIGS = Path(configs.__path__[0])

@@ -10,7 +10,6 @@ from hydra.utils import instantiate
 from torch import nn
 
 from macformer.attention import SoftmaxAttention
-from macformer.identity import register_resolver
 from macformer.models import (
     ClsPooling,
     EncoderLayer,
@@ -27,6 +26,7 @@ from macformer.models import (
     concatenate_pair,
     nli_pair,
 )
+from macformer.runs.identity import register_resolver
 
 N, D = 11, 8
 softmax = partial(SoftmaxAttention, dropout=0.0)

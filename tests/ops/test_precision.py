@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from macformer.attention.maclaurin import exp
-from macformer.attention.samplers import optimal
+from macformer.attention.maclaurin.kernels import exp
+from macformer.attention.maclaurin.samplers import optimal
 from macformer.ops import fourier_attention, maclaurin_attention
 from macformer.ops.fourier import fourier_attention_reference
 from macformer.ops.maclaurin import maclaurin_attention_reference

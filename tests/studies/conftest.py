@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from macformer.identity import register_resolver
+from macformer.runs.identity import register_resolver
 
 
 @pytest.fixture

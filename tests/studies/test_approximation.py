@@ -7,7 +7,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from macformer.identity import register_resolver
+from macformer.runs.identity import register_resolver
 from macformer.studies import approximation
 
 

@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_module
 from torch.testing import assert_close
 
 from macformer.attention import RMFA, KernelizedAttention
-from macformer.identity import register_resolver
+from macformer.features.calls import core_attentions, record_attention, transplant
+from macformer.runs.identity import register_resolver
 from macformer.studies import error_cost
-from macformer.studies.swap import core_attentions, record_attention, transplant
 
 RMFA_CELL = {
     "attention": "rmfa_exp",

@@ -4,7 +4,7 @@ import hydra
 import pytest
 import torch
 
-from macformer.build import build_model
+from macformer.runs.build import build_model
 from tasks.feeding.batches import EvaluationBatches
 from tasks.feeding.rows import TokenRows
 

@@ -1,0 +1,1 @@
+"""What is done to queries and keys before an attention sees them."""

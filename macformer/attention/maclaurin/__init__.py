@@ -1,0 +1,1 @@
+"""Attention by random Maclaurin features, its kernels, its samplers and its exact counterpart."""

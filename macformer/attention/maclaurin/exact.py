@@ -1,0 +1,103 @@
+r"""Exact kernelised attention: what random Maclaurin features approximate, in quadratic time.
+
+The closed forms :math:`K(t)` of the kernels whose coefficients stand in
+:mod:`macformer.attention.maclaurin.kernels`.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.attention.inputs.guard import bound_dot, bound_inputs
+from macformer.attention.maclaurin.kernels import (
+    Coefficients,
+    checked_coefficient,
+    truncation_degree,
+)
+from macformer.ops import guard_denominator
+
+
+def exp(t: Tensor) -> Tensor:
+    return torch.exp(t)
+
+
+def inv(t: Tensor) -> Tensor:
+    return 1 / (1 - t)
+
+
+def log(t: Tensor) -> Tensor:
+    return 1 - torch.log1p(-t)
+
+
+def trigh(t: Tensor) -> Tensor:
+    return torch.exp(t)  # sinh t + cosh t, whose terms cancel for t below zero
+
+
+def sqrt(t: Tensor) -> Tensor:
+    return 2 - torch.sqrt(1 - t)
+
+
+def series(t: Tensor, *, coefficients: Coefficients, dot_bound: float) -> Tensor:
+    """Sum a Maclaurin series by Horner's rule, for kernels that come without a closed form."""
+    degree = truncation_degree(coefficients, dot_bound=dot_bound)
+    total = torch.full_like(t, checked_coefficient(coefficients, degree))
+    for n in reversed(range(degree)):
+        total = total * t + checked_coefficient(coefficients, n)
+    return total
+
+
+class KernelizedAttention(nn.Module):
+    r"""Attend with the exact weights of a dot-product kernel.
+
+    .. math::
+        o_l = \frac{\sum_s K(t_{ls}) v_s}{\sum_s K(t_{ls})}, \qquad
+        t_{ls} = q_l \cdot k_s / \sqrt{E}
+
+    Args:
+        kernel: K, elementwise.
+        input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
+        guard: As in :class:`macformer.attention.RMFA`, so that both compute the same function.
+        scale: As there.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        kernel: Callable[[Tensor], Tensor],
+        input_norm: float | None,
+        guard: float | None,
+        scale: Callable[..., nn.Module] | None,
+    ):
+        super().__init__()
+        self.kernel = kernel
+        self.scale = None if scale is None else scale(num_heads=num_heads, head_dim=head_dim)
+        _, self.guard = bound_dot(
+            head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
+        )
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        query, key = bound_inputs(
+            query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
+        )
+        if key_padding_mask is not None:  # a kernel may overflow at what stands in padding
+            key, value = (
+                x.masked_fill(key_padding_mask[:, None, :, None], 0) for x in (key, value)
+            )
+        t = query @ key.mT / math.sqrt(query.shape[-1])
+        weights = self.kernel(t.to(torch.promote_types(t.dtype, torch.float32)))
+        if key_padding_mask is not None:
+            weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
+        out = (weights @ value.to(weights.dtype)) / guard_denominator(weights.sum(-1, keepdim=True))
+        return out.to(value.dtype)

@@ -1,0 +1,117 @@
+"""Random Maclaurin feature attention (Macformer, arXiv 2408.11656)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.attention.inputs.guard import bound_dot, bound_inputs
+from macformer.attention.maclaurin.kernels import Coefficients
+from macformer.ops import MaclaurinFeatures, maclaurin_attention
+
+
+class RMFA(nn.Module):
+    r"""Attend in linear time through random Maclaurin features of a dot-product kernel.
+
+    .. math:: o_l = \frac{\sum_s \hat K(q_l, k_s) v_s}{\sum_s \hat K(q_l, k_s)}, \qquad
+        \mathrm{E}\, \hat K(q, k) = \sum_{n \le N} a_n (q \cdot k / \sqrt{E})^n
+
+    Bidirectional, where the authors' code sums causally, and with the features in the checkpoint,
+    where theirs draws new ones on every start.
+
+    Args:
+        num_features: Random features per head, beside the exact degree 0.
+        coefficients: The kernel, as a function from degree to Maclaurin coefficient.
+        sampler: How degrees and signs are drawn; see :mod:`macformer.attention.maclaurin.samplers`.
+        per_head: Whether each head has features of its own; the authors share one set.
+        input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
+        guard: The :math:`|q \cdot k| / \sqrt{E}` to which dot products are held by clipping norms,
+            where ``input_norm`` does not keep them below it; None for no clipping.
+        assumed_dot: The :math:`|q \cdot k| / \sqrt{E}` that features are designed for where nothing
+            bounds it.
+        scale: Factory of what scales queries and keys first, after which ``input_norm`` bounds them
+            no more; None leaves them.
+
+    Raises:
+        ValueError: If a coefficient is negative, or if the series diverges where it is needed.
+    """
+
+    signs: Tensor
+    weights: Tensor
+    constant: Tensor
+    widths: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        num_features: int,
+        coefficients: Coefficients,
+        sampler: Callable[..., MaclaurinFeatures],
+        per_head: bool,
+        input_norm: float | None,
+        guard: float | None,
+        assumed_dot: float,
+        scale: Callable[..., nn.Module] | None,
+    ):
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features is {num_features}; at least 1 is needed")
+        self.scale = None if scale is None else scale(num_heads=num_heads, head_dim=head_dim)
+        dot_bound, self.guard = bound_dot(
+            head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
+        )
+        self.num_features = num_features
+        self.coefficients = coefficients
+        self.dot_bound = assumed_dot if math.isinf(dot_bound) else dot_bound
+        features = sampler(
+            coefficients,
+            num_features=num_features,
+            num_heads=num_heads if per_head else 1,
+            head_dim=head_dim,
+            dot_bound=self.dot_bound,
+        )
+        self.linear = features.linear
+        self.register_buffer("signs", features.signs)
+        self.register_buffer("weights", features.weights)
+        self.register_buffer("constant", features.constant)
+        self.register_buffer("widths", torch.tensor(features.widths, dtype=torch.long))
+        self._static_widths = features.widths  # reading the buffer would wait for the device
+
+    @property
+    def features(self) -> MaclaurinFeatures:
+        return MaclaurinFeatures(
+            signs=self.signs,
+            weights=self.weights,
+            constant=self.constant,
+            linear=self.linear,
+            widths=self._static_widths,
+        )
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        query, key = bound_inputs(
+            query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
+        )
+        return maclaurin_attention(
+            query, key, value, self.features, key_padding_mask=key_padding_mask
+        )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        """Take the checkpoint's features, whose degrees, and so shapes, are random."""
+        for name in ("signs", "weights", "widths"):
+            saved = state_dict.get(prefix + name)
+            if saved is not None:
+                own = getattr(self, name)
+                setattr(self, name, torch.empty(saved.shape, dtype=own.dtype, device=own.device))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._static_widths = tuple(self.widths.tolist())

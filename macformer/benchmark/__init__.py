@@ -1,0 +1,1 @@
+"""Time attention alone, against softmax and against other packages."""

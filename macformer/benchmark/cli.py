@@ -1,0 +1,99 @@
+"""Command line and reports of the attention benchmark."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+LISTS = ("attention", "attention_dir", "vs", "length", "mode")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and write its table and plots."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
+    from macformer.benchmark.measure import run_benchmark  # torch takes seconds, errors should not
+
+    try:
+        cfg = load_config(sys.argv[1:] if arguments is None else arguments)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    table = run_benchmark(cfg)
+    write_report(table, cfg)
+    print(to_markdown(table))
+    return 0
+
+
+def load_config(arguments: Sequence[str]) -> DictConfig:
+    """Override ``configs/benchmark.yaml`` by ``key=value`` and ``key=value,value``.
+
+    Raises:
+        ValueError: If a key, a mode, a peer or a value is unknown.
+    """
+    from macformer.benchmark.measure import MODES
+    from macformer.benchmark.peers import PEERS
+
+    defaults = OmegaConf.create(files("configs").joinpath("benchmark.yaml").read_text())
+    OmegaConf.set_struct(defaults, True)
+    given = [argument for argument in arguments if "=" in argument]
+    if len(given) < len(arguments):
+        raise ValueError(f"arguments are key=value, got {sorted(set(arguments) - set(given))}")
+    split = [
+        f"{key}=[{value.strip('[]')}]" if key in LISTS else f"{key}={value}"
+        for key, _, value in (argument.removeprefix("--").partition("=") for argument in given)
+    ]
+    try:
+        cfg = OmegaConf.merge(defaults, OmegaConf.from_dotlist(split))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{str(error).splitlines()[0]}; keys are {sorted(defaults)}") from error
+    assert isinstance(cfg, DictConfig)
+    for key, allowed in (("mode", MODES), ("vs", PEERS)):
+        unknown = set(cfg[key]) - set(allowed)
+        if unknown:
+            raise ValueError(f"{key} {sorted(unknown)} is unknown; allowed are {list(allowed)}")
+    return cfg
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Write the table for people."""
+    return table.to_markdown(index=False, floatfmt=".3g")
+
+
+def write_report(table: pd.DataFrame, cfg: DictConfig) -> None:
+    """Write table.csv, table.md, config.yaml, and a plot of time and one of memory."""
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml")
+    table.to_csv(folder / "table.csv", index=False)
+    clock = "CPU time" if cfg.device == "cpu" and cfg.threads == 1 else "wall time"
+    caption = (
+        f"{cfg.device}, {cfg.threads} threads of torch, {cfg.dtype}, {clock}, "
+        f"median of {cfg.rounds} "
+        f"interleaved rounds; batch {cfg.batch_size}, {cfg.num_heads} heads of {cfg.head_dim}"
+    )
+    (folder / "table.md").write_text(f"{caption}\n\n{to_markdown(table)}\n")
+    for column in ("ms", "peak MiB"):
+        for mode, rows in table.groupby("mode"):
+            _plot(
+                rows, column, folder / f"{column.split()[0]}_{mode}.png", title=f"{mode}; {caption}"
+            )
+
+
+def _plot(rows: pd.DataFrame, column: str, path: Path, *, title: str) -> None:
+    """Draw a column against the length, both axes logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="length", ylabel=column)
+    for name, line in rows.groupby("attention"):
+        axes.plot(line.length, line[column], marker="o", label=name)
+    axes.set_title(title, fontsize="x-small")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=120)

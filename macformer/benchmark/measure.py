@@ -1,0 +1,242 @@
+"""Time and peak memory of attentions over the length of the sequence, relative to softmax."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+from torch.nn.functional import normalize
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from macformer.benchmark.peers import PEERS
+from macformer.runs.build import build_attention
+
+MODES = ("forward", "forward_backward")
+GIB = 2**30
+MIB = 2**20
+BASELINE = "softmax"
+
+
+def _sdpa_flops(query, key, value, *_, **__) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _sdpa_backward_flops(grad_out, query, key, value, *_, **__) -> int:
+    return sdpa_backward_flop_count(grad_out, query, key, value)
+
+
+SDPA_FLOPS = {  # torch has none for the kernel of the CPU
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward_flops,
+}
+
+
+@dataclass
+class Case:
+    """One method at one length in one mode, and what was measured of it."""
+
+    attention: str
+    length: int
+    mode: str
+    run: Callable[[], object] = lambda: None
+    seconds: list[float] = field(default_factory=list)
+    peak_mib: float = float("nan")
+    gflop: float = float("nan")
+    failure: str = ""
+
+
+def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
+    """Measure every combination in ``cfg``, one row each."""
+    torch.set_num_threads(cfg.threads)
+    if cfg.device == "cpu":
+        limit = int(cfg.memory_limit_gib * GIB)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+    ceilings = measure_ceilings(cfg)
+    rows = []
+    steps = len(cfg.length) * len(cfg.mode) * len(builders(cfg)) * (1 + cfg.rounds)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=steps)
+
+        def report(case: Case) -> None:
+            description = f"{case.attention} {case.length} {case.mode}"
+            progress.update(task, advance=1, description=description)
+
+        for length in cfg.length:
+            cases = [case for mode in cfg.mode for case in _cases(cfg, length, mode)]
+            _measure(cases, cfg, report)
+            rows += [_row(case, cfg, ceilings) for case in cases]
+    return _relate(pd.DataFrame(rows))
+
+
+def _measure(cases: list[Case], cfg: DictConfig, report: Callable[[Case], None]) -> None:
+    """Time the cases in interleaved rounds, so that drift of the machine hits all alike.
+
+    A case whose time is spent sits out the rounds that are left.
+    """
+    for case in cases:
+        report(case)
+        if not case.failure:
+            _attempt(case, partial(_measure_once, case, cfg.device))
+    for _ in range(cfg.rounds):
+        for case in cases:
+            report(case)
+            if not case.failure and sum(case.seconds) < cfg.seconds:
+                _attempt(case, lambda case=case: case.seconds.append(_clock(case.run, cfg)))
+
+
+def attention_names(cfg: DictConfig) -> list[str]:
+    """List the rows to measure: those asked for, or every file that is not a base."""
+    if cfg.attention is not None:
+        return list(cfg.attention)
+    shipped = Path(__file__).parents[2] / "configs" / "attention"
+    folders = [shipped, *map(Path, cfg.attention_dir)]
+    names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
+    """Say how to build every attention of the configuration, and the peers."""
+    shapes = {"num_heads": cfg.num_heads, "head_dim": cfg.head_dim}
+    search = [f"file://{Path(folder).resolve().parent}" for folder in cfg.attention_dir]
+
+    def shipped(name: str) -> nn.Module:
+        # Inputs have unit norm, which is what ppSBN would hand to the attention.
+        overrides = [f"attention={name}", "bounds.input_norm=1.0", f"hydra.searchpath={search}"]
+        with initialize_config_module("configs", version_base="1.3"):
+            return build_attention(compose("train", overrides=overrides), **shapes)
+
+    peer = shapes | {"num_features": cfg.num_features}
+    methods = {name: partial(shipped, name) for name in attention_names(cfg)}
+    return methods | {name: partial(PEERS[name], **peer) for name in cfg.vs}
+
+
+def _cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
+    shape = (cfg.batch_size, cfg.num_heads, length, cfg.head_dim)
+    options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
+    query, key = (normalize(torch.randn(shape, **options), dim=-1) for _ in range(2))
+    value, grad = (torch.randn(shape, **options) for _ in range(2))
+    inputs = [x.requires_grad_(mode == "forward_backward") for x in (query, key, value)]
+
+    def prepare(case: Case, build: Callable[[], nn.Module]) -> None:
+        method = build().to(cfg.device)
+
+        def forward_backward() -> None:
+            views = (x.view_as(x) for x in inputs)  # the FLOP counter takes no leaves
+            method(*views).backward(grad)
+            for x in inputs:
+                x.grad = None
+
+        forward = torch.no_grad()(lambda: method(*inputs))
+        case.run = forward if mode == "forward" else forward_backward
+
+    cases = []
+    for name, build in builders(cfg).items():
+        case = Case(name, length, mode)
+        _attempt(case, partial(prepare, case, build))
+        cases.append(case)
+    return cases
+
+
+def _attempt(case: Case, action: Callable[[], None]) -> None:
+    """Run an action of a case; what it raises becomes the case's failure, in one line."""
+    try:
+        action()
+    except Exception as error:  # a peer may raise anything, and the others go on
+        case.failure = str(error).strip().split("\n")[0][:120] or type(error).__name__
+
+
+def _measure_once(case: Case, device: str) -> None:
+    """Warm up, then take peak memory and floating-point operations, which do not vary."""
+    case.run()
+    case.peak_mib = measure_peak(case.run, device) / MIB
+    with FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
+        case.run()
+    case.gflop = counter.get_total_flops() / 1e9
+
+
+def measure_peak(run: Callable[[], object], device: str) -> int:
+    """Return the most bytes that tensors hold at once during a run, above those before it."""
+    if torch.device(device).type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = run()
+    del result
+    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
+    events: Any = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return int(np.cumsum([0, *(nbytes for _, nbytes in changes)]).max())
+
+
+def _clock(run: Callable[[], object], cfg: DictConfig) -> float:
+    """Return CPU time for one thread, which other processes do not disturb; else wall time."""
+    clock = time.process_time if cfg.device == "cpu" and cfg.threads == 1 else time.perf_counter
+    start = clock()
+    run()
+    if torch.device(cfg.device).type == "cuda":
+        torch.cuda.synchronize(cfg.device)
+    return clock() - start
+
+
+def measure_ceilings(cfg: DictConfig) -> tuple[float, float]:
+    """Return the machine's best GFLOP/s of a matrix product and GB/s of a copy, in this process."""
+    options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
+    a, b = (torch.randn(1024, 1024, **options) for _ in range(2))
+    source = torch.randn(2**24, **options)
+    target = torch.empty_like(source)
+    flops = 2 * 1024**3 / min(_clock(lambda: a @ b, cfg) for _ in range(20))
+    copied = 2 * source.nbytes / min(_clock(lambda: target.copy_(source), cfg) for _ in range(20))
+    return flops / 1e9, copied / 1e9
+
+
+def _row(case: Case, cfg: DictConfig, ceilings: tuple[float, float]) -> dict[str, object]:
+    seconds = case.seconds or [float("nan")]
+    median = statistics.median(seconds)
+    itemsize = getattr(torch, cfg.dtype).itemsize
+    tensors = 4 if case.mode == "forward" else 12  # q, k, v, o; then q, k, v, o, do, dq, dk, dv
+    size = cfg.batch_size * cfg.num_heads * case.length * cfg.head_dim * itemsize
+    gigabytes = tensors * size / 1e9  # that any method moves
+    return {
+        "attention": case.attention,
+        "mode": case.mode,
+        "length": case.length,
+        "rounds": len(case.seconds),
+        "ms": 1e3 * median,
+        "spread": (max(seconds) - min(seconds)) / median,
+        "peak MiB": case.peak_mib,
+        "GFLOP": case.gflop,
+        "share of FLOP/s": case.gflop / median / ceilings[0],
+        "MB": 1e3 * gigabytes,
+        "share of bandwidth": gigabytes / median / ceilings[1],
+        "failure": case.failure,
+    }
+
+
+def _relate(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the ratio to softmax, and the slope of log time over log length."""
+    base = table[table.attention == BASELINE].set_index(["mode", "length"]).ms
+    keys = pd.MultiIndex.from_frame(table[["mode", "length"]])
+    place = list(table.columns).index("ms") + 1
+    table.insert(place, "ratio", table.ms / base.reindex(keys).to_numpy())
+    slopes = {}
+    for name, group in table.dropna(subset=["ms"]).groupby(["attention", "mode"]):
+        if len(group) > 1:
+            slopes[name] = float(np.polyfit(np.log(group.length), np.log(group.ms), 1)[0])
+    names = zip(table.attention, table["mode"], strict=True)
+    table.insert(place + 1, "slope", [slopes.get(name, float("nan")) for name in names])
+    return table

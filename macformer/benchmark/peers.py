@@ -1,0 +1,99 @@
+"""Attentions of others, to measure against."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import elu
+
+from macformer.attention.maclaurin.kernels import exp
+from macformer.attention.maclaurin.samplers import code
+
+
+class PublishedCausal(nn.Module):
+    r"""RMFA as its authors published it: sums over the past only, stored for every position.
+
+    .. math:: o_i = \frac{\phi(q_i)^\top \sum_{j \le i} \phi(k_j) v_j^\top}
+        {\max(1, \phi(q_i)^\top \sum_{j \le i} \phi(k_j))}
+
+    The running sums form a tensor with an entry for each position, feature and value. The degrees
+    follow the authors' law; features of all degrees are multiplied level by level, which is faster
+    than their loop over degrees.
+    """
+
+    def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
+        super().__init__()
+        self.features = code(
+            exp, num_features=num_features, num_heads=1, head_dim=head_dim, dot_bound=1.0
+        )
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        phi_q, phi_k = self._phi(query), self._phi(key)
+        state = torch.einsum("bhlf,bhlv->bhlfv", phi_k, value).cumsum(dim=2)
+        numerator = torch.einsum("bhlf,bhlfv->bhlv", phi_q, state)
+        denominator = torch.einsum("bhlf,bhlf->bhl", phi_q, phi_k.cumsum(dim=2))
+        return numerator / denominator.clamp_min(1.0).unsqueeze(-1)
+
+    def _phi(self, x: Tensor) -> Tensor:
+        first, *levels = (x @ self.features.signs.to(x)).split(list(self.features.widths), dim=-1)
+        phi = first
+        for level in levels:
+            alive = level.shape[-1]
+            phi = torch.cat([phi[..., :alive] * level, phi[..., alive:]], dim=-1)
+        ones = torch.full_like(x[..., :1], math.sqrt(float(self.features.constant)))
+        return torch.cat([ones, phi * self.features.weights.to(x).sqrt()], dim=-1)
+
+
+class Nystrom(nn.Module):
+    """Nystromformer of the package nystrom-attention, without its projections and convolution."""
+
+    def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
+        super().__init__()
+        from nystrom_attention import NystromAttention  # pyright: ignore[reportMissingImports]
+
+        self.attention = NystromAttention(
+            dim=num_heads * head_dim,
+            dim_head=head_dim,
+            heads=num_heads,
+            num_landmarks=num_features,
+            residual=False,
+        )
+        self.attention.to_qkv = self.attention.to_out = nn.Identity()
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        merged = [x.transpose(1, 2).flatten(2) for x in (query, key, value)]
+        out = self.attention(torch.cat(merged, dim=-1))
+        return out.unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
+
+
+class FlashLinear(nn.Module):
+    """Causal linear attention by chunks of flash-linear-attention, with the map elu(x) + 1."""
+
+    def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
+        super().__init__()
+        from fla.ops.linear_attn import (  # pyright: ignore[reportMissingImports]
+            chunk_linear_attn,
+        )
+
+        self.attend = chunk_linear_attn
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        phi_q, phi_k = ((elu(x) + 1).transpose(1, 2) for x in (query, key))
+        out, _ = self.attend(phi_q, phi_k, value.transpose(1, 2), normalize=True)
+        return out.transpose(1, 2)
+
+
+def performer(*, num_heads: int, head_dim: int, num_features: int) -> nn.Module:
+    """FAVOR+ of the package performer-pytorch."""
+    from performer_pytorch import FastAttention  # pyright: ignore[reportMissingImports]
+
+    return FastAttention(dim_heads=head_dim, nb_features=num_features, causal=False)
+
+
+PEERS: dict[str, Callable[..., nn.Module]] = {
+    "published_causal": PublishedCausal,
+    "performer-pytorch": performer,
+    "nystrom-attention": Nystrom,
+    "flash-linear-attention": FlashLinear,
+}

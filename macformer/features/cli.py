@@ -1,0 +1,250 @@
+"""Choose features from a model's own queries and keys: the cheapest that meet an error."""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+from torch import Tensor, nn
+
+from macformer.attention import RMFA, SoftmaxAttention, samplers
+from macformer.benchmark.measure import MIB, measure_peak
+from macformer.features.calls import core_attentions, record_attention
+from macformer.features.search import (
+    Choice,
+    Inputs,
+    Kernel,
+    SearchError,
+    attend_exactly,
+    find_dot_bound,
+    kernel_of,
+    measure_error,
+    prepare_inputs,
+    search,
+)
+from macformer.ops import maclaurin_attention
+from macformer.record import CONFIG_NAME, read_config
+from macformer.runs.build import build_data, build_model
+from macformer.runs.identity import register_resolver
+from macformer.training.step import Batch
+
+WEIGHTS = ("best", "last", "start")
+SAMPLERS = ("optimal", "code", "iid")
+
+register_resolver()
+
+
+@hydra.main(config_path="pkg://configs", config_name="choose_features", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Print the candidates, and write the best as an attention; a user's mistake gives one line."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        table, text = choose(cfg)
+    except (ValueError, OSError, MissingMandatoryValue) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    print(table.to_markdown(index=False, floatfmt=".3g"))
+    if text is None:
+        print(f"nothing here meets an error of {cfg.error:g}; try more num_features")
+        sys.exit(1)
+    path = folder / "attention" / "rmfa_chosen.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    (folder / "table.md").write_text(table.to_markdown(index=False, floatfmt=".3g") + "\n")
+    print(f"\n{text}\nmacformer-train --config-dir {folder} attention=rmfa_chosen ...")
+
+
+def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
+    """Measure all candidates on the model's queries and keys.
+
+    Returns:
+        The candidates that meet the error, cheapest first, or all where none does; then what the
+        model has now, the exact kernel and softmax. And the attention file of the first candidate,
+        None where none meets the error.
+
+    Raises:
+        SearchError: If the checkpoint does not exist, its attention has no kernel, or a sampler is
+            unknown.
+    """
+    for name in cfg.sampler:
+        if name not in SAMPLERS:
+            raise SearchError(f"sampler is {name}; allowed are {', '.join(SAMPLERS)}")
+    torch.set_num_threads(cfg.threads)
+    run_dir, path = find_checkpoint(Path(cfg.checkpoint), cfg.weights)
+    run = read_config(run_dir)
+    torch.manual_seed(run.seed)
+    model = load_model(run, path).to(cfg.device).eval()
+    attention = core_attentions(model)[0]
+    kernel = kernel_of(attention)
+    batches = [{k: v.to(cfg.device) for k, v in batch.items()} for batch in load_batches(run, cfg)]
+    calls = [call for batch in batches for call in record_attention(model, batch)]
+    inputs = prepare_inputs(calls, num_layers=len(core_attentions(model)))
+    dot_bound = attention.dot_bound if isinstance(attention, RMFA) else find_dot_bound(inputs)
+    found = _search_all(inputs, kernel, dot_bound, cfg)
+    met = [choice for choice in found if choice.error <= cfg.error]
+    table = _compare(met or found, attention, inputs, kernel, cfg)
+    text = describe_choice(met[0], run, kernel, dot_bound, attention) if met else None
+    return table, text
+
+
+def find_checkpoint(path: Path, weights: str) -> tuple[Path, Path | None]:
+    """Return a run's folder and its checkpoint, None for the weights at the start.
+
+    Raises:
+        SearchError: If there is no such run or no such checkpoint.
+    """
+    if weights not in WEIGHTS:
+        raise SearchError(f"weights is {weights}; allowed are {', '.join(WEIGHTS)}")
+    run_dir = path.parent.parent if path.suffix == ".ckpt" else path
+    if not (run_dir / CONFIG_NAME).exists():
+        raise SearchError(f"{run_dir} is not the folder of a run: it has no {CONFIG_NAME}")
+    if path == run_dir and weights == "start":
+        return run_dir, None
+    checkpoint = run_dir / "checkpoints" / f"{weights}.ckpt" if path == run_dir else path
+    if not checkpoint.exists():
+        raise SearchError(f"{checkpoint} does not exist; weights=start takes an untrained model")
+    return run_dir, checkpoint
+
+
+def load_model(run: DictConfig, checkpoint: Path | None) -> nn.Module:
+    """Build a run's classifier, with the weights of a checkpoint if there is one."""
+    model = build_model(run)
+    if checkpoint is not None:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
+        model.load_state_dict(own)
+    return model
+
+
+def load_batches(run: DictConfig, cfg: DictConfig) -> list[Batch]:
+    """Take the first batches of a run's validation data, pairs of documents one by one."""
+    run = OmegaConf.merge(run, {"data": {"batch_size": cfg.batch_size}})  # pyright: ignore
+    data: Any = build_data(run)
+    data.prepare_data()
+    data.setup("validate")
+    return list(islice(data.val_dataloader(), cfg.num_batches))
+
+
+def _search_all(
+    inputs: list[Inputs], kernel: Kernel, dot_bound: float, cfg: DictConfig
+) -> list[Choice]:
+    found = [
+        search(
+            inputs,
+            kernel,
+            getattr(samplers, name),
+            max_degree=degree,
+            dot_bound=dot_bound,
+            num_features=cfg.num_features,
+            error=float(cfg.error),
+            num_draws=cfg.num_draws,
+        )
+        for name, degree in product(cfg.sampler, cfg.max_degree)
+    ]
+    choices = [choice for choice in found if choice is not None]
+    return sorted(choices, key=lambda choice: (choice.columns, choice.num_features))
+
+
+def _compare(
+    choices: list[Choice],
+    attention: nn.Module,
+    inputs: list[Inputs],
+    kernel: Kernel,
+    cfg: DictConfig,
+) -> pd.DataFrame:
+    """Time every candidate and what it would replace, forward and backward."""
+    softmax = SoftmaxAttention(num_heads=inputs[0].query.shape[1], head_dim=0, dropout=0.0)
+    rows = [
+        {
+            "attention": f"{choice.sampler}, degrees to {choice.degree}",
+            "features": choice.num_features,
+            "error / signal": choice.error,
+            "columns": choice.columns,
+        }
+        for choice in choices
+    ]
+    runs: list[Callable[..., Tensor]] = [
+        partial(maclaurin_attention, features=choice.features) for choice in choices
+    ]
+    if isinstance(attention, RMFA):
+        now = partial(maclaurin_attention, features=attention.features)
+        rows.append(
+            {
+                "attention": "the model's own",
+                "features": attention.num_features,
+                "error / signal": measure_error(inputs, [now]),
+                "columns": sum(attention.features.widths),
+            }
+        )
+        runs.append(now)
+    rows += [{"attention": f"exact {kernel.name}", "error / signal": 0.0}, {"attention": "softmax"}]
+    runs += [partial(attend_exactly, kernel.exact), softmax]
+    costs = _measure_costs(runs, inputs[0], cfg)
+    table = pd.DataFrame([row | cost for row, cost in zip(rows, costs, strict=True)])
+    table["time / softmax"] = table["ms"] / table["ms"].iloc[-1]
+    return table
+
+
+def _measure_costs(
+    runs: list[Callable[..., Tensor]], inputs: Inputs, cfg: DictConfig
+) -> list[dict[str, float]]:
+    """Return median time and peak memory of a forward and backward pass of one layer's batch."""
+    tensors = [x.detach().requires_grad_() for x in inputs[1:4]]
+
+    def step(run: Callable[..., Tensor]) -> None:
+        run(*tensors, key_padding_mask=inputs.key_padding_mask).sum().backward()
+        for x in tensors:
+            x.grad = None
+
+    def seconds(run: Callable[..., Tensor]) -> float:
+        start = time.perf_counter()
+        step(run)
+        if torch.device(cfg.device).type == "cuda":
+            torch.cuda.synchronize(cfg.device)
+        return time.perf_counter() - start
+
+    peaks = [measure_peak(partial(step, run), cfg.device) / MIB for run in runs]  # warms up, too
+    rounds = [[seconds(run) for run in runs] for _ in range(cfg.rounds)]
+    medians = [1e3 * statistics.median(times) for times in zip(*rounds, strict=True)]
+    return [{"ms": ms, "peak MiB": peak} for ms, peak in zip(medians, peaks, strict=True)]
+
+
+def describe_choice(
+    choice: Choice, run: DictConfig, kernel: Kernel, dot_bound: float, attention: nn.Module
+) -> str:
+    """Write a choice as an attention file."""
+    base = run.choices.attention if isinstance(attention, RMFA) else f"rmfa_{kernel.name}"
+    lines = [
+        f"# error over signal {choice.error:.2g} on the queries and keys of {run.cell}",
+        f"defaults: [{base}, _self_]",
+        f"num_features: {choice.num_features}",
+        f"sampler: {{_target_: macformer.attention.samplers.{choice.sampler}, _partial_: true}}",
+    ]
+    if not isinstance(attention, RMFA):
+        guard = getattr(attention, "guard", None)
+        lines += [f"guard: {'null' if guard is None else guard.dot_bound}"]
+        lines += [f"assumed_dot: {dot_bound:.3g}"]
+        if run.attention.get("scale") is not None:
+            lines += [f"scale: {json.dumps(OmegaConf.to_container(run.attention.scale))}"]
+    if choice.max_degree is not None:
+        target = f"macformer.attention.kernels.{kernel.name}"
+        if isinstance(attention, RMFA):
+            target = run.attention.coefficients["_target_"]
+        lines += [
+            "coefficients:",
+            "  _target_: macformer.attention.kernels.truncated",
+            f"  max_degree: {choice.max_degree}",
+            f"  coefficients: {{_target_: {target}, _partial_: true}}",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,214 @@
+"""Search the cheapest random features that meet an error on given queries and keys."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from macformer.attention import RMFA, KernelizedAttention, SoftmaxAttention, kernels
+from macformer.attention.inputs.guard import bound_inputs
+from macformer.attention.maclaurin import exact as closed_forms
+from macformer.attention.maclaurin.kernels import Coefficients, truncated, truncation_degree
+from macformer.features.calls import AttentionCall
+from macformer.features.error import error_over_signal
+from macformer.ops import MaclaurinFeatures, maclaurin_attention
+
+Sampler = Callable[..., MaclaurinFeatures]
+
+
+class SearchError(ValueError):
+    """An attention whose features cannot be chosen; one line says why."""
+
+
+class Kernel(NamedTuple):
+    """A dot-product kernel by name, coefficients and values."""
+
+    name: str
+    coefficients: Coefficients
+    exact: Callable[[Tensor], Tensor]
+
+
+class Inputs(NamedTuple):
+    """What one layer's kernel receives for one batch, and the exact output."""
+
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    key_padding_mask: Tensor | None
+    exact: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Features of one sampler, with the error of their attention and their cost.
+
+    Attributes:
+        max_degree: Where the series is cut by choice; None where it ends below float32.
+        degree: Its highest degree, then.
+        error: Over the signal, in the layer where it is largest.
+        columns: Projections per token.
+        features: One of the draws.
+    """
+
+    sampler: str
+    max_degree: int | None
+    degree: int
+    num_features: int
+    error: float
+    columns: int
+    features: MaclaurinFeatures
+
+
+def kernel_of(attention: nn.Module) -> Kernel:
+    """Say which kernel an attention computes or estimates.
+
+    Raises:
+        SearchError: If it has none with known coefficients.
+    """
+    if isinstance(attention, SoftmaxAttention):
+        return Kernel("exp", kernels.exp, closed_forms.exp)
+    if isinstance(attention, RMFA):
+        name, coefficients = _name(attention.coefficients), attention.coefficients
+        return Kernel(name, coefficients, getattr(closed_forms, name, None) or _sum(attention))
+    if isinstance(attention, KernelizedAttention) and hasattr(
+        kernels, name := _name(attention.kernel)
+    ):
+        return Kernel(name, getattr(kernels, name), attention.kernel)
+    raise SearchError(
+        f"{type(attention).__name__} has no kernel with known Maclaurin coefficients; "
+        "softmax, rmfa_* and kernelized_* have"
+    )
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "func", function).__name__
+
+
+def _sum(attention: RMFA) -> Callable[[Tensor], Tensor]:
+    return partial(
+        closed_forms.series, coefficients=attention.coefficients, dot_bound=attention.dot_bound
+    )
+
+
+def prepare_inputs(calls: Sequence[AttentionCall], *, num_layers: int) -> list[Inputs]:
+    """Attend exactly with what each attention received; layers vary first, then batches."""
+    prepared = []
+    for index, call in enumerate(calls):
+        bounds = {name: getattr(call.attention, name, None) for name in ("scale", "guard")}
+        mask = call.key_padding_mask
+        with torch.no_grad():
+            query, key = bound_inputs(call.query, call.key, **bounds, key_padding_mask=mask)
+        exact = attend_exactly(
+            kernel_of(call.attention).exact, query, key, call.value, key_padding_mask=mask
+        )
+        prepared.append(Inputs(index % num_layers, query, key, call.value, mask, exact))
+    return prepared
+
+
+def attend_exactly(
+    kernel: Callable[[Tensor], Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    key_padding_mask: Tensor | None,
+) -> Tensor:
+    """Attend with the exact weights of a kernel, to inputs as they are."""
+    attention = KernelizedAttention(
+        num_heads=query.shape[1],
+        head_dim=query.shape[3],
+        kernel=kernel,
+        input_norm=None,
+        guard=None,
+        scale=None,
+    )
+    return attention(query, key, value, key_padding_mask=key_padding_mask)
+
+
+def find_dot_bound(inputs: Sequence[Inputs], *, share: float = 0.99) -> float:
+    r"""Return the :math:`|q| |k| / \sqrt{E}` that a share of queries and of keys keeps within."""
+    largest = 0.0
+    for _, query, key, *_ in inputs:
+        norms = [x.norm(dim=-1).flatten().float().sort().values for x in (query, key)]
+        product = torch.stack([norm[int(share * (len(norm) - 1))] for norm in norms]).prod()
+        largest = max(largest, float(product) / query.shape[-1] ** 0.5)
+    return largest
+
+
+def search(
+    inputs: Sequence[Inputs],
+    kernel: Kernel,
+    sampler: Sampler,
+    *,
+    max_degree: int | None,
+    dot_bound: float,
+    num_features: Sequence[int],
+    error: float,
+    num_draws: int,
+) -> Choice | None:
+    """Find the fewest features that meet an error.
+
+    Returns:
+        The choice, or that of the most features where none meets the error; None where the series
+        is cut too early for any number of features.
+    """
+    coefficients = kernel.coefficients
+    if max_degree is not None:
+        coefficients = partial(truncated, coefficients=coefficients, max_degree=max_degree)
+        if _truncation_error(inputs, coefficients, max_degree) > error:
+            return None
+    degree = max_degree or truncation_degree(coefficients, dot_bound=dot_bound)
+    choice = None
+    for count in sorted(num_features):
+        draws = [
+            _draw(inputs[0], sampler, coefficients, count, dot_bound) for _ in range(num_draws)
+        ]
+        measured = measure_error(inputs, [partial(maclaurin_attention, features=f) for f in draws])
+        columns = sum(sum(features.widths) for features in draws) // num_draws
+        choice = Choice(
+            _name(sampler), max_degree, degree, count, measured, columns, features=draws[0]
+        )
+        if measured <= error:
+            break
+    return choice
+
+
+def _draw(
+    inputs: Inputs, sampler: Sampler, coefficients: Coefficients, count: int, dot_bound: float
+) -> MaclaurinFeatures:
+    features = sampler(
+        coefficients,
+        num_features=count,
+        num_heads=1,
+        head_dim=inputs.query.shape[-1],
+        dot_bound=dot_bound,
+    )
+    tensors = {name: getattr(features, name) for name in ("signs", "weights", "constant")}
+    return features._replace(**{name: x.to(inputs.query.device) for name, x in tensors.items()})
+
+
+def _truncation_error(
+    inputs: Sequence[Inputs], coefficients: Coefficients, max_degree: int
+) -> float:
+    """Return the error that the cut series would leave with infinitely many features."""
+
+    def polynomial(t: Tensor) -> Tensor:
+        return torch.stack([coefficients(n) * t**n for n in range(max_degree + 1)]).sum(0)
+
+    return measure_error(inputs, [partial(attend_exactly, polynomial)])
+
+
+def measure_error(inputs: Sequence[Inputs], attends: Sequence[Callable[..., Tensor]]) -> float:
+    """Return the largest error of a layer, root mean square over its batches and the draws."""
+    squares: dict[int, list[float]] = {}
+    for layer, query, key, value, mask, exact in inputs:
+        for attend in attends:
+            with torch.no_grad():
+                out = attend(query, key, value, key_padding_mask=mask)
+            error = error_over_signal(out, exact, value, key_padding_mask=mask)
+            squares.setdefault(layer, []).append(error**2)
+    return max((sum(errors) / len(errors)) ** 0.5 for errors in squares.values())

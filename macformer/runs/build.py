@@ -1,0 +1,95 @@
+"""From a resolved configuration to objects: the one place that instantiates."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import nn
+
+from macformer.training.lightning_module import ClassificationModule
+
+
+class ConfigError(ValueError):
+    """A configuration from which nothing can be built; one line says why."""
+
+
+@dataclass
+class Run:
+    """The objects of one run."""
+
+    module: ClassificationModule
+    data: pl.LightningDataModule
+    trainer: pl.Trainer
+    callbacks: dict[str, pl.Callback]
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """Build the classifier.
+
+    Raises:
+        ConfigError: If a part cannot be built.
+    """
+    return _instantiate(cfg.model)
+
+
+def build_attention(cfg: DictConfig, *, num_heads: int, head_dim: int) -> nn.Module:
+    """Build the attention of one layer, with or without ppSBN.
+
+    Raises:
+        ConfigError: If it cannot be built.
+    """
+    return _instantiate(cfg.model.attention)(num_heads=num_heads, head_dim=head_dim)
+
+
+def build_data(cfg: DictConfig) -> pl.LightningDataModule:
+    """Build the data module; its folder and files are not touched yet."""
+    return _instantiate(cfg.data)
+
+
+def build_run(cfg: DictConfig) -> Run:
+    """Build everything that one run needs, weights drawn from its seed.
+
+    Raises:
+        ConfigError: If a part cannot be built.
+    """
+    _quieten()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = _instantiate(cfg.module, model=build_model(cfg))
+    callbacks = {name: _instantiate(node) for name, node in (cfg.callbacks or {}).items()}
+    loggers = [_instantiate(node) for node in (cfg.logger or {}).values()]
+    trainer = _instantiate(
+        cfg.trainer,
+        callbacks=list(callbacks.values()),
+        logger=loggers,
+        default_root_dir=cfg.paths.run_dir,
+    )
+    return Run(module=module, data=build_data(cfg), trainer=trainer, callbacks=callbacks)
+
+
+def _quieten() -> None:
+    """Keep Lightning's tips, and its advice that does not apply, off the terminal."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric).*")
+
+
+def _instantiate(node: Any, **kwargs: Any) -> Any:
+    try:
+        return instantiate(node, **kwargs)
+    except InstantiationException as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def _one_line(error: InstantiationException) -> str:
+    """Say what the innermost error says, and which key of the configuration led there."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    key = str(error).partition("full_key: ")[2].strip()
+    message = " ".join(str(cause).split("\n")[0].split())
+    return f"{message} (in {key})" if key else message

@@ -1,0 +1,206 @@
+"""Run the cells of a sweep that are not finished, and say what came of all of them."""
+
+import itertools
+import shutil
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from macformer.record import describe_uncomposed, read_metrics, write_metrics
+from macformer.runs.process import is_running, run_composed
+
+UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
+RETRY = ("failed",)
+MANY = 20  # cells whose composition takes long enough to be announced
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a sweep as it stands on disk before the sweep starts.
+
+    ``status`` is ``new``, ``interrupted``, ``running`` (in another process), ``failed``,
+    ``finished``, or ``uncomposed`` where there is no configuration for it.
+    """
+
+    overrides: Sequence[str]
+    run_dir: Path
+    status: str
+
+
+class RunSweep(Callback):
+    """Run a multirun in place of Hydra's basic sweeper, and exit.
+
+    That sweeper refuses all cells for one that does not compose, starts jobs for finished cells,
+    and loses what the others did when a job of a queue dies. Hydra takes sweepers from packages
+    called ``hydra_plugins`` alone, callbacks from anywhere. Another ``hydra/sweeper`` is left to
+    itself.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.runtime.choices["hydra/sweeper"] != "basic":
+            return
+        try:
+            finished = run_sweep(config)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            sys.exit(f"macformer-train: {error}")
+        except Exception:  # Hydra would only warn, and go on to its own sweeper
+            traceback.print_exc()
+            sys.exit(1)
+        sys.exit(0 if finished else 1)
+
+
+def run_sweep(config: DictConfig) -> bool:
+    """Launch what is left of a sweep, and make its tables.
+
+    Args:
+        config: The configuration of the multirun, with Hydra's own node.
+
+    Returns:
+        Whether every cell is finished.
+
+    Raises:
+        HydraException: If no cell can be composed.
+        ValueError: If ``retry`` is not a status.
+    """
+    if config.retry not in (None, *RETRY):
+        raise ValueError(f"retry={config.retry} is not one of null, {', '.join(RETRY)}")
+    loader = GlobalHydra.instance().config_loader()
+    cells = plan_cells(config, loader)
+    wanted = {"new", "interrupted", config.retry}
+    if config.overwrite:
+        wanted |= {"finished", "failed"}
+    todo = [cell for cell in cells if cell.status in wanted]
+    print(_describe_plan(cells, todo), flush=True)
+    if todo:
+        _launch(config, loader, todo)
+    for folder in sorted({cell.run_dir.parent for cell in cells}):
+        _make_tables(folder)
+    statuses = [_read_state(cell.run_dir) for cell in cells]
+    print(", ".join(f"{n} {status}" for status, n in sorted(Counter(statuses).items())), flush=True)
+    return set(statuses) == {"finished"}
+
+
+def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
+    """Compose every cell of a multirun and look for its folder.
+
+    A cell that cannot be composed is recorded as failed; such records last until the next call.
+
+    Raises:
+        HydraException: If no cell can be composed.
+    """
+    for folder in Path(config.hydra.sweep.dir).glob(UNCOMPOSED + "*"):
+        shutil.rmtree(folder)
+    cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
+    errors: list[tuple[Sequence[str], Exception]] = []
+    jobs = _parse_jobs(config, loader)
+    if len(jobs) > MANY:
+        print(f"composing {len(jobs)} cells", flush=True)  # a third of a second each
+    for overrides in jobs:
+        try:
+            run_dir = _compose_run_dir(config, loader, overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            errors.append((overrides, error))
+        else:
+            cells[run_dir] = Cell(overrides, run_dir, _read_state(run_dir))
+    HydraConfig.instance().set_config(config)
+    if errors and not cells:
+        raise errors[0][1]
+    return [*cells.values(), *(_record_uncomposed(config, *error) for error in errors)]
+
+
+def _parse_jobs(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
+    """Return the overrides of each job: the product of what the experiment and the user sweep."""
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    choices: dict[str, list[str]] = {}  # the command line comes later, and wins
+    parser = OverridesParser.create(config_loader=loader)
+    for override in parser.parse_overrides([*swept, *config.hydra.overrides.task]):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        else:
+            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
+    return [list(job) for job in itertools.product(*choices.values())]
+
+
+def _compose_run_dir(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> Path:
+    cfg = loader.load_sweep_config(config, list(overrides))
+    HydraConfig.instance().set_config(cfg)
+    return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
+
+
+def _read_state(run_dir: Path) -> str:
+    status = (read_metrics(run_dir) or {}).get("status")
+    if is_running(run_dir):
+        return "running"
+    return {None: "new", "running": "interrupted"}.get(status) or str(status)
+
+
+def _record_uncomposed(config: DictConfig, overrides: Sequence[str], error: Exception) -> Cell:
+    chosen = {**config.hydra.runtime.choices, "seed": config.seed}
+    chosen |= dict(override.split("=", 1) for override in overrides)
+    chosen["seed"] = int(chosen["seed"])
+    reason = " ".join(str(error).partition("Config search path")[0].split())
+    metrics = describe_uncomposed(chosen, reason=reason)
+    run_dir = Path(config.hydra.sweep.dir, UNCOMPOSED + metrics["name"])
+    write_metrics(run_dir, metrics)
+    return Cell(overrides, run_dir, "uncomposed")
+
+
+def _launch(config: DictConfig, loader: ConfigLoader, cells: Sequence[Cell]) -> None:
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks()),
+        task_function=run_composed,
+        config=config,
+    )
+    try:
+        jobs = launcher.launch([list(cell.overrides) for cell in cells], initial_job_idx=0)
+        errors = [job._return_value for job in jobs if job.status == JobStatus.FAILED]
+    except Exception as error:  # of a queue, say; what the cells did is on disk
+        errors = [error]
+    for error in errors:
+        print(f"launcher: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _make_tables(folder: Path) -> None:
+    """Make the tables, which name what failed and why, of all that lies in a folder."""
+    from macformer.tables import TableError, make_tables, table_console
+
+    console = table_console()
+    try:
+        paths = make_tables([folder], console=console)
+    except TableError as error:
+        console.print(f"no tables: {error}")
+        return
+    console.print("wrote " + ", ".join(map(str, paths)), soft_wrap=True)
+
+
+def _describe_plan(cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
+    count = Counter(cell.status for cell in cells)
+    resumed = sum(cell.status == "interrupted" for cell in todo)
+    skipped = count["failed"] - sum(cell.status == "failed" for cell in todo)
+    parts = [f"{len(cells)} cells", f"{count['finished']} finished"]
+    if count["running"]:
+        parts.append(f"{count['running']} running in another process")
+    if count["uncomposed"]:
+        parts.append(f"{count['uncomposed']} without a valid configuration")
+    if skipped:
+        parts.append(f"{skipped} failed before (retry=failed runs them again)")
+    parts.append(f"{len(todo)} to run" + (f", {resumed} of them resumed" if resumed else ""))
+    return "; ".join(parts)

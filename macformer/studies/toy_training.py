@@ -1,0 +1,97 @@
+"""Train tiny models by the hundred, in this process, and say how each training went."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import get_total_norm
+
+from macformer.training.schedules import one_cycle
+from macformer.training.step import Batch, Gradients, optimisation_step
+
+DIVERGED_ABOVE = 1.1  # times chance: an untrained model's loss is within a few percent of it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training went.
+
+    Args:
+        accuracy: On the test batches, after the last step.
+        loss: Likewise, the mean cross entropy.
+        chance: The entropy of the labels of the test batches: the loss of a model that knows their
+            frequencies and nothing else.
+        gradient_norm: Median over the steps, before any clipping.
+        largest_gradient_norm: Over the steps.
+    """
+
+    accuracy: float
+    loss: float
+    chance: float
+    gradient_norm: float
+    largest_gradient_norm: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether loss or gradients are not finite, or the final loss is well above chance."""
+        finite = math.isfinite(self.loss) and math.isfinite(self.largest_gradient_norm)
+        return not finite or self.loss > DIVERGED_ABOVE * self.chance
+
+
+def train(
+    model: nn.Module,
+    batches: Iterator[Batch],
+    test: Sequence[Batch],
+    *,
+    num_steps: int,
+    warmup_steps: int,
+    learning_rate: float,
+    device: str,
+) -> Outcome:
+    """Train by AdamW under one cycle of the learning rate, gradients left as they are."""
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    scheduler = one_cycle(optimizer, max_steps=num_steps, warmup_steps=warmup_steps)
+    norms: list[Tensor] = []
+
+    def record(parameters: list[nn.Parameter]) -> None:
+        norms.append(get_total_norm([p.grad for p in parameters if p.grad is not None]))
+
+    gradients = Gradients(model, clip=record, compile=None)
+    for _ in range(num_steps):
+        optimisation_step(gradients, _to(next(batches), device), optimizer, scheduler)
+    loss, accuracy = evaluate(model, [_to(batch, device) for batch in test])
+    norm = torch.stack(norms)
+    return Outcome(
+        accuracy=accuracy,
+        loss=loss,
+        chance=label_entropy(torch.cat([batch["labels"] for batch in test])),
+        gradient_norm=float(norm.median()),
+        largest_gradient_norm=float(norm.max()),
+    )
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Sequence[Batch]) -> tuple[float, float]:
+    """Return the mean cross entropy and the accuracy over all labels, in evaluation mode."""
+    model.eval()
+    loss, correct, total = 0.0, 0, 0
+    for batch in batches:
+        logits = model(batch["input_ids"], batch["key_padding_mask"])
+        loss += float(cross_entropy(logits, batch["labels"], reduction="sum"))
+        correct += int((logits.argmax(-1) == batch["labels"]).sum())
+        total += len(batch["labels"])
+    return loss / total, correct / total
+
+
+def label_entropy(labels: Tensor) -> float:
+    """Return the entropy of the labels' frequencies, in nats."""
+    shares = torch.bincount(labels).double() / len(labels)
+    return float(-torch.special.xlogy(shares, shares).sum())
+
+
+def _to(batch: Batch, device: str) -> Batch:
+    return {name: x.to(device) for name, x in batch.items()}

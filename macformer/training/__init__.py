@@ -1,0 +1,18 @@
+"""From a batch to a checkpoint: the step, its schedule, its bookkeeping."""
+
+from macformer.training.capture import CapturedGradients
+from macformer.training.lightning_module import ClassificationModule
+from macformer.training.loggers import CurveLogger, wandb_logger
+from macformer.training.schedules import cosine, one_cycle, rsqrt
+from macformer.training.step import Gradients
+
+__all__ = [
+    "CapturedGradients",
+    "ClassificationModule",
+    "CurveLogger",
+    "Gradients",
+    "cosine",
+    "one_cycle",
+    "rsqrt",
+    "wandb_logger",
+]

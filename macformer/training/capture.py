@@ -1,0 +1,139 @@
+"""The gradients of a step as one CUDA graph."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from macformer.training.step import Batch, Gradients
+
+_WARMUP_CALLS = 3  # as torch's notes on CUDA graphs advise; they are steps like any other
+
+Outputs = tuple[Tensor, Tensor]
+
+
+class CaptureError(RuntimeError):
+    """A step that no graph can hold."""
+
+
+class CapturedGradients:
+    r"""Compute what :class:`~macformer.training.step.Gradients` computes by replaying a CUDA graph.
+
+    The first calls run as they are and warm up. The next one is recorded: from then on a batch is
+    copied into fixed buffers, and forward pass, backward pass and clipping are one launch. Devices
+    other than CUDA have no graphs, and compute every call anew.
+
+    The optimiser stays outside. A one-cycle schedule moves Adam's :math:`\beta_1`, a number that
+    the graph of a fused optimiser would freeze, and the few launches of such an optimiser are
+    hidden behind the replay.
+
+    Random numbers go on as without a graph. Dropout draws from torch's generator, whose state each
+    replay advances; features that are redrawn walk through a pool by an index on the device. Where
+    a parameter or a buffer is replaced, instead of written into, the graph is recorded anew.
+
+    Args:
+        options: Those of :class:`~macformer.training.step.Gradients`.
+
+    Raises:
+        ValueError: If there are several ranks, or batches of several shapes.
+        CaptureError: If the step waits for the device, as no graph can.
+    """
+
+    def __init__(self, model: nn.Module, **options: Any):
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            raise ValueError(
+                f"a captured step runs on one rank, not on {dist.get_world_size()}; "
+                "use trainer=default"
+            )
+        self._gradients = Gradients(model, **options)
+        self._num_calls = 0
+        self._recording: _Recording | None = None
+
+    def __call__(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """Return the loss and the number of correct predictions, both on the device."""
+        if not can_capture(batch["labels"].device):
+            return self._gradients(batch)
+        self._num_calls += 1
+        if self._num_calls <= _WARMUP_CALLS:
+            return run_beside(partial(self._gradients, batch))
+        if self._recording is None or self._recording.is_stale():
+            self._recording = None  # a stale graph's memory is free for the new one
+            self._recording = _Recording(self._gradients, batch)
+        return self._recording(batch)
+
+
+class _Recording:
+    """A graph, with all tensors whose addresses are written in it."""
+
+    def __init__(self, gradients: Gradients, batch: Batch):
+        model = gradients.model
+        model.zero_grad(set_to_none=True)  # the graph allocates the gradients it writes to
+        self._batch = {name: value.clone() for name, value in batch.items()}
+        self._replay, self._outputs = record(partial(gradients, self._batch))
+        self._grads = [(parameter, parameter.grad) for parameter in model.parameters()]
+        self._places = [
+            (tensors, name, tensor)
+            for module in model.modules()
+            for tensors in (module._parameters, module._buffers)
+            for name, tensor in tensors.items()
+        ]
+
+    def is_stale(self) -> bool:
+        """Say whether the model holds a tensor that the graph does not know."""
+        return any(tensors.get(name) is not tensor for tensors, name, tensor in self._places)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        for name, value in batch.items():
+            if value.shape != self._batch[name].shape:
+                raise ValueError(
+                    f"a captured step needs batches of one shape, and {name} has "
+                    f"{tuple(value.shape)} after {tuple(self._batch[name].shape)}; "
+                    "use task.trim_batches=false"
+                )
+            self._batch[name].copy_(value, non_blocking=True)
+        self._replay()
+        for parameter, grad in self._grads:
+            parameter.grad = grad  # a validation in between takes gradients away
+        loss, num_correct = self._outputs
+        return loss.clone(), num_correct.clone()
+
+
+def can_capture(device: torch.device) -> bool:
+    """Say whether a device has graphs."""
+    return device.type == "cuda"
+
+
+def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+    """Record a function without running it.
+
+    Returns:
+        What replays it, and the tensors that hold its results after each replay.
+
+    Raises:
+        CaptureError: If it does what a graph cannot hold.
+    """
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            outputs = function()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise CaptureError(
+            f"the step cannot be captured ({str(error).partition(chr(10))[0]}); use trainer=default"
+        ) from error
+    return graph.replay, outputs
+
+
+def run_beside(function: Callable[[], Outputs]) -> Outputs:
+    """Run a function on a stream of its own, as work that is recorded later must have been."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        outputs = function()
+    torch.cuda.current_stream().wait_stream(stream)
+    return outputs

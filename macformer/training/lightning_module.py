@@ -1,0 +1,178 @@
+"""The Lightning module: the step function under Lightning's bookkeeping."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from macformer.attention.inputs.guard import NormGuard
+from macformer.training.step import Batch, Clip, classification_loss, optimisation_step
+
+
+class DivergedError(RuntimeError):
+    """The training loss is no longer finite."""
+
+
+class ClassificationModule(pl.LightningModule):
+    """Train and score a classifier under manual optimisation.
+
+    One call of ``training_step`` takes several optimiser steps, so that Lightning's work is shared
+    out among them; it never passes a point of the curve, a validation or the end.
+    ``trainer.global_step``, ``batch_idx`` and the trainer's intervals count optimiser steps all the
+    same, and the number of steps per call changes no result.
+
+    Args:
+        model: From ``input_ids`` and ``key_padding_mask`` to logits.
+        gradients: Factory ``(model, clip=, backward=) -> (batch -> loss, num_correct)``.
+        steps_per_call: The most optimiser steps of one call.
+        optimizer: Factory ``(parameters) -> optimizer``.
+        scheduler: Factory ``(optimizer) -> schedule``, stepped once per optimiser step.
+        clip: Clips a list of parameters' gradients in place; None leaves them.
+        log_interval: Optimiser steps between points of the training curve, each a mean over them.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        num_classes: int,
+        gradients: Callable[..., Callable[[Batch], tuple[Tensor, Tensor]]],
+        steps_per_call: int,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
+        clip: Clip | None,
+        log_interval: int,
+    ):
+        super().__init__()
+        for name, value in (("steps_per_call", steps_per_call), ("log_interval", log_interval)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; at least 1 is needed")
+        self.automatic_optimization = False
+        self.model = model
+        self.clip = clip
+        self.steps_per_call = steps_per_call
+        self.log_interval = log_interval
+        self._gradients = gradients
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._guards = {
+            name: module for name, module in model.named_modules() if isinstance(module, NormGuard)
+        }
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.train_loss = float("nan")
+        self._interval = _no_sums()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.model.parameters())
+        return [optimizer], [{"scheduler": self._scheduler(optimizer), "interval": "step"}]
+
+    def on_train_start(self) -> None:
+        if self.trainer.scaler is not None:
+            raise ValueError(
+                f"trainer.precision is {self.trainer.precision}, which scales the loss; "
+                "use bf16-mixed, which needs no scale"
+            )
+        self._compute = self._gradients(self.model, clip=self.clip, backward=self.manual_backward)
+
+    def training_step(self, dataloader_iter: Iterator[tuple[Batch, int, int]]) -> dict[str, Any]:
+        """Take the steps of one call, and return their batches for the callbacks to count."""
+        optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
+        scheduler = self.lr_schedulers()
+        batches, learning_rate = [], float("nan")
+        for host_batch, *_ in islice(dataloader_iter, self._num_steps_of_call()):
+            batch = {k: v.to(self.device, non_blocking=True) for k, v in host_batch.items()}
+            learning_rate = optimizer.param_groups[0]["lr"]
+            loss, num_correct = optimisation_step(
+                self._compute,
+                batch,
+                optimizer,
+                cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
+            )
+            self._interval["loss"] = self._interval["loss"] + loss
+            self._interval["num_correct"] = self._interval["num_correct"] + num_correct
+            self._interval["num_examples"] += len(batch["labels"])
+            batches.append(batch)
+        self._count_steps(len(batches))
+        if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
+            self._log_interval(float(learning_rate))
+        return {"batches": batches}
+
+    def _num_steps_of_call(self) -> int:
+        """Count the steps up to the next point of the curve, validation or end, if few enough."""
+        step, trainer = self.global_step, self.trainer
+        limits = [self.steps_per_call, self.log_interval - step % self.log_interval]
+        if isinstance(trainer.val_check_batch, int):  # infinite without validation
+            limits.append(trainer.val_check_batch - step % trainer.val_check_batch)
+        if trainer.max_steps > 0:
+            limits.append(trainer.max_steps - step)
+        return min(limits)
+
+    def _count_steps(self, num_steps: int) -> None:
+        """Tell Lightning, which has counted one batch and no step."""
+        self._interval["num_steps"] += num_steps
+        loop: Any = self.trainer.fit_loop.epoch_loop
+        loop.batch_progress.increment_by(num_steps - 1)
+        loop._batches_that_stepped += num_steps - 1
+        loop.manual_optimization.optim_step_progress.increment_by(num_steps)
+
+    def _log_interval(self, learning_rate: float) -> None:
+        """Log the means since the last point, and the rate of the last step.
+
+        The one place where training waits for the device.
+        """
+        sums = self._sum_over_ranks(self._interval)
+        self._interval = _no_sums()
+        self.train_loss = sums["loss"] / sums["num_steps"]
+        if not torch.isfinite(torch.tensor(self.train_loss)):
+            raise DivergedError(
+                f"the training loss is {self.train_loss} at step {self.global_step}; "
+                "a smaller learning_rate or ppsbn=with may help"
+            )
+        values = {
+            "train/loss": self.train_loss,
+            "train/accuracy": sums["num_correct"] / sums["num_examples"],
+            "learning_rate": learning_rate,
+            "step": float(self.global_step),  # Lightning would count from zero
+        }
+        if self._guards:
+            shares = torch.stack([guard.clipped_share for guard in self._guards.values()])
+            values["attention/clipped_share"] = float(shares.mean())
+        self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=1)
+
+    def _sum_over_ranks(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
+        values = torch.tensor([float(value) for value in sums.values()], device=self.device)
+        total = cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))
+        return dict(zip(sums, total.tolist(), strict=True))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["interval"] = {name: float(value) for name, value in self._interval.items()}
+        checkpoint["train_loss"] = self.train_loss
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._interval = dict(checkpoint["interval"])
+        self.train_loss = checkpoint["train_loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss, logits = classification_loss(self.model, batch)
+        self.val_accuracy(logits, batch["labels"])
+        size = len(batch["labels"])
+        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=size)
+        self.log("val/accuracy", self.val_accuracy, on_epoch=True, batch_size=size)
+        self.log("step", float(self.global_step), on_epoch=True, batch_size=size)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        _, logits = classification_loss(self.model, batch)
+        self.test_accuracy(logits, batch["labels"])
+        self.log(
+            "test/accuracy", self.test_accuracy, on_epoch=True, batch_size=len(batch["labels"])
+        )
+
+
+def _no_sums() -> dict[str, Tensor | float]:
+    """Start the sums over an interval of the training curve."""
+    return dict.fromkeys(("loss", "num_correct", "num_examples", "num_steps"), 0.0)

@@ -1,0 +1,125 @@
+"""The benchmark measures what it says, and its command line refuses what it does not know."""
+
+import jaxtyping
+import pandas as pd
+import pytest
+import torch
+from torch.testing import assert_close
+
+from macformer.benchmark import measure as benchmark
+from macformer.benchmark.cli import load_config, main
+from macformer.benchmark.peers import PublishedCausal
+
+
+def test_peak_memory_of_a_known_allocation():
+    def run():
+        first = torch.ones(1000)  # 4000 bytes live on while 8000 more come
+        second = torch.ones(2000)
+        del second
+        return first
+
+    assert benchmark.measure_peak(run, "cpu") == pytest.approx(12_000, abs=256)
+
+
+def test_flops_of_softmax_by_hand(tmp_path):
+    table = run(tmp_path, "attention=softmax", "length=64", "mode=forward")
+    # 2 * 2 heads, two products of 64 x 64 x 32.
+    assert table.GFLOP.item() == pytest.approx(4 * 2 * 2 * 64 * 64 * 32 / 1e9)
+
+
+def run(tmp_path, *arguments) -> pd.DataFrame:
+    assert main([*arguments, "rounds=2", f"output_dir={tmp_path}", "memory_limit_gib=1e6"]) == 0
+    return pd.read_csv(tmp_path / "table.csv")
+
+
+def test_every_combination_is_measured(tmp_path):
+    arguments = ("attention=softmax,rmfa_exp", "vs=published_causal", "length=16,32")
+    table = run(tmp_path, *arguments, "mode=forward,forward_backward")
+    assert len(table) == 3 * 2 * 2
+    assert table.failure.isna().all()
+    assert (table.ms > 0).all()
+    assert (table[table.attention == "softmax"].ratio == 1).all()
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        f"{column}_{mode}.png" for column in ("ms", "peak") for mode in benchmark.MODES
+    }
+
+
+def test_attention_from_another_folder(tmp_path):
+    folder = tmp_path / "mine" / "attention"
+    folder.mkdir(parents=True)
+    shipped = "_target_: macformer.attention.SoftmaxAttention\n_partial_: true\ndropout: 0.0\n"
+    (folder / "outsider.yaml").write_text(shipped)
+    (folder / "broken.yaml").write_text(shipped.replace("Softmax", "No"))
+    arguments = ("attention=outsider,broken", f"attention_dir={folder}", "length=16")
+    table = run(tmp_path, *arguments, "mode=forward").set_index("attention")
+    assert table.ms["outsider"] > 0
+    assert "NoAttention" in table.failure["broken"]
+
+
+def test_all_shipped_attentions_are_found():
+    names = benchmark.attention_names(load_config([]))
+    assert {"softmax", "rmfa_exp", "rfa", "uniform"} <= set(names)
+    assert not any(name.startswith("_") for name in names)
+
+
+def test_missing_peer_is_skipped_by_name(tmp_path, monkeypatch):
+    monkeypatch.setitem(benchmark.PEERS, "performer-pytorch", lambda **_: __import__("no_peer"))
+    arguments = ("attention=softmax", "vs=performer-pytorch", "length=16", "mode=forward")
+    table = run(tmp_path, *arguments).set_index("attention")
+    assert "no_peer" in table.failure["performer-pytorch"]
+    assert table.ms["softmax"] > 0
+
+
+def test_slow_methods_sit_out_rounds(tmp_path):
+    arguments = ("attention=softmax", "length=16", "mode=forward", "seconds=1e-9")
+    assert run(tmp_path, *arguments).rounds.item() == 1
+
+
+@pytest.mark.parametrize("peer", benchmark.PEERS)
+def test_peers_are_attentions(peer, tmp_path):
+    """A peer either gives an output of the right shape, or says which package it misses."""
+    shape = (2, 3, 256, 32)
+    query, key, value = (torch.randn(shape) for _ in range(3))
+    try:
+        method = benchmark.PEERS[peer](num_heads=3, head_dim=32, num_features=16)
+    except ImportError as error:
+        assert "No module named" in str(error)
+    else:
+        assert method(query, key, value).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("lenght=16", "lenght"),
+        ("mode=backward", "backward"),
+        ("vs=nobody", "nobody"),
+        ("softmax", "key=value"),
+    ],
+)
+def test_unknown_options_are_refused_in_one_line(argument, message, capsys):
+    assert main([argument]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_published_algorithm_is_causal_attention_by_its_own_features():
+    torch.manual_seed(0)
+    peer = PublishedCausal(num_heads=3, head_dim=5, num_features=11)
+    query, key = (torch.randn(2, 3, 7, 5) / 5 for _ in range(2))
+    value = torch.randn(2, 3, 7, 13)
+    kernel = (peer._phi(query) @ peer._phi(key).mT).tril()
+    expected = kernel @ value / kernel.sum(-1, keepdim=True).clamp(min=1)
+    assert_close(peer(query, key, value), expected)
+
+
+@pytest.mark.slow
+def test_ratios_that_are_safe_by_a_factor_of_two(tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    arguments = ("attention=softmax,rmfa_exp,rfa", "length=4096", "mode=forward_backward")
+    table = run(tmp_path, *arguments, "vs=published_causal").set_index("attention")
+    assert table.ratio["rmfa_exp"] <= 0.26
+    assert table.ratio["rfa"] <= 0.26
+    assert table.ms["published_causal"] / table.ms["rmfa_exp"] >= 17
+    assert table["peak MiB"]["rmfa_exp"] <= 20

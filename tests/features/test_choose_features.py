@@ -1,0 +1,132 @@
+"""Choosing features: the cheapest that meet an error on a model's own queries and keys."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from macformer.attention.maclaurin import kernels
+from macformer.attention.maclaurin.kernels import truncated
+from macformer.features.calls import record_attention
+from macformer.features.cli import choose, find_checkpoint, load_batches, load_model
+from macformer.features.search import SearchError, measure_error, prepare_inputs
+from macformer.record import CONFIG_NAME, read_config
+from macformer.runs.build import build_attention, build_model
+
+SMALL = (
+    "num_batches=1",
+    "num_draws=2",
+    "rounds=1",
+    "num_features=[8,64,128]",
+    "sampler=[optimal]",
+    "max_degree=[2,null]",
+)
+
+
+def configure(checkpoint, *overrides):
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("choose_features", [f"checkpoint={checkpoint}", *SMALL, *overrides])
+
+
+@pytest.fixture
+def run_dir(make_run):
+    return make_run("attention=rmfa_exp", "ppsbn=with")[1]
+
+
+def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path):
+    cfg = configure(run_dir, "weights=start", "error=0.25")
+    table, text = choose(cfg)
+    met = table["attention"].str.contains("degrees")
+    assert met.sum() == 2 and (table.loc[met, "error / signal"] <= 0.25).all()
+    assert table.loc[met, "columns"].is_monotonic_increasing
+    assert (table["ms"] > 0).all() and (table["peak MiB"] > 0).all()
+
+    (tmp_path / "attention").mkdir()
+    (tmp_path / "attention" / "rmfa_chosen.yaml").write_text(text)
+    choices = ["attention=rmfa_chosen", "bounds.input_norm=1.0"]
+    with initialize_config_module("configs", version_base="1.3"):
+        chosen = compose("train", [*choices, f"hydra.searchpath=[file://{tmp_path}]"])
+    attention = build_attention(chosen, num_heads=2, head_dim=32)
+    assert attention.num_features == table["features"].iloc[0]
+    run = read_config(run_dir)
+    model = build_model(run)
+    (batch,) = load_batches(run, cfg)
+    inputs = prepare_inputs(record_attention(model, batch), num_layers=2)
+    assert measure_error(inputs, [attention]) < 2 * 0.25  # other weights, another draw
+
+
+@pytest.mark.slow
+def test_an_error_out_of_reach_leaves_no_choice(run_dir):
+    """The table then says what the most features reach."""
+    table, text = choose(configure(run_dir, "weights=start", "error=1e-6"))
+    assert text is None
+    best = table[table["attention"].str.contains("degrees")]
+    assert (best["features"] == 128).all() and (best["error / signal"] > 1e-6).all()
+
+
+@pytest.mark.slow
+def test_a_softmax_model_gets_features_of_exp(make_run):
+    _, run_dir = make_run("attention=softmax")
+    cfg = configure(run_dir, "weights=start", "error=1e6", "max_degree=[null]")
+    table, text = choose(cfg)
+    assert "exact exp" in set(table["attention"])
+    assert "defaults: [rmfa_exp, _self_]" in text and "guard: null" in text
+
+
+def test_an_attention_without_a_kernel_is_refused(make_run):
+    _, run_dir = make_run("attention=uniform")
+    with pytest.raises(SearchError, match="UniformAttention has no kernel"):
+        choose(configure(run_dir, "weights=start"))
+
+
+@pytest.mark.parametrize(
+    ("path", "weights", "reason"),
+    [
+        ("run", "best", "best.ckpt does not exist"),
+        ("run", "worst", "allowed are best, last, start"),
+        ("run/checkpoints/other.ckpt", "best", "other.ckpt does not exist"),
+        ("nowhere", "best", "not the folder of a run"),
+    ],
+)
+def test_a_missing_checkpoint_is_said_in_one_line(tmp_path, path, weights, reason):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / CONFIG_NAME).touch()
+    with pytest.raises(SearchError, match=reason) as error:
+        find_checkpoint(tmp_path / path, weights)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_come_from_the_checkpoint(make_run):
+    cfg, run_dir = make_run("attention=rmfa_exp", "ppsbn=with")
+    trained = build_model(cfg)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    state = {f"model.{name}": value for name, value in trained.state_dict().items()}
+    torch.save({"state_dict": state}, checkpoint)
+    assert find_checkpoint(checkpoint, "best") == (run_dir, checkpoint)
+    assert find_checkpoint(run_dir, "last") == (run_dir, checkpoint)
+    loaded = load_model(cfg, checkpoint)
+    for name, value in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+def test_truncated_series_by_hand():
+    """1 + t + t^2 / 2."""
+    cut = [truncated(n, coefficients=kernels.exp, max_degree=2) for n in range(5)]
+    assert cut == [1, 1, 0.5, 0, 0]
+
+
+def test_a_scale_stays_part_of_the_kernel(make_run):
+    _, run_dir = make_run("attention=kernelized_exp_scaled", "ppsbn=with")
+    cfg = configure(run_dir, "weights=start", "error=1e6", "num_features=[8]", "max_degree=[null]")
+    _, text = choose(cfg)
+    attention = OmegaConf.create(text)
+    assert attention.scale == read_config(run_dir).attention.scale
+    assert attention.guard == 2.0
+
+
+def test_an_unknown_sampler_is_refused(run_dir):
+    with pytest.raises(SearchError, match="sampler is best; allowed are optimal"):
+        choose(configure(run_dir, "weights=start", "sampler=[best]"))

@@ -1,0 +1,237 @@
+"""One cell from its configuration to metrics.json, and what happens when it stops on the way."""
+
+import csv
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from macformer.evaluate import evaluate
+from macformer.evaluate import main as evaluate_main
+from macformer.runs import cell
+from macformer.training.lightning_module import ClassificationModule
+
+
+def read_metrics(run_dir):
+    return json.loads((run_dir / "metrics.json").read_text())
+
+
+def last_weights(run_dir):
+    path = run_dir / "checkpoints" / "last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_metrics_hold_all_that_a_table_needs(make_run):
+    cfg, run_dir = make_run("attention=rmfa_exp", "ppsbn=with")
+    assert cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert metrics["status"] == "finished" and metrics["reason"] is None
+    names = ("task", "attention", "ppsbn", "recipe", "seed")
+    assert [metrics[name] for name in names] == ["listops_short", "rmfa_exp", "with", "smoke", 0]
+    assert metrics["identity"] == cfg.identity
+    assert metrics["num_examples"] == {"train": 64, "validation": 20, "test": 27}
+    assert metrics["train"]["steps"] == metrics["accuracy"]["last"]["step"] == 8
+    assert metrics["accuracy"]["best"]["step"] in (4, 8)
+    assert metrics["accuracy"]["best"]["val"] >= metrics["accuracy"]["last"]["val"]
+    assert metrics["versions"]["torch"] == torch.__version__
+    assert metrics["config"]["max_steps"] == 8
+    for phase in ("train", "inference"):
+        rates = metrics[phase]
+        # every row has 24 positions, of which some are padding
+        assert rates["positions_per_second"] == pytest.approx(24 * rates["examples_per_second"])
+        assert 0 < rates["tokens_per_second"] < rates["positions_per_second"]
+        assert rates["peak_memory_gib"] >= 0
+
+
+def test_accuracy_counts_every_test_row(make_run):
+    _, run_dir = make_run()
+    assert cell.run(run_dir)
+    correct = 27 * read_metrics(run_dir)["accuracy"]["last"]["test"]
+    assert correct == pytest.approx(round(correct), abs=1e-4)
+
+
+def test_majority_rate_is_that_of_the_test_labels(make_run):
+    _, run_dir = make_run()
+    assert cell.run(run_dir)
+    (labels,) = run_dir.parent.glob("data/listops/*/test.labels.npy")
+    counts = np.bincount(np.load(labels))
+    assert read_metrics(run_dir)["majority_rate"] == pytest.approx(counts.max() / 27)
+
+
+def test_curve_has_training_and_validation(make_run):
+    _, run_dir = make_run()
+    assert cell.run(run_dir)
+    with (run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in rows if r["train/loss"]] == [2, 4, 6, 8]
+    assert [int(r["step"]) for r in rows if r["val/accuracy"]] == [4, 8]
+
+
+def test_finished_run_is_not_trained_again(make_run):
+    _, run_dir = make_run()
+    assert cell.run(run_dir)
+    before = (run_dir / "metrics.json").read_text()
+    assert cell.run(run_dir)
+    assert (run_dir / "metrics.json").read_text() == before
+
+
+@pytest.mark.parametrize("attention", ["softmax", "rmfa_exp", "rfa"])
+def test_resumed_run_ends_with_the_same_bits(make_run, power_cut, attention):
+    features = () if attention == "softmax" else ("attention.num_features=16",)
+    options = (f"attention={attention}", *features, "ppsbn=with")
+    _, whole = make_run(*options, folder="whole")
+    assert cell.run(whole)
+
+    _, parted = make_run(*options, folder="parted")
+    with power_cut(before_step=6):  # two steps after the checkpoint
+        assert not cell.run(parted)
+    assert read_metrics(parted)["status"] == "failed"
+    assert cell.run(parted)
+
+    for name, value in last_weights(whole).items():
+        assert torch.equal(value, last_weights(parted)[name]), name
+    assert read_metrics(whole)["accuracy"] == read_metrics(parted)["accuracy"]
+    assert read_metrics(parted)["reason"] is None
+
+
+@pytest.mark.parametrize("max_steps", [8, 10])  # with and without a validation at the end
+def test_a_run_stopped_in_its_test_is_tested_alone(make_run, monkeypatch, max_steps):
+    _, run_dir = make_run(f"max_steps={max_steps}", "seed=3")
+    assert cell.run(run_dir)
+    whole = read_metrics(run_dir)
+
+    make_run(f"max_steps={max_steps}", "seed=3", "overwrite=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "test_step", lambda *args: 1 / 0)
+        assert not cell.run(run_dir)
+    make_run(f"max_steps={max_steps}", "seed=3")
+    monkeypatch.setattr(ClassificationModule, "training_step", lambda *args: 1 / 0)
+    assert cell.run(run_dir)
+    parted = read_metrics(run_dir)
+    assert parted["accuracy"] == whole["accuracy"]
+    assert parted["train"]["loss"] == whole["train"]["loss"]
+    assert set(parted["train"]) == set(whole["train"])
+    assert None not in parted["train"].values() and parted["train"]["seconds"] > 0
+
+
+def test_the_last_checkpoint_holds_the_last_weights(make_run):
+    """Where training does not end on a validation, too."""
+    _, run_dir = make_run("max_steps=10")
+    assert cell.run(run_dir)
+    path = run_dir / "checkpoints" / "last.ckpt"
+    assert torch.load(path, weights_only=True)["global_step"] == 10
+    accuracy = read_metrics(run_dir)["accuracy"]["last"]
+    assert evaluate(run_dir, checkpoint="last", split="validation") == accuracy["val"]
+
+
+def test_overwrite_starts_from_nothing(make_run, monkeypatch):
+    _, run_dir = make_run()
+    assert cell.run(run_dir)
+    first = last_weights(run_dir)
+    make_run("overwrite=true")
+    starts = []
+    step = ClassificationModule.training_step
+
+    def record(self, dataloader_iter):
+        starts.append(self.global_step)
+        return step(self, dataloader_iter)
+
+    monkeypatch.setattr(ClassificationModule, "training_step", record)
+    assert cell.run(run_dir)
+    assert starts == list(range(8))
+    assert all(torch.equal(v, first[k]) for k, v in last_weights(run_dir).items())
+
+
+def test_other_seeds_give_other_weights(make_run):
+    _, one = make_run("seed=0", "max_steps=4", folder="one")
+    _, two = make_run("seed=1", "max_steps=4", folder="two")
+    assert cell.run(one) and cell.run(two)
+    assert not torch.equal(
+        last_weights(one)["model.embedding.table.weight"],
+        last_weights(two)["model.embedding.table.weight"],
+    )
+
+
+def test_divergence_is_a_failure_with_a_reason(make_run, capsys):
+    _, run_dir = make_run("learning_rate=1e30", "clip=null")
+    assert not cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert metrics["status"] == "failed"
+    assert "the training loss is nan" in metrics["reason"]
+    assert len(capsys.readouterr().err.strip().splitlines()) <= 4
+    assert "DivergedError" in (run_dir / "error.log").read_text()
+
+
+def test_weights_and_biases_hears_of_a_failure(make_run, monkeypatch):
+    codes = []
+    wandb = SimpleNamespace(run=object(), finish=lambda *, exit_code: codes.append(exit_code))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    _, run_dir = make_run()
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "training_step", lambda *args: 1 / 0)
+        assert not cell.run(run_dir)
+    assert cell.run(run_dir)
+    assert codes == [1, 0]
+
+
+def test_want_of_memory_is_named(make_run, monkeypatch):
+    _, run_dir = make_run()
+    monkeypatch.setattr(ClassificationModule, "training_step", lambda *_: torch.empty(1 << 50))
+    assert not cell.run(run_dir)
+    assert read_metrics(run_dir)["reason"].startswith("out of memory: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("attention=rmfa_exp", "attention.num_features=0"), "num_features is 0; at least 1"),
+        (("attention=rmfa_inv", "attention.guard=1.5"), "does not converge"),
+        (("model.num_heads=3",), "qkv_dim 64 is not a multiple of num_heads 3"),
+        (("task.source=moon",), "'moon'"),
+        (("log_interval=0",), "log_interval is 0; at least 1"),
+        (("eval_interval=0",), "eval_interval is 0; at least 1"),
+        (("eval_batches=0",), "eval_batches is 0"),
+    ],
+)
+def test_bad_option_is_one_line(make_run, overrides, message):
+    _, run_dir = make_run(*overrides)
+    assert not cell.run(run_dir)
+    reason = read_metrics(run_dir)["reason"]
+    assert message in reason and "\n" not in reason
+
+
+def test_evaluate_repeats_the_test_accuracy(make_run, capsys):
+    _, run_dir = make_run("attention=rmfa_exp", "ppsbn=with")
+    assert cell.run(run_dir)
+    accuracy = read_metrics(run_dir)["accuracy"]
+    assert evaluate(run_dir, checkpoint="best", split="test") == accuracy["best"]["test"]
+    assert evaluate(run_dir, checkpoint="last", split="test") == accuracy["last"]["test"]
+    assert evaluate_main([str(run_dir.parent)]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (run_dir / "checkpoints" / "best.ckpt").write_text("half a file")
+    assert evaluate_main([str(run_dir)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_learnable_problem_is_learnt(make_run):
+    """With only digits between MIN brackets of depth 1, the answer is among few tokens."""
+    _, run_dir = make_run(
+        "task.num_examples={train: 2000, validation: 50, test: 200}",
+        "task.max_depth=2",
+        "task.max_args=3",
+        "task.min_len=3",
+        "task.max_len=12",
+        "batch_size=32",
+        "max_steps=150",
+        "eval_interval=150",
+        "model.dropout=0.0",
+        "attention=softmax",
+    )
+    assert cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    error = math.sqrt(metrics["majority_rate"] * (1 - metrics["majority_rate"]) / 200)
+    assert metrics["accuracy"]["last"]["test"] > metrics["majority_rate"] + 5 * error

@@ -1,0 +1,78 @@
+"""SIGKILL at any place loses no more than the steps since the last checkpoint.
+
+``test_cell.py`` has the quick variant, in one process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from macformer.runs import cell
+from macformer.runs.process import run_in_process
+
+# random features, running statistics and dropout
+OPTIONS = ("attention=rmfa_exp", "attention.num_features=16", "ppsbn=with_batch")
+
+
+def read_metrics(run_dir: Path):
+    return json.loads((run_dir / "metrics.json").read_text())
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Compare weights, features, statistics, optimiser and accuracies bit for bit."""
+    first, second = (
+        torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+        for run_dir in (one, other)
+    )
+    assert first["global_step"] == second["global_step"] == 8
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(first[part], second[part], rtol=0, atol=0)
+    assert first["lr_schedulers"] == second["lr_schedulers"]
+    assert read_metrics(one)["accuracy"] == read_metrics(other)["accuracy"]
+    assert (one / "metrics.csv").exists() and (other / "metrics.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_cell_ends_with_the_bits_of_one_that_was_not(make_run, killer):
+    _, whole = make_run(*OPTIONS, folder="whole")
+    assert cell.run(whole)
+    _, parted = make_run(*OPTIONS, killer(step=6), folder="parted")
+    assert not run_in_process(parted, overwrite=False)
+    metrics = read_metrics(parted)
+    assert metrics["status"] == "failed" and "signal 9" in metrics["reason"]
+    state = torch.load(parted / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+
+    make_run(*OPTIONS, folder="parted")
+    assert cell.run(parted)
+    assert_same_end(whole, parted)
+    assert read_metrics(parted)["reason"] is None
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_is_completed_by_the_next_call(tmp_path, tiny, killer):
+    def call(*overrides: str, folder: str) -> subprocess.CompletedProcess:
+        environment = {**os.environ, "MACFORMER_OUTPUTS": str(tmp_path / folder)}
+        environment["MACFORMER_DATA"] = str(tmp_path / "data")
+        command = [sys.executable, "-m", "macformer.train", "-m", *tiny, *OPTIONS, "seed=0,1"]
+        return subprocess.run(
+            [*command, *overrides], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+
+    assert call(folder="whole").returncode == 0
+    assert call(killer(step=6, whom="parent"), folder="parted").returncode == -9
+    (interrupted,) = tmp_path.glob("parted/runs/*/metrics.json")  # its cell went down with it
+    assert json.loads(interrupted.read_text())["status"] == "running"
+
+    result = call(folder="parted")
+    assert result.returncode == 0, result.stderr
+    assert "2 cells; 0 finished; 2 to run, 1 of them resumed" in result.stdout
+    whole, parted = (sorted((tmp_path / f).glob("runs/*/")) for f in ("whole", "parted"))
+    assert len(whole) == 2 and [p.name for p in whole] == [p.name for p in parted]
+    for one, other in zip(whole, parted, strict=True):
+        assert_same_end(one, other)

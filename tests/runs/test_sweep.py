@@ -1,0 +1,216 @@
+"""What a sweep launches, what it leaves, and what it says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import initialize_config_dir, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+
+from macformer.runs import process, sweep
+
+TASKS = ("listops", "text", "retrieval", "pathfinder", "image")
+
+
+SMALL = """
+defaults: [_self_, task: listops, attention: softmax, ppsbn: without, recipe: smoke]
+seed: 0
+logger: null
+sweep: runs
+output_dir: ???
+overwrite: false
+retry: null
+exclusive: true
+cell: ${hydra:runtime.choices.task}-${hydra:runtime.choices.attention}-${seed}
+hydra:
+  sweep: {dir: "${output_dir}/${sweep}", subdir: "${cell}"}
+"""
+
+
+def compose_multirun(*overrides: str):
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    options = list(overrides)
+    config = hydra.compose_config("train", overrides=options, run_mode=RunMode.MULTIRUN)
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+@pytest.fixture
+def compose_sweep(tmp_path: Path):
+    """Compose the multirun of a small configuration, whose cells have the names of ours."""
+    folder = tmp_path / "configs"
+    groups = {"task": "listops", "attention": "softmax uniform", "ppsbn": "without"}
+    for group, names in {**groups, "recipe": "smoke"}.items():
+        (folder / group).mkdir(parents=True)
+        for name in names.split():
+            (folder / group / f"{name}.yaml").touch()
+    (folder / "train.yaml").write_text(SMALL)
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        yield lambda *overrides: compose_multirun(*overrides, f"output_dir={tmp_path}")
+
+
+@pytest.fixture(scope="module")
+def paper_jobs():
+    """Return the function from options to the jobs of the paper's table."""
+
+    def jobs(*overrides: str) -> list[list[str]]:
+        with initialize_config_module("configs", version_base="1.3"):
+            config = compose_multirun("experiment=paper_table", *overrides)
+            return sweep._parse_jobs(config, GlobalHydra.instance().config_loader())
+
+    return jobs
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Replace the processes of cells: each writes down a finished run, or what a test asks for."""
+    cells = []
+
+    def run(run_dir, *, overwrite, gpu):
+        cells.append(run_dir.name)
+        assert (run_dir / "config.yaml").exists()
+        set_status(run_dir, "finished")
+
+    monkeypatch.setattr(process, "run_in_process", run)
+    monkeypatch.setattr(sweep, "_make_tables", lambda folder: None)
+    return cells
+
+
+def set_status(run_dir: Path, status: str) -> None:
+    run_dir.mkdir(exist_ok=True, parents=True)
+    (run_dir / "metrics.json").write_text(json.dumps({"status": status, "reason": "of a test"}))
+
+
+def plan(config):
+    return sweep.plan_cells(config, GlobalHydra.instance().config_loader())
+
+
+FOUR = ("attention=softmax,uniform", "seed=0,1")
+
+
+def test_the_paper_table_has_every_row_of_every_task_with_and_without_ppsbn(paper_jobs):
+    jobs = paper_jobs("seed=0,1,2")
+    assert len(jobs) == 5 * 8 * 2 * 3
+    chosen = {tuple(job[:3]) for job in jobs}
+    assert len(chosen) == 80
+    for task in TASKS:
+        assert (f"task={task}", "attention=rmfa_sqrt", "ppsbn=with") in chosen
+    assert not any("kernelized" in part or "pathx" in part for job in jobs for part in job)
+
+
+def test_the_command_line_wins_over_the_experiment(paper_jobs):
+    jobs = paper_jobs("task=text", "attention=rfa")
+    assert {tuple(job[:2]) for job in jobs} == {("task=text", "attention=rfa")} and len(jobs) == 2
+
+
+def test_only_what_is_left_is_launched(compose_sweep, launched, capsys):
+    config = compose_sweep(*FOUR)
+    finished, failed, interrupted, new = (cell.run_dir for cell in plan(config))
+    set_status(finished, "finished")
+    set_status(failed, "failed")
+    set_status(interrupted, "running")
+    assert not sweep.run_sweep(config)
+    assert launched == [interrupted.name, new.name]
+    out = capsys.readouterr().out
+    assert (
+        "4 cells; 1 finished; 1 failed before (retry=failed runs them again); "
+        "2 to run, 1 of them resumed" in out
+    )
+    assert "1 failed, 3 finished" in out
+
+
+def test_retry_runs_failed_cells_again(compose_sweep, launched):
+    config = compose_sweep(*FOUR, "retry=failed")
+    first, *others = (cell.run_dir for cell in plan(config))
+    for run_dir in others:
+        set_status(run_dir, "finished")
+    set_status(first, "failed")
+    assert sweep.run_sweep(config)
+    assert launched == [first.name]
+
+
+def test_overwrite_runs_everything_there_is_a_configuration_for(compose_sweep, launched):
+    config = compose_sweep("attention=softmax,uniform,no_such", "seed=0,1", "overwrite=true")
+    composed = plan(config)[:4]
+    for cell in composed:
+        set_status(cell.run_dir, "finished")
+    assert not sweep.run_sweep(config)  # there is nothing to run for no_such
+    assert launched == [cell.run_dir.name for cell in composed]
+
+
+def test_a_cell_of_another_process_is_left_to_it(compose_sweep, launched, capsys):
+    config = compose_sweep(*FOUR)
+    first = plan(config)[0].run_dir
+    set_status(first, "running")
+    with process.run_lock(first):
+        assert not sweep.run_sweep(config)
+    assert len(launched) == 3 and "1 running in another process" in capsys.readouterr().out
+
+
+def test_options_that_change_nothing_are_one_cell(compose_sweep):
+    assert len(plan(compose_sweep(*FOUR, "logger=curve,other"))) == 4
+
+
+def test_a_cell_that_does_not_compose_is_a_failed_row(compose_sweep, launched, tmp_path):
+    assert not sweep.run_sweep(compose_sweep("attention=softmax,no_such", "seed=3"))
+    assert len(launched) == 1
+    (record,) = tmp_path.glob("runs/uncomposed-*/metrics.json")
+    metrics = json.loads(record.read_text())
+    assert metrics["status"] == "failed"
+    assert (metrics["attention"], metrics["ppsbn"], metrics["seed"]) == ("no_such", "without", 3)
+    assert "Could not find 'attention/no_such'" in metrics["reason"]
+    assert sweep.run_sweep(compose_sweep("attention=softmax", "seed=3"))
+    assert not list(tmp_path.glob("runs/uncomposed-*"))  # it is no part of this sweep
+
+
+def test_a_sweep_of_which_nothing_composes_is_refused(compose_sweep):
+    with pytest.raises(HydraException, match="no_such"):
+        sweep.run_sweep(compose_sweep("attention=no_such,neither"))
+
+
+def test_an_unknown_retry_is_refused(compose_sweep):
+    with pytest.raises(ValueError, match="retry=all is not one of null, failed"):
+        sweep.run_sweep(compose_sweep("retry=all", "seed=0,1"))
+
+
+def test_a_launcher_that_dies_loses_no_cell(compose_sweep, launched, monkeypatch, capsys):
+    config = compose_sweep(*FOUR)
+    finish = process.run_in_process
+
+    def die_at_the_second(run_dir, *, overwrite, gpu):
+        if len(launched) == 1:
+            raise RuntimeError("the queue is gone")
+        return finish(run_dir, overwrite=overwrite, gpu=gpu)
+
+    monkeypatch.setattr(process, "run_in_process", die_at_the_second)
+    assert not sweep.run_sweep(config)
+    assert "the queue is gone" in capsys.readouterr().err
+    assert [cell.status for cell in plan(config)].count("finished") >= 1
+
+
+@pytest.mark.parametrize(("finished", "code"), [(True, 0), (False, 1)])
+def test_the_exit_code_says_whether_all_is_finished(compose_sweep, monkeypatch, finished, code):
+    monkeypatch.setattr(sweep, "run_sweep", lambda config: finished)
+    with pytest.raises(SystemExit) as stop:
+        sweep.RunSweep().on_multirun_start(compose_sweep("seed=0,1"))
+    assert stop.value.code == code
+
+
+@pytest.mark.slow
+def test_joblib_runs_cells_at_once_and_marks_them(tmp_path, tiny):
+    environment = {**os.environ, "MACFORMER_OUTPUTS": str(tmp_path / "outputs")}
+    environment["MACFORMER_DATA"] = str(tmp_path / "data")
+    command = [sys.executable, "-m", "macformer.train", "-m", *tiny, "hydra/launcher=joblib"]
+    command += ["hydra.launcher.n_jobs=2", "seed=0,1"]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    runs = [json.loads(f.read_text()) for f in tmp_path.glob("outputs/runs/*/metrics.json")]
+    assert [(run["status"], run["exclusive"]) for run in runs] == [("finished", False)] * 2
+    assert "2 finished" in result.stdout

@@ -1,0 +1,181 @@
+"""A search learns from its trials, and goes on where it was stopped."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from macformer import tune
+from macformer.record import CONFIG_NAME
+from macformer.runs.identity import register_resolver
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp", "sweep=search")
+SPACE = {
+    "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+    "attention.num_features": [16, 32],
+    "ppsbn": ["with", "with_batch"],
+}
+SAMPLER = {"seed": 0, "n_startup_trials": 3}
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MACFORMER_OUTPUTS", str(tmp_path))
+    return tmp_path / "search"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replace training: the accuracy is highest for 16 features, the rest does not matter."""
+    cells = []
+
+    def run(run_dir, *, overwrite):
+        cfg = OmegaConf.load(run_dir / CONFIG_NAME)
+        cells.append(cfg)
+        accuracy = 0.9 if cfg.attention.num_features == 16 else 0.2
+        metrics = {"status": "finished", "accuracy": {"best": {"val": accuracy, "test": 0.0}}}
+        (run_dir / "metrics.json").write_text(json.dumps(metrics))
+        return True
+
+    monkeypatch.setattr(tune, "run_in_process", run)
+    return cells
+
+
+def search(num_trials: int, **options) -> optuna.Study:
+    options = {"space": SPACE, "sampler": SAMPLER, **options}
+    return tune.search(SHARED, num_trials=num_trials, **options)
+
+
+def test_trials_are_cells_within_the_space(outputs, trained):
+    study = search(3)
+    assert len(study.trials) == len(trained) == 3
+    for cfg, trial in zip(trained, study.trials, strict=True):
+        assert cfg.learning_rate == trial.params["learning_rate"]
+        assert 1e-5 <= cfg.learning_rate <= 1e-1 and cfg.attention.num_features in (16, 32)
+        assert cfg.choices.ppsbn == trial.params["ppsbn"]
+        assert Path(cfg.paths.run_dir) == outputs / cfg.cell
+        assert trial.value == (0.9 if cfg.attention.num_features == 16 else 0.2)
+    assert study.best_params["attention.num_features"] == 16
+
+
+def test_a_stopped_search_repeats_the_trial_it_was_in_and_no_other(outputs, trained, monkeypatch):
+    finish = tune.run_in_process
+
+    def stop_in_the_third(run_dir, *, overwrite):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return finish(run_dir, overwrite=overwrite)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "run_in_process", stop_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            search(3)
+    study = search(3)
+    assert len(trained) == len(study.trials) == 3
+    assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
+    assert len({cfg.cell for cfg in trained}) == 3  # the second call drew none of the first again
+    search(3)
+    assert len(trained) == 3
+
+
+def test_a_failed_trial_counts_and_does_not_stop_the_search(outputs, monkeypatch):
+    monkeypatch.setattr(tune, "run_in_process", lambda run_dir, *, overwrite: False)
+    study = search(1)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+def test_a_space_that_does_not_suit_the_options_is_one_line(outputs, capsys):
+    assert tune.main(["task=listops_short", "attention=softmax"]) == 2
+    error = capsys.readouterr().err
+    assert "num_features" in error and len(error.splitlines()) == 1
+    assert not list(outputs.parent.glob("*/*/metrics.json"))
+
+
+@pytest.mark.parametrize("spec", [{"low": 2.0, "high": 1.0}, {"lowest": 1}, "1,2"])
+def test_a_range_that_is_none_is_refused(outputs, spec):
+    with pytest.raises(tune.SearchError, match="learning_rate"):
+        search(1, space={"learning_rate": spec})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("seed: 0\nspace: {}\nnum_trials: 1", "has no num_startup_trials"), ("a: [1", "is not YAML")],
+)
+def test_a_file_that_is_no_search_is_one_line(tmp_path, capsys, text, message):
+    (tmp_path / "search.yaml").write_text(text)
+    assert tune.main(["--config", str(tmp_path / "search.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_no_trial_is_run_where_none_is_asked_for(outputs, trained):
+    assert tune.main([*SHARED, "--num-trials", "0"]) == 2
+    assert not trained
+
+
+def test_two_searches_do_not_share_a_folder(outputs, trained):
+    outputs.mkdir()
+    with (
+        tune.FileLock(outputs / ".tune.lock"),
+        pytest.raises(tune.SearchError, match="another search is at work"),
+    ):
+        search(1)
+
+
+@pytest.mark.parametrize("file", ["configs/tune.yaml", "scripts/wandb_sweep.yaml"])
+def test_both_ends_of_a_shipped_space_compose(file):
+    register_resolver()
+    spec = yaml.safe_load((ROOT / file).read_text())
+    space = spec.get("space") or spec["parameters"]
+    ends = {name: ends_of(axis) for name, axis in space.items()}
+    fixed = [] if "parameters" in spec else ["task=listops", "attention=rmfa_exp"]
+    with initialize_config_module("configs", version_base="1.3"):
+        for end, learning_rate in ((0, 1e-5), (-1, 1e-2)):
+            options = [f"{name}={values[end]}" for name, values in ends.items()]
+            assert compose("train", [*fixed, *options]).optimizer.lr == learning_rate
+
+
+def ends_of(axis):
+    """Return the values of an axis of Optuna's space or of Weights & Biases'."""
+    if isinstance(axis, list):
+        return axis
+    if "value" in axis:
+        return [axis["value"]]
+    low, high = ("low", "high") if "low" in axis else ("min", "max")
+    return axis.get("values") or [axis[low], axis[high]]
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on_with_its_trial(tmp_path, tiny, killer):
+    (tmp_path / "search.yaml").write_text(
+        yaml.safe_dump({"num_trials": 2, "num_startup_trials": 1, "seed": 0, "space": SPACE})
+    )
+    environment = {**os.environ, "MACFORMER_OUTPUTS": str(tmp_path / "outputs")}
+    environment["MACFORMER_DATA"] = str(tmp_path / "data")
+    options = [*tiny, "attention=rmfa_exp", killer(step=6, whom="parent")]
+    command = [sys.executable, "-m", "macformer.tune", *options, "--config", "search.yaml"]
+
+    def call() -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+
+    assert call().returncode == -9
+    (interrupted,) = tmp_path.glob("outputs/search/*/metrics.json")
+    harmless = "from pytorch_lightning.callbacks import Callback\n"
+    harmless += "class KillBefore(Callback):\n    def __init__(self, **options): pass\n"
+    (tmp_path / "killer" / "killer.py").write_text(harmless)
+    result = call()
+    assert result.returncode == 0, result.stderr
+    runs = list(tmp_path.glob("outputs/search/*/metrics.json"))
+    assert len(runs) == 2 and interrupted in runs
+    assert {json.loads(run.read_text())["status"] for run in runs} == {"finished"}
+    assert "trial 0: " in result.stdout and "best of 2" in result.stdout

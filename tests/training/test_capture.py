@@ -1,0 +1,218 @@
+"""Gradients from a graph over fixed buffers.
+
+Without a GPU a stand-in takes the graph's place: it knows the buffers, the outputs and the
+gradients by address, as a graph does, and leaves nothing else behind.
+"""
+
+import math
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from macformer.runs import cell
+from macformer.training import capture
+from macformer.training.capture import CapturedGradients, CaptureError
+from macformer.training.step import Gradients
+
+CLIP = partial(nn.utils.clip_grad_value_, clip_value=1.0)
+
+
+class Scale(nn.Module):
+    """Two classes, from one number per row, times a buffer; one parameter takes no part."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 2)
+        self.unused = nn.Parameter(torch.zeros(()))
+        self.register_buffer("factor", torch.ones(()))
+
+    def forward(self, input_ids, key_padding_mask):
+        return self.layer(self.factor * input_ids.float())
+
+
+def make_batch(*numbers: int, labels: tuple[int, ...]):
+    ids = torch.tensor(numbers)[:, None]
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    return {"input_ids": ids, "key_padding_mask": mask, "labels": torch.tensor(labels)}
+
+
+BATCHES = [
+    make_batch(1, 2, 3, labels=(0, 1, 1)),
+    make_batch(3, -1, 2, labels=(1, 0, 1)),
+    make_batch(0, 5, -2, labels=(0, 0, 1)),
+]
+
+
+class StandInGraph:
+    """Records by tracing where results go, and replays by computing them there."""
+
+    num_recordings = 0
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def record(self, function):
+        StandInGraph.num_recordings += 1
+        state = {name: value.clone() for name, value in self.model.state_dict().items()}
+        with torch.random.fork_rng():
+            outputs = function()
+        for name, value in self.model.state_dict().items():
+            value.copy_(state[name])
+        grads = [p.grad for p in self.model.parameters()]
+        for fixed in (*outputs, *grads):
+            if fixed is not None:
+                fixed.zero_()
+
+        def replay():
+            new_outputs = function()
+            new = (*new_outputs, *(p.grad for p in self.model.parameters()))
+            for fixed, value in zip((*outputs, *grads), new, strict=True):
+                if fixed is not None:
+                    fixed.copy_(value)
+            self.model.zero_grad(set_to_none=True)
+
+        return replay, outputs
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Let CPUs have graphs; the stand-in finds the model in what it is to record."""
+    StandInGraph.num_recordings = 0
+    monkeypatch.setattr(capture, "can_capture", lambda device: True)
+    monkeypatch.setattr(capture, "run_beside", lambda function: function())
+    monkeypatch.setattr(capture, "record", lambda f: StandInGraph(f.func.model).record(f))
+    return StandInGraph
+
+
+def compute(gradients, batches):
+    results = []
+    for batch in batches:
+        loss, num_correct = gradients(batch)
+        grads = [None if p.grad is None else p.grad.clone() for p in gradients_of(gradients)]
+        results.append((loss, num_correct, grads))
+    return results
+
+
+def gradients_of(gradients):
+    model = gradients.model if isinstance(gradients, Gradients) else gradients._gradients.model
+    return list(model.parameters())
+
+
+def test_replays_follow_the_batches(graphs):
+    model = Scale()
+    batches = BATCHES * 3  # three warm up, six are replayed
+    captured = compute(CapturedGradients(model, clip=CLIP, compile=None), batches)
+    eager = compute(Gradients(model, clip=CLIP, compile=None), batches)
+    assert_close(captured, eager, rtol=0, atol=0)
+    assert graphs.num_recordings == 1
+
+
+def test_a_replaced_tensor_is_recorded_anew(graphs):
+    model = Scale()
+    captured = CapturedGradients(model, clip=None, compile=None)
+    compute(captured, [*BATCHES, *BATCHES])
+    model.factor = torch.tensor(2.0)
+    (loss, *_), *_ = compute(captured, BATCHES)
+    assert graphs.num_recordings == 2
+    assert_close(loss, compute(Gradients(model, clip=None, compile=None), BATCHES)[0][0])
+
+
+def test_what_is_written_in_place_is_replayed(graphs):
+    model = Scale()
+    captured = CapturedGradients(model, clip=None, compile=None)
+    compute(captured, [*BATCHES, *BATCHES])
+    model.factor.fill_(2.0)
+    (loss, *_), *_ = compute(captured, BATCHES)
+    assert graphs.num_recordings == 1
+    assert_close(loss, compute(Gradients(model, clip=None, compile=None), BATCHES)[0][0])
+
+
+def test_another_shape_is_refused(graphs):
+    captured = CapturedGradients(Scale(), clip=None, compile=None)
+    compute(captured, [*BATCHES, BATCHES[0]])
+    with pytest.raises(ValueError, match=r"one shape, and input_ids has \(2, 1\) after \(3, 1\)"):
+        captured(make_batch(1, 2, labels=(0, 1)))
+
+
+def test_several_ranks_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match="one rank, not on 2"):
+        CapturedGradients(Scale(), clip=None, compile=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("operation not permitted when stream is capturing"), CaptureError),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError),
+    ],
+)
+def test_what_no_graph_can_hold_is_named(monkeypatch, error, expected):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+
+    def fail():
+        raise error
+
+    with pytest.raises(expected, match=str(error)):
+        capture.record(fail)
+
+
+def weights_after(make_run, *options, folder):
+    _, run_dir = make_run(*options, folder=folder)
+    assert cell.run(run_dir)
+    path = run_dir / "checkpoints" / "last.ckpt"
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def test_a_captured_run_ends_with_the_bits_of_an_eager_one(make_run, graphs):
+    """Validations take gradients away, dropout and the pool of features go on."""
+    options = ("attention=rfa", "ppsbn=with", "step.fused=true", "trainer.precision=32-true")
+    eager = weights_after(make_run, *options, folder="eager")
+    assert graphs.num_recordings == 0
+    captured = weights_after(make_run, *options, "trainer=captured", folder="captured")
+    assert graphs.num_recordings == 1
+    for name, value in eager.items():
+        assert torch.equal(captured[name], value), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["softmax", "rfa", "rmfa_exp"])
+def test_the_loss_curve_is_that_of_eager_steps(make_run, attention):
+    options = (
+        f"attention={attention}",
+        "ppsbn=with",
+        "model.dropout=0.0",
+        "max_steps=24",
+        "task.device_resident=true",
+        "log_interval=1",
+    )
+    if attention == "rfa":
+        options += ("attention.redraw=false",)
+    losses = {}
+    for trainer in ("default", "captured"):
+        _, run_dir = make_run(
+            *options, f"trainer={trainer}", "trainer.precision=32-true", folder=trainer
+        )
+        assert cell.run(run_dir)
+        rows = (run_dir / "metrics.csv").read_text().splitlines()
+        column = rows[0].split(",").index("train/loss")
+        losses[trainer] = [float(row.split(",")[column]) for row in rows[1:] if row]
+    assert len(losses["default"]) == 24
+    # atomic sums of embedding gradients come in any order, and 24 steps amplify that
+    assert losses["captured"] == pytest.approx(losses["default"], rel=1e-3)
+
+
+@pytest.mark.gpu
+def test_dropout_differs_between_replays():
+    model = nn.Sequential(nn.Linear(1, 64), nn.Dropout(0.5), nn.Linear(64, 2)).cuda()
+    model.forward = lambda ids, mask: nn.Sequential.forward(model, ids.float())
+    captured = CapturedGradients(model, clip=None, compile=None)
+    batch = {name: value.cuda() for name, value in BATCHES[0].items()}
+    losses = [captured(batch)[0].item() for _ in range(11)]
+    assert len(set(losses)) == 11 and all(math.isfinite(loss) for loss in losses)
