@@ -2,14 +2,25 @@
 
 A variant is anything importable that behaves like this::
 
-    factory(*, num_heads, head_dim) -> module
+    factory(*, num_heads, head_dim, max_seq_len) -> module
     module(query, key, value, *, key_padding_mask=None) -> out
 
 with tensors laid out as in ``torch.nn.functional.scaled_dot_product_attention``: ``query``
 ``(B, H, L, E)``, ``key`` ``(B, H, S, E)``, ``value`` ``(B, H, S, Ev)``, ``out`` ``(B, H, L, Ev)``,
 and ``key_padding_mask`` ``(B, S)``, True at padding. The YAML gives the method's own parameters
-(Hydra's ``_partial_``), the layer gives the shapes. Attention is bidirectional; padded keys have
-no influence.
+(Hydra's ``_partial_``), the layer gives the shapes; a factory without use for ``max_seq_len``, the
+longest sequence that the layer will see, leaves it out. Attention is bidirectional; what stands at
+padding has no influence, whether in keys, in values or, where L = S, in queries.
+
+A module may declare, as a class attribute or a property:
+
+``self_attention_only``
+    Queries and keys are the same tokens: L = S, and the key mask is the queries' mask, too.
+``positional``
+    The place of a key matters, so that padding between tokens is not the same as none.
+
+and may have a method ``diagnostics() -> dict[str, Tensor]`` of scalars on the device about its last
+forward pass, which training logs as ``attention/<name>``.
 """
 
 from macformer.attention.inputs.scale import InputScale

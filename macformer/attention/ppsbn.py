@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import build, is_positional, is_self_attention_only
 from macformer.attention.inputs.ranks import sum_over_ranks
 from macformer.attention.inputs.sphere import to_sphere
 
@@ -26,7 +27,7 @@ class PreSBN(nn.Module):
     the norm. A constant vector, which their code turns into NaN, stays finite. Computed in float32.
     """
 
-    needs_self_attention = False
+    self_attention_only = False
 
     def __init__(self, *, num_heads: int, head_dim: int):
         super().__init__()
@@ -53,7 +54,7 @@ class BatchPreSBN(nn.Module):
         momentum: Weight of a new batch in the running statistics, as in ``torch.nn.BatchNorm1d``.
     """
 
-    needs_self_attention = True
+    self_attention_only = True
     running_mean: Tensor
     running_var: Tensor
 
@@ -129,7 +130,7 @@ class PPSBN(nn.Module):
     Args:
         attention: The factory of the attention inside.
         pre: The factory of the pre stage, built once for queries and once for keys. Its
-            ``needs_self_attention`` says whether it has use for the queries' padding.
+            ``self_attention_only`` says whether it has use for the queries' padding.
         post: The factory of the post stage; None leaves it out.
     """
 
@@ -138,6 +139,7 @@ class PPSBN(nn.Module):
         *,
         num_heads: int,
         head_dim: int,
+        max_seq_len: int,
         attention: Callable[..., nn.Module],
         pre: Callable[..., nn.Module],
         post: Callable[..., nn.Module] | None,
@@ -145,8 +147,18 @@ class PPSBN(nn.Module):
         super().__init__()
         self.pre_query = pre(num_heads=num_heads, head_dim=head_dim)
         self.pre_key = pre(num_heads=num_heads, head_dim=head_dim)
-        self.attention = attention(num_heads=num_heads, head_dim=head_dim)
+        self.attention = build(
+            attention, num_heads=num_heads, head_dim=head_dim, max_seq_len=max_seq_len
+        )
         self.post = nn.Identity() if post is None else post(num_heads=num_heads, head_dim=head_dim)
+
+    @property
+    def self_attention_only(self) -> bool:
+        return is_self_attention_only(self.pre_query) or is_self_attention_only(self.attention)
+
+    @property
+    def positional(self) -> bool:
+        return is_positional(self.attention)
 
     def forward(
         self,
@@ -157,7 +169,7 @@ class PPSBN(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         same_length = query.shape[2] == key.shape[2]
-        if self.pre_query.needs_self_attention and not same_length:
+        if self.pre_query.self_attention_only and not same_length:
             raise ValueError(
                 "batch statistics of queries need self-attention, whose key mask is theirs too: "
                 f"got {query.shape[2]} queries and {key.shape[2]} keys"

@@ -116,7 +116,8 @@ def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
         # Inputs have unit norm, which is what ppSBN would hand to the attention.
         overrides = [f"attention={name}", "bounds.input_norm=1.0", f"hydra.searchpath={search}"]
         with initialize_config_module("configs", version_base="1.3"):
-            return build_attention(compose("train", overrides=overrides), **shapes)
+            composed = compose("train", overrides=overrides)
+            return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
 
     peer = shapes | {"num_features": cfg.num_features}
     methods = {name: partial(shipped, name) for name in attention_names(cfg)}

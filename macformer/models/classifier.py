@@ -48,9 +48,8 @@ class SequenceClassifier(nn.Module):
         super().__init__()
         self.embedding = embedding(embed_dim=embed_dim)
         self.pooling = pooling(embed_dim=embed_dim)
-        self.positions = positions(
-            max_seq_len=max_seq_len + self.pooling.num_tokens, embed_dim=embed_dim
-        )
+        longest = max_seq_len + self.pooling.num_tokens
+        self.positions = positions(max_seq_len=longest, embed_dim=embed_dim)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             EncoderLayer(
@@ -61,6 +60,7 @@ class SequenceClassifier(nn.Module):
                 ffn_dim=ffn_dim,
                 activation=activation,
                 dropout=dropout,
+                max_seq_len=longest,
                 attention=attention,
             )
             for _ in range(num_layers)

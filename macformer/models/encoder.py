@@ -5,6 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import build
+
 
 class MultiheadAttention(nn.Module):
     """Project to heads, attend, and project back.
@@ -25,6 +27,7 @@ class MultiheadAttention(nn.Module):
         num_heads: int,
         qkv_dim: int,
         bias: bool,
+        max_seq_len: int,
         attention: Callable[..., nn.Module],
     ):
         super().__init__()
@@ -33,7 +36,12 @@ class MultiheadAttention(nn.Module):
         self.num_heads = num_heads
         self.in_proj = nn.Linear(embed_dim, 3 * qkv_dim, bias=bias)
         self.out_proj = nn.Linear(qkv_dim, embed_dim, bias=bias)
-        self.attention = attention(num_heads=num_heads, head_dim=qkv_dim // num_heads)
+        self.attention = build(
+            attention,
+            num_heads=num_heads,
+            head_dim=qkv_dim // num_heads,
+            max_seq_len=max_seq_len,
+        )
         for projection in self.in_proj.weight.chunk(3):
             nn.init.xavier_uniform_(projection.data)
 
@@ -68,6 +76,7 @@ class EncoderLayer(nn.Module):
         ffn_dim: int,
         activation: Callable[[], nn.Module],
         dropout: float,
+        max_seq_len: int,
         attention: Callable[..., nn.Module],
     ):
         super().__init__()
@@ -77,6 +86,7 @@ class EncoderLayer(nn.Module):
             num_heads=num_heads,
             qkv_dim=qkv_dim,
             bias=qkv_bias,
+            max_seq_len=max_seq_len,
             attention=attention,
         )
         self.attention_dropout = nn.Dropout(dropout)

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
+from macformer.attention.contract import build
 from macformer.training.lightning_module import ClassificationModule
 
 
@@ -37,13 +38,20 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return _instantiate(cfg.model)
 
 
-def build_attention(cfg: DictConfig, *, num_heads: int, head_dim: int) -> nn.Module:
+def build_attention(
+    cfg: DictConfig, *, num_heads: int, head_dim: int, max_seq_len: int
+) -> nn.Module:
     """Build the attention of one layer, with or without ppSBN.
 
     Raises:
         ConfigError: If it cannot be built.
     """
-    return _instantiate(cfg.model.attention)(num_heads=num_heads, head_dim=head_dim)
+    return build(
+        _instantiate(cfg.model.attention),
+        num_heads=num_heads,
+        head_dim=head_dim,
+        max_seq_len=max_seq_len,
+    )
 
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule:

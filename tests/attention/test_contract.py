@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import configs
+from macformer.attention import contract
 from macformer.runs.identity import register_resolver
 
 B, H, L, S, E, EV = 2, 3, 11, 13, 7, 5
+MAX_SEQ_LEN = 17
 OURS = Path(configs.__path__[0]).resolve()
 
 
@@ -44,7 +46,7 @@ def factory(variant, ppsbn):
 
 def build(factory, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return factory(num_heads=H, head_dim=E).eval().double()
+    return contract.build(factory, num_heads=H, head_dim=E, max_seq_len=MAX_SEQ_LEN).eval().double()
 
 
 def draw_inputs() -> list[Tensor]:
@@ -143,7 +145,7 @@ def tensors_of(module: nn.Module) -> set[int]:
 
 
 def test_two_layers_share_no_tensor(factory):
-    layers = [factory(num_heads=H, head_dim=E) for _ in range(2)]
+    layers = [build(factory) for _ in range(2)]
     assert not tensors_of(layers[0]) & tensors_of(layers[1])
 
 

@@ -17,7 +17,7 @@ batch_pre_sbn = partial(BatchPreSBN, momentum=0.1)
 
 def ppsbn(**changes) -> PPSBN:
     options = {"attention": partial(SoftmaxAttention, dropout=0.0), "pre": PreSBN, "post": None}
-    return PPSBN(num_heads=H, head_dim=E, **(options | changes))
+    return PPSBN(num_heads=H, head_dim=E, max_seq_len=99, **(options | changes))
 
 
 def pre_sbn(factory=PreSBN):

@@ -46,7 +46,7 @@ def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path
     choices = ["attention=rmfa_chosen", "bounds.input_norm=1.0"]
     with initialize_config_module("configs", version_base="1.3"):
         chosen = compose("train", [*choices, f"hydra.searchpath=[file://{tmp_path}]"])
-    attention = build_attention(chosen, num_heads=2, head_dim=32)
+    attention = build_attention(chosen, num_heads=2, head_dim=32, max_seq_len=64)
     assert attention.num_features == table["features"].iloc[0]
     run = read_config(run_dir)
     model = build_model(run)

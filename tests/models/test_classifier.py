@@ -160,7 +160,7 @@ def test_widths_of_the_head(hidden_dims, widths):
 
 def test_heads_together_may_differ_from_the_width():
     attention = MultiheadAttention(
-        embed_dim=7, num_heads=3, qkv_dim=15, bias=False, attention=softmax
+        max_seq_len=99, embed_dim=7, num_heads=3, qkv_dim=15, bias=False, attention=softmax
     )
     assert sorted(p.shape for p in attention.parameters()) == [(7, 15), (45, 7)]
     assert attention(torch.randn(2, N, 7)).shape == (2, N, 7)
@@ -168,7 +168,9 @@ def test_heads_together_may_differ_from_the_width():
 
 def test_multihead_attention_is_that_of_torch():
     """The same projections in torch.nn.MultiheadAttention give the same output."""
-    ours = MultiheadAttention(embed_dim=15, num_heads=3, qkv_dim=15, bias=True, attention=softmax)
+    ours = MultiheadAttention(
+        embed_dim=15, num_heads=3, max_seq_len=99, qkv_dim=15, bias=True, attention=softmax
+    )
     theirs = nn.MultiheadAttention(15, 3, batch_first=True)
     theirs.in_proj_weight, theirs.in_proj_bias = ours.in_proj.weight, ours.in_proj.bias
     theirs.out_proj.weight, theirs.out_proj.bias = ours.out_proj.weight, ours.out_proj.bias
@@ -179,12 +181,15 @@ def test_multihead_attention_is_that_of_torch():
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="qkv_dim 10 is not a multiple of num_heads 3"):
-        MultiheadAttention(embed_dim=9, num_heads=3, qkv_dim=10, bias=True, attention=softmax)
+        MultiheadAttention(
+            embed_dim=9, num_heads=3, max_seq_len=99, qkv_dim=10, bias=True, attention=softmax
+        )
 
 
 def test_layers_are_pre_norm():
     """By torch's own layer with norm_first, and unchanged streams where sublayers are silent."""
     layer = EncoderLayer(
+        max_seq_len=99,
         embed_dim=D,
         num_heads=2,
         qkv_dim=D,
