@@ -33,7 +33,7 @@ def core_attentions(model: nn.Module) -> list[nn.Module]:
 def record_attention(model: nn.Module, batch: Batch) -> list[AttentionCall]:
     """Run a batch through a model in evaluation mode, and return each layer's attention call."""
     with _recording(model) as calls:
-        model.eval()(batch["input_ids"], batch["key_padding_mask"])
+        model.eval()(batch["inputs"], batch["key_padding_mask"])
     return calls
 
 

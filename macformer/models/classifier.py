@@ -69,13 +69,13 @@ class SequenceClassifier(nn.Module):
         self.head = head(embed_dim=embed_dim)
 
     def forward(
-        self, input_ids: Int[Tensor, "B *pair N"], key_padding_mask: Bool[Tensor, "B *pair N"]
+        self, inputs: Int[Tensor, "B *pair N"], key_padding_mask: Bool[Tensor, "B *pair N"]
     ) -> Float[Tensor, "B C"]:
         mask = key_padding_mask.flatten(0, -2)
-        x = self.embedding(input_ids.flatten(0, -2))
+        x = self.embedding(inputs.flatten(0, -2))
         x, mask = self.pooling.extend(x, mask)
         x = self.dropout(self.positions(x))
         for layer in self.layers:
             x = layer(x, mask)
         pooled = self.pooling(self.norm(x), mask)
-        return self.head(pooled.unflatten(0, input_ids.shape[:-1]))
+        return self.head(pooled.unflatten(0, inputs.shape[:-1]))

@@ -19,8 +19,8 @@ class TokenEmbedding(nn.Module):
         self.table = nn.Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.table.weight, std=std)
 
-    def forward(self, input_ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        return self.table(input_ids)
+    def forward(self, inputs: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        return self.table(inputs)
 
 
 class PixelEmbedding(nn.Module):
@@ -39,8 +39,8 @@ class PixelEmbedding(nn.Module):
         self.std = std
         self.linear = nn.Linear(1, embed_dim)
 
-    def forward(self, input_ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        grey = (input_ids - 1).to(self.linear.weight.dtype)
+    def forward(self, inputs: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        grey = (inputs - 1).to(self.linear.weight.dtype)
         return self.linear(((grey - self.mean) / self.std)[..., None])
 
 

@@ -25,7 +25,7 @@ def reverse_batches(
     while True:
         symbols = torch.randint(num_symbols, (batch_size, seq_len), generator=generator)
         labels = symbols.flip(1).flatten()
-        yield {"input_ids": symbols + 1, "key_padding_mask": padding, "labels": labels}
+        yield {"inputs": symbols + 1, "key_padding_mask": padding, "labels": labels}
 
 
 class TokenTagger(nn.Module):
@@ -39,9 +39,9 @@ class TokenTagger(nn.Module):
         self.head = nn.Linear(classifier.norm.normalized_shape[0], num_symbols)
 
     def forward(
-        self, input_ids: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"]
+        self, inputs: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"]
     ) -> Float[Tensor, "B*N C"]:
-        x = self.embedding(input_ids)
+        x = self.embedding(inputs)
         for layer in self.layers:
             x = layer(x, key_padding_mask)
         return self.head(self.norm(x)).flatten(0, 1)

@@ -80,7 +80,7 @@ def evaluate(model: nn.Module, batches: Sequence[Batch]) -> tuple[float, float]:
     model.eval()
     loss, correct, total = 0.0, 0, 0
     for batch in batches:
-        logits = model(batch["input_ids"], batch["key_padding_mask"])
+        logits = model(batch["inputs"], batch["key_padding_mask"])
         loss += float(cross_entropy(logits, batch["labels"], reduction="sum"))
         correct += int((logits.argmax(-1) == batch["labels"]).sum())
         total += len(batch["labels"])

@@ -26,7 +26,7 @@ class ClassificationModule(pl.LightningModule):
     same, and the number of steps per call changes no result.
 
     Args:
-        model: From ``input_ids`` and ``key_padding_mask`` to logits.
+        model: From ``inputs`` and ``key_padding_mask`` to logits.
         gradients: Factory ``(model, clip=, backward=) -> (batch -> loss, num_correct)``.
         steps_per_call: The most optimiser steps of one call.
         optimizer: Factory ``(parameters) -> optimizer``.

@@ -15,7 +15,7 @@ def classification_loss(
     model: nn.Module, batch: Batch
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "B C"]]:
     """Run the model on a batch; return the mean cross entropy and the logits."""
-    logits = model(batch["input_ids"], batch["key_padding_mask"])
+    logits = model(batch["inputs"], batch["key_padding_mask"])
     return cross_entropy(logits, batch["labels"]), logits
 
 

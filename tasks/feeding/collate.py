@@ -18,7 +18,7 @@ def gather_batch(
         padded_len: At least max_len; None pads to the longest row of the batch.
 
     Returns:
-        input_ids (int64) and key_padding_mask (bool, True at padding), both (B, N), or (B, 2, N)
+        inputs (int64) and key_padding_mask (bool, True at padding), both (B, N), or (B, 2, N)
         for pairs; labels (int64), (B,).
     """
     documents = rows.documents[indices]
@@ -30,14 +30,14 @@ def gather_batch(
     columns = torch.arange(width, device=rows.ids.device)
     is_padding = columns >= lengths.unsqueeze(-1)
     positions = (starts.unsqueeze(-1) + columns).masked_fill_(is_padding, 0)
-    input_ids = (rows.ids[positions].long() + rows.first_id).masked_fill_(is_padding, PADDING_ID)
+    inputs = (rows.ids[positions].long() + rows.first_id).masked_fill_(is_padding, PADDING_ID)
     if rows.eos_id is not None:
-        input_ids.scatter_(-1, lengths.unsqueeze(-1), rows.eos_id)
+        inputs.scatter_(-1, lengths.unsqueeze(-1), rows.eos_id)
         is_padding = columns > lengths.unsqueeze(-1)
     if rows.zero_is_padding:
-        is_padding = input_ids == PADDING_ID
+        is_padding = inputs == PADDING_ID
     return {
-        "input_ids": input_ids,
+        "inputs": inputs,
         "key_padding_mask": is_padding,
         "labels": rows.labels[indices].long(),
     }

@@ -13,7 +13,7 @@ from tasks.store.manifest import SPLITS
 
 
 class TaskDataModule(pl.LightningDataModule):
-    """Batches of one task: input_ids, key_padding_mask (True at padding) and labels.
+    """Batches of one task: inputs, key_padding_mask (True at padding) and labels.
 
     Training is one endless stream whose position is part of a checkpoint: a resumed run sees the
     batches that an uninterrupted one would have seen.

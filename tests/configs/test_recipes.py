@@ -398,7 +398,7 @@ def test_a_small_model_has_gradients_everywhere(recipe, task):
     model = instantiate(OmegaConf.merge(cfg, {"model": small}).model)
     shape = (3, 2, 16) if cfg.task.paired else (3, 16)
     batch = {
-        "input_ids": torch.randint(1, cfg.task.vocab_size, shape),
+        "inputs": torch.randint(1, cfg.task.vocab_size, shape),
         "key_padding_mask": (torch.arange(16) > 11).expand(shape),
         "labels": torch.tensor([0, 1, 1]),
     }

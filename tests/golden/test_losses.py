@@ -66,7 +66,7 @@ def draw_batches(cfg: DictConfig) -> list[dict[str, Tensor]]:
         mask = torch.arange(LENGTH) >= lengths[..., None]
         ids = torch.randint(1, cfg.task.vocab_size, mask.shape).masked_fill(mask, 0)
         labels = torch.randint(cfg.task.num_classes, (BATCH_SIZE,))
-        batches.append({"input_ids": ids, "key_padding_mask": mask, "labels": labels})
+        batches.append({"inputs": ids, "key_padding_mask": mask, "labels": labels})
     return batches
 
 

@@ -33,7 +33,7 @@ def build(cfg, *, seed=0, **changes):
 
 def batch(cfg):
     ids = torch.randint(1, 9, (2, cfg.study.settings.reverse.seq_len))
-    return {"input_ids": ids, "key_padding_mask": torch.zeros_like(ids, dtype=torch.bool)}
+    return {"inputs": ids, "key_padding_mask": torch.zeros_like(ids, dtype=torch.bool)}
 
 
 def test_ends_stand_beside_the_product(cfg):

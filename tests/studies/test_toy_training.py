@@ -13,7 +13,7 @@ from macformer.studies.toy_training import Outcome, evaluate, label_entropy
 
 def test_labels_are_the_sequence_backwards():
     (batch,) = islice(reverse_batches(batch_size=5, seq_len=7, num_symbols=3, seed=0), 1)
-    ids, labels = batch["input_ids"], batch["labels"].view(5, 7)
+    ids, labels = batch["inputs"], batch["labels"].view(5, 7)
     assert ids.min() >= 1 and ids.max() <= 3 and len(ids.unique()) == 3
     for row, label in zip(ids.tolist(), labels.tolist(), strict=True):
         assert [symbol + 1 for symbol in label] == row[::-1]
@@ -25,9 +25,9 @@ def test_batches_differ_and_their_stream_is_reproducible():
     first, second = islice(reverse_batches(**options, seed=0), 2)
     (again,) = islice(reverse_batches(**options, seed=0), 1)
     (other,) = islice(reverse_batches(**options, seed=1), 1)
-    assert torch.equal(first["input_ids"], again["input_ids"])
-    assert not torch.equal(first["input_ids"], second["input_ids"])
-    assert not torch.equal(first["input_ids"], other["input_ids"])
+    assert torch.equal(first["inputs"], again["inputs"])
+    assert not torch.equal(first["inputs"], second["inputs"])
+    assert not torch.equal(first["inputs"], other["inputs"])
 
 
 def test_entropy_by_hand():
@@ -59,12 +59,12 @@ def test_evaluation_weighs_labels_alike():
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
 
     class Fixed(torch.nn.Module):
-        def forward(self, input_ids, key_padding_mask):
-            return logits[: len(input_ids)]
+        def forward(self, inputs, key_padding_mask):
+            return logits[: len(inputs)]
 
     def batch(labels):
         ids = torch.zeros(len(labels), 1, dtype=torch.long)
-        return {"input_ids": ids, "key_padding_mask": ids > 0, "labels": torch.tensor(labels)}
+        return {"inputs": ids, "key_padding_mask": ids > 0, "labels": torch.tensor(labels)}
 
     loss, accuracy = evaluate(Fixed(), [batch([0, 1, 1]), batch([1])])
     right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))

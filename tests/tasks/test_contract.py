@@ -81,8 +81,8 @@ def test_batches_are_of_the_agreed_form(task_config, data_module):
     train = [batch for batch, _ in zip(data_module.train_dataloader(), range(7), strict=False)]
     assert all(len(batch["labels"]) == BATCH_SIZE for batch in train)
     for batch in (*train, *data_module.val_dataloader(), *data_module.test_dataloader()):
-        ids, padding, labels = batch["input_ids"], batch["key_padding_mask"], batch["labels"]
-        assert set(batch) == {"input_ids", "key_padding_mask", "labels"}
+        ids, padding, labels = batch["inputs"], batch["key_padding_mask"], batch["labels"]
+        assert set(batch) == {"inputs", "key_padding_mask", "labels"}
         assert ids.shape == padding.shape == (len(labels), *sides, MAX_SEQ_LEN)
         assert (ids.dtype, padding.dtype, labels.dtype) == (torch.int64, torch.bool, torch.int64)
         assert ids.min() >= 0 and ids.max() < task.vocab_size
@@ -112,7 +112,7 @@ def inputs_of(data_module: TaskDataModule, split: str) -> set[tuple[int, ...]]:
     everything = torch.arange(len(rows))
     longest = int(rows.lengths(everything).max())
     batch = gather_batch(rows, everything, max_len=longest, padded_len=longest)
-    return {tuple(ids[ids > 0].tolist()) for ids in batch["input_ids"]}
+    return {tuple(ids[ids > 0].tolist()) for ids in batch["inputs"]}
 
 
 def test_the_same_seed_gives_the_same_bytes(task_config, data_module, tmp_path):
@@ -129,7 +129,7 @@ def test_an_end_of_sequence_needs_one_more_id(task_config, data_dir):
     )
     for batch in build(cfg, data_dir).val_dataloader():
         last = (~batch["key_padding_mask"]).sum(-1, keepdim=True) - 1
-        assert (batch["input_ids"].gather(-1, last) == task.vocab_size).all()
+        assert (batch["inputs"].gather(-1, last) == task.vocab_size).all()
 
 
 def test_trimming_leaves_out_nothing_but_padding(task_config, data_dir):
@@ -138,8 +138,8 @@ def test_trimming_leaves_out_nothing_but_padding(task_config, data_dir):
         for trim in (False, True)
     )
     for expected, batch in zip(full.val_dataloader(), trimmed.val_dataloader(), strict=True):
-        width = batch["input_ids"].shape[-1]
-        assert not batch["key_padding_mask"].all(dim=tuple(range(batch["input_ids"].ndim - 1)))[-1]
-        assert torch.equal(batch["input_ids"], expected["input_ids"][..., :width])
+        width = batch["inputs"].shape[-1]
+        assert not batch["key_padding_mask"].all(dim=tuple(range(batch["inputs"].ndim - 1)))[-1]
+        assert torch.equal(batch["inputs"], expected["inputs"][..., :width])
         assert torch.equal(batch["key_padding_mask"], expected["key_padding_mask"][..., :width])
         assert expected["key_padding_mask"][..., width:].all()

@@ -35,8 +35,8 @@ def lines_of(aan, name: str) -> list[list[bytes]]:
 def test_pairs_are_kept_byte_by_byte(prepare, aan):
     rows = retrieval.load(prepare(), "validation", vocab_size=257, append_eos=False)
     batch = gather_batch(rows, torch.arange(5), max_len=90, padded_len=90)
-    assert batch["input_ids"].shape == (5, 2, 90)
-    texts = [[bytes((ids[ids > 0] - 1).tolist()) for ids in pair] for pair in batch["input_ids"]]
+    assert batch["inputs"].shape == (5, 2, 90)
+    texts = [[bytes((ids[ids > 0] - 1).tolist()) for ids in pair] for pair in batch["inputs"]]
     lines = lines_of(aan, "eval")
     assert texts == [[first[:90], second[:90]] for *_, first, second in lines]
     assert batch["labels"].tolist() == [int(float(label)) for label, *_ in lines]
@@ -56,7 +56,7 @@ def test_characters(prepare, aan):
     vocabulary = read_manifest(folder)["vocabulary"]
     rows = retrieval.load(folder, "test", vocab_size=len(vocabulary) + 1, append_eos=False)
     batch = gather_batch(rows, torch.tensor([0]), max_len=90, padded_len=90)
-    first = [vocabulary[i - 1] for i in batch["input_ids"][0, 0].tolist() if i]
+    first = [vocabulary[i - 1] for i in batch["inputs"][0, 0].tolist() if i]
     text = lines_of(aan, "test")[0][3].decode()
     assert first == [c if c in vocabulary else "<unk>" for c in text[:90]]
     assert "ï" in first

@@ -32,7 +32,7 @@ def prepare(tmp_path, aclimdb):
 def reviews_of(folder, split: str) -> list[tuple[str, int]]:
     rows = text.load(folder, split, vocab_size=257, append_eos=False)
     batch = gather_batch(rows, torch.arange(len(rows)), max_len=10_000, padded_len=None)
-    texts = [bytes((ids[ids > 0] - 1).tolist()).decode() for ids in batch["input_ids"]]
+    texts = [bytes((ids[ids > 0] - 1).tolist()).decode() for ids in batch["inputs"]]
     return list(zip(texts, batch["labels"].tolist(), strict=True))
 
 
@@ -120,7 +120,7 @@ def test_characters_are_numbered_by_frequency(prepare):
     rows = text.load(folder, "train", vocab_size=len(vocabulary) + 1, append_eos=False)
     batch = gather_batch(rows, torch.tensor([0]), max_len=10_000, padded_len=None)
     expected = reviews_of(prepare(), "train")[0][0]
-    decoded = [vocabulary[i - 1] for i in batch["input_ids"][0].tolist()]
+    decoded = [vocabulary[i - 1] for i in batch["inputs"][0].tolist()]
     assert decoded == [c if c in vocabulary else "<unk>" for c in expected]
     # ï is one character of two bytes.
     assert np.diff(np.load(folder / "train.offsets.npy"))[0] == len(expected)

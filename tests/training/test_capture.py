@@ -30,14 +30,14 @@ class Scale(nn.Module):
         self.unused = nn.Parameter(torch.zeros(()))
         self.register_buffer("factor", torch.ones(()))
 
-    def forward(self, input_ids, key_padding_mask):
-        return self.layer(self.factor * input_ids.float())
+    def forward(self, inputs, key_padding_mask):
+        return self.layer(self.factor * inputs.float())
 
 
 def make_batch(*numbers: int, labels: tuple[int, ...]):
     ids = torch.tensor(numbers)[:, None]
     mask = torch.zeros_like(ids, dtype=torch.bool)
-    return {"input_ids": ids, "key_padding_mask": mask, "labels": torch.tensor(labels)}
+    return {"inputs": ids, "key_padding_mask": mask, "labels": torch.tensor(labels)}
 
 
 BATCHES = [
@@ -134,7 +134,7 @@ def test_what_is_written_in_place_is_replayed(graphs):
 def test_another_shape_is_refused(graphs):
     captured = CapturedGradients(Scale(), clip=None, compile=None)
     compute(captured, [*BATCHES, BATCHES[0]])
-    with pytest.raises(ValueError, match=r"one shape, and input_ids has \(2, 1\) after \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"one shape, and inputs has \(2, 1\) after \(3, 1\)"):
         captured(make_batch(1, 2, labels=(0, 1)))
 
 

@@ -46,15 +46,15 @@ class Spied(nn.Module):
         super().__init__()
         self.layer = nn.Linear(3, 2)
 
-    def forward(self, input_ids, key_padding_mask):
-        return AutocastSpy.apply(self.layer(input_ids.float()))
+    def forward(self, inputs, key_padding_mask):
+        return AutocastSpy.apply(self.layer(inputs.float()))
 
 
 def test_the_forward_pass_alone_is_cast():
     AutocastSpy.seen.clear()
     model = Spied()
     batch = {
-        "input_ids": torch.tensor([[1, 2, 3], [4, 5, 6]]),
+        "inputs": torch.tensor([[1, 2, 3], [4, 5, 6]]),
         "key_padding_mask": torch.zeros(2, 3, dtype=torch.bool),
         "labels": torch.tensor([0, 1]),
     }
@@ -63,7 +63,7 @@ def test_the_forward_pass_alone_is_cast():
     assert AutocastSpy.seen == [True, False]
     assert loss.dtype == model.layer.weight.grad.dtype == torch.float32
     # the products were bf16: the logits are multiples of its spacing
-    logits = model.layer.bfloat16()(batch["input_ids"].bfloat16()).float()
+    logits = model.layer.bfloat16()(batch["inputs"].bfloat16()).float()
     assert_close(loss, nn.functional.cross_entropy(logits, batch["labels"]))
 
 

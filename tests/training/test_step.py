@@ -19,12 +19,12 @@ class Linear(nn.Module):
         self.layer = nn.Linear(2, 2, bias=False)
         nn.init.zeros_(self.layer.weight)
 
-    def forward(self, input_ids, key_padding_mask):
-        return self.layer(input_ids.float())
+    def forward(self, inputs, key_padding_mask):
+        return self.layer(inputs.float())
 
 
 BATCH = {
-    "input_ids": torch.tensor([[1, 0], [0, 2]]),
+    "inputs": torch.tensor([[1, 0], [0, 2]]),
     "key_padding_mask": torch.zeros(2, 2, dtype=torch.bool),
     "labels": torch.tensor([0, 1]),
 }

@@ -34,10 +34,10 @@ def test_rows_are_cut_and_padded(max_len, padded_len, expected):
     batch = gather_batch(
         rows_of([0, 1, 2]), torch.tensor([2, 0]), max_len=max_len, padded_len=padded_len
     )
-    assert batch["input_ids"].tolist() == expected
+    assert batch["inputs"].tolist() == expected
     assert batch["key_padding_mask"].tolist() == [[i == 0 for i in row] for row in expected]
     assert batch["labels"].tolist() == [2, 0]
-    assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
+    assert batch["inputs"].dtype == batch["labels"].dtype == torch.int64
     assert batch["key_padding_mask"].dtype == torch.bool
 
 
@@ -45,7 +45,7 @@ def test_a_pair_is_two_rows():
     batch = gather_batch(
         rows_of([[0, 2], [1, 1], [2, 0]]), torch.tensor([2, 1]), max_len=4, padded_len=4
     )
-    assert batch["input_ids"].tolist() == [
+    assert batch["inputs"].tolist() == [
         [[10, 9, 7, 5], [8, 0, 0, 0]],
         [[6, 1, 4, 0], [6, 1, 4, 0]],
     ]
@@ -55,14 +55,14 @@ def test_a_pair_is_two_rows():
 
 def test_a_stored_zero_is_a_token():
     batch = gather_batch(rows_of([0, 1]), torch.tensor([1]), max_len=3, padded_len=3)
-    assert batch["input_ids"].tolist() == [[6, 1, 4]]
+    assert batch["inputs"].tolist() == [[6, 1, 4]]
     assert not batch["key_padding_mask"].any()
 
 
 def test_zero_is_padding():
     rows = rows_of([0, 1], first_id=0, zero_is_padding=True)
     batch = gather_batch(rows, torch.tensor([1]), max_len=4, padded_len=4)
-    assert batch["input_ids"].tolist() == [[5, 0, 3, 0]]
+    assert batch["inputs"].tolist() == [[5, 0, 3, 0]]
     assert batch["key_padding_mask"].tolist() == [[False, True, False, True]]
 
 
@@ -77,6 +77,6 @@ def test_zero_is_padding():
 def test_the_last_token_of_a_row_is_its_end(max_len, padded_len, expected):
     rows = rows_of([0, 1, 2], eos_id=99)
     batch = gather_batch(rows, torch.tensor([0, 2]), max_len=max_len, padded_len=padded_len)
-    assert batch["input_ids"].tolist() == expected
+    assert batch["inputs"].tolist() == expected
     assert batch["key_padding_mask"].tolist() == [[i == 0 for i in row] for row in expected]
     assert rows.lengths(torch.tensor([0, 2])).tolist() == [2, 6]

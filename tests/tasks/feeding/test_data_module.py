@@ -66,7 +66,7 @@ def data_module(data_dir: Path, **options) -> TaskDataModule:
 
 
 def rows_of(batch: dict[str, torch.Tensor]) -> list[int]:
-    return (batch["input_ids"][:, 0] - 1).tolist()
+    return (batch["inputs"][:, 0] - 1).tolist()
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_rows_are_padded_beyond_the_cut(tmp_path):
     data.setup()
     for batches in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         batch = next(iter(batches))
-        assert batch["input_ids"].shape[1] == MAX_SEQ_LEN + 4
+        assert batch["inputs"].shape[1] == MAX_SEQ_LEN + 4
         assert batch["key_padding_mask"][:, MAX_SEQ_LEN:].all()
 
 

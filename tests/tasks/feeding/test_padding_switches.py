@@ -57,8 +57,8 @@ def logits_of(model, rows, *, trim_batches, bucket_by_length) -> tuple[torch.Ten
     num_positions = 0
     with torch.no_grad():
         for indices, batch in zip(batches.batches, batches, strict=True):
-            logits[indices] = model(batch["input_ids"], batch["key_padding_mask"])
-            num_positions += batch["input_ids"].numel()
+            logits[indices] = model(batch["inputs"], batch["key_padding_mask"])
+            num_positions += batch["inputs"].numel()
     return logits, num_positions
 
 

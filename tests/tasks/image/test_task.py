@@ -47,7 +47,7 @@ def test_a_pixel_is_its_grey_value_plus_one(prepare, cifar):
     batch = gather_batch(rows, torch.arange(7), max_len=1024, padded_len=1024)
     pictures, labels = pictures_of(cifar, "test_batch")
     grey = np.stack([np.asarray(Image.fromarray(picture).convert("L")) for picture in pictures])
-    np.testing.assert_array_equal(batch["input_ids"].numpy(), grey.reshape(7, 1024) + 1)
+    np.testing.assert_array_equal(batch["inputs"].numpy(), grey.reshape(7, 1024) + 1)
     assert batch["labels"].tolist() == labels
     assert not batch["key_padding_mask"].any()
 
@@ -70,8 +70,8 @@ def test_black_pixels_can_be_padding(prepare):
         gather_batch(rows, torch.arange(27), max_len=1024, padded_len=1024)
         for rows in (plain, legacy)
     )
-    assert torch.equal(legacy["input_ids"], plain["input_ids"] - 1)
-    assert torch.equal(legacy["key_padding_mask"], plain["input_ids"] == 1)
+    assert torch.equal(legacy["inputs"], plain["inputs"] - 1)
+    assert torch.equal(legacy["key_padding_mask"], plain["inputs"] == 1)
     assert legacy["key_padding_mask"].any()
 
 

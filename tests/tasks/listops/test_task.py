@@ -43,7 +43,7 @@ def prepare_release(prepare, listops_release):
 def expressions_of(folder, split: str) -> list[tuple[str, int]]:
     rows = listops.load(folder, split, vocab_size=16, append_eos=False)
     batch = gather_batch(rows, torch.arange(len(rows)), max_len=60, padded_len=60)
-    expressions = [" ".join(VOCABULARY[i] for i in ids if i) for ids in batch["input_ids"].tolist()]
+    expressions = [" ".join(VOCABULARY[i] for i in ids if i) for ids in batch["inputs"].tolist()]
     return list(zip(expressions, batch["labels"].tolist(), strict=True))
 
 

@@ -29,7 +29,7 @@ def images_of(folder, split: str) -> tuple[np.ndarray, list[int]]:
     rows = pathfinder.load(folder, split, vocab_size=257, append_eos=False, zero_is_padding=False)
     batch = gather_batch(rows, torch.arange(len(rows)), max_len=1024, padded_len=1024)
     assert not batch["key_padding_mask"].any()
-    return batch["input_ids"].numpy().reshape(-1, 32, 32) - 1, batch["labels"].tolist()
+    return batch["inputs"].numpy().reshape(-1, 32, 32) - 1, batch["labels"].tolist()
 
 
 @pytest.fixture
