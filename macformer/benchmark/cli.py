@@ -10,6 +10,9 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from macformer.plotting import draw_over_length, save
+
+PLOTS = {"ms": ("time", "time (ms)"), "peak MiB": ("memory", "peak memory (MiB)")}
 LISTS = ("attention", "attention_dir", "vs", "length", "mode")
 
 
@@ -77,23 +80,7 @@ def write_report(table: pd.DataFrame, cfg: DictConfig) -> None:
         f"interleaved rounds; batch {cfg.batch_size}, {cfg.num_heads} heads of {cfg.head_dim}"
     )
     (folder / "table.md").write_text(f"{caption}\n\n{to_markdown(table)}\n")
-    for column in ("ms", "peak MiB"):
-        for mode, rows in table.groupby("mode"):
-            _plot(
-                rows, column, folder / f"{column.split()[0]}_{mode}.png", title=f"{mode}; {caption}"
-            )
-
-
-def _plot(rows: pd.DataFrame, column: str, path: Path, *, title: str) -> None:
-    """Draw a column against the length, both axes logarithmic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="length", ylabel=column)
-    for name, line in rows.groupby("attention"):
-        axes.plot(line.length, line[column], marker="o", label=name)
-    axes.set_title(title, fontsize="x-small")
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    for column, (stem, label) in PLOTS.items():
+        measured = table[table[column] > 0]
+        if not measured.empty:
+            save(draw_over_length(measured, {column: label}), folder / stem)

@@ -229,15 +229,27 @@ def _row(case: Case, cfg: DictConfig, ceilings: tuple[float, float]) -> dict[str
 
 
 def _relate(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the ratio to softmax, and the slope of log time over log length."""
+    """Add the ratio to softmax, and the power of the length by which the time grows."""
     base = table[table.attention == BASELINE].set_index(["mode", "length"]).ms
     keys = pd.MultiIndex.from_frame(table[["mode", "length"]])
     place = list(table.columns).index("ms") + 1
     table.insert(place, "ratio", table.ms / base.reindex(keys).to_numpy())
-    slopes = {}
-    for name, group in table.dropna(subset=["ms"]).groupby(["attention", "mode"]):
-        if len(group) > 1:
-            slopes[name] = float(np.polyfit(np.log(group.length), np.log(group.ms), 1)[0])
+    slopes = {
+        name: length_exponent(group, "ms") for name, group in table.groupby(["attention", "mode"])
+    }
     names = zip(table.attention, table["mode"], strict=True)
-    table.insert(place + 1, "slope", [slopes.get(name, float("nan")) for name in names])
+    table.insert(place + 1, "slope", [slopes[name] for name in names])
     return table
+
+
+def length_exponent(rows: pd.DataFrame, column: str) -> float:
+    """Fit the power of the length by which a column grows, over the longest lengths.
+
+    Those from a quarter of the longest on, where the length outweighs what does not depend on it;
+    NaN where fewer than two of them were measured.
+    """
+    measured = rows.dropna(subset=[column])
+    measured = measured[measured["length"] >= measured["length"].max() / 4]
+    if measured["length"].nunique() < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(measured["length"]), np.log(measured[column]), 1)[0])

@@ -28,7 +28,8 @@ from macformer.features.error import (
     predicted_deviation,
 )
 from macformer.ops import maclaurin_attention
-from macformer.studies.summary import draw_lines, draw_panels, mean_sd
+from macformer.plotting import draw_lines, draw_panels
+from macformer.studies.seeds import mean_sd
 
 FACTORS = {
     "num_features": "features",
@@ -39,40 +40,40 @@ FACTORS = {
 NUM_PAIRED = 128  # tokens whose kernel matrix is compared: its error does not depend on the length
 
 
-def cells(cfg: DictConfig) -> list[dict[str, Any]]:
+def points(cfg: DictConfig) -> list[dict[str, Any]]:
     """List the points along each factor, all others at their centre."""
-    points = [
+    along = [
         {"varied": factor, **cfg.study.settings.centre, factor: value}
         for factor in FACTORS
         for value in cfg.grid[factor]
     ]
-    combinations = product(cfg.grid.kernel, cfg.grid.sampler, points, cfg.seeds)
+    combinations = product(cfg.grid.kernel, cfg.grid.sampler, along, cfg.seeds)
     return [
         {"kernel": kernel, "sampler": sampler, **point, "seed": seed}
         for kernel, sampler, point, seed in combinations
     ]
 
 
-def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     """Compare many draws of the features with the exact kernel."""
-    torch.manual_seed(cell["seed"])
-    width, count = cell["head_dim"], cell["num_features"]
-    query, key, value = clustered_tokens(cell["length"], width, **cfg.study.settings.tokens)
-    query, key = cell["norm"] * query, cell["norm"] * key
-    coefficients = getattr(kernels, cell["kernel"])
-    bound = cell["norm"] ** 2 / width**0.5
+    torch.manual_seed(point["seed"])
+    width, count = point["head_dim"], point["num_features"]
+    query, key, value = clustered_tokens(point["length"], width, **cfg.study.settings.tokens)
+    query, key = point["norm"] * query, point["norm"] * key
+    coefficients = getattr(kernels, point["kernel"])
+    bound = point["norm"] ** 2 / width**0.5
     draws = [
-        getattr(samplers, cell["sampler"])(
+        getattr(samplers, point["sampler"])(
             coefficients, num_features=count, num_heads=1, head_dim=width, dot_bound=bound
         )
         for _ in range(cfg.study.settings.num_draws)
     ]
     q, k = query[:NUM_PAIRED], key[:NUM_PAIRED]
-    exact = getattr(closed_forms, cell["kernel"])(q @ k.T / width**0.5)
+    exact = getattr(closed_forms, point["kernel"])(q @ k.T / width**0.5)
     errors = torch.stack([estimate_kernel(features, q, k) - exact for features in draws])
     size = exact.square().mean().sqrt()
     law = predicted_deviation(
-        coefficients, q, k, sampler=cell["sampler"], num_features=count, dot_bound=bound
+        coefficients, q, k, sampler=point["sampler"], num_features=count, dot_bound=bound
     )
     yield {
         "kernel_error": float(errors.square().mean().sqrt() / size),
@@ -80,7 +81,7 @@ def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
         "pointwise_error": float(errors.abs().flatten().sort().values[int(0.95 * errors.numel())]),
         "pointwise_bound": concentration_bound(coefficients, q, k, num_features=count),
         "bias": _bias(errors),
-        **_output_error(cell["kernel"], draws, query, key, value),
+        **_output_error(point["kernel"], draws, query, key, value),
     }
 
 

@@ -1,6 +1,6 @@
 """What the cells of a sweep cost, and what their accuracy costs, next to softmax.
 
-A cell's device time is that of training, validating and testing once. Its price is that time at the
+A run's device time is that of training, validating and testing once. Its price is that time at the
 rate that the configuration states for its kind of device; the energy is known where the driver of a
 GPU counts it. A point of accuracy is a percentage point above the majority class.
 """
@@ -13,17 +13,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
+from macformer.plotting import COLOURS, draw_legend, draw_panels
 from macformer.record import read_metrics
 from macformer.studies.runner import StudyError
-from macformer.studies.summary import draw_legend, draw_panels, mean_sd
+from macformer.studies.seeds import mean_sd
 from macformer.tables.layout import row_label, task_title
-from macformer.tables.panels import COLOURS
 
 ROW = ["task", "attention", "ppsbn"]
 VALUES = ["device_hours", "price", "accuracy", "points", "watt_hours"]
 
 
-def cells(cfg: DictConfig) -> list[dict[str, Any]]:
+def points(cfg: DictConfig) -> list[dict[str, Any]]:
     """List the finished runs of a sweep.
 
     Raises:
@@ -38,15 +38,15 @@ def cells(cfg: DictConfig) -> list[dict[str, Any]]:
     return [{"folder": str(folder), "seed": record["seed"]} for folder, record in finished]
 
 
-def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     """Read what one run used and reached.
 
     Raises:
         StudyError: If the run does not say how long it held its device.
     """
-    metrics = read_metrics(Path(cell["folder"])) or {}
+    metrics = read_metrics(Path(point["folder"])) or {}
     if "use" not in metrics:
-        raise StudyError(f"{cell['folder']} does not record its device time; train it again")
+        raise StudyError(f"{point['folder']} does not record its device time; train it again")
     use, accuracy = metrics["use"], metrics["accuracy"]["best"]["test"]
     kind = "cpu" if "thread" in metrics["device"] else "gpu"
     hours = use["num_devices"] * use["seconds"] / 3600

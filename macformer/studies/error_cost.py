@@ -18,12 +18,12 @@ from torch import nn
 
 from macformer.features.calls import record_attention, transplant
 from macformer.features.error import error_over_signal
+from macformer.plotting import COLOURS, MARKERS, draw_panels
 from macformer.runs.build import build_model
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TokenTagger, reverse_batches
-from macformer.studies.summary import draw_panels, mean_sd
+from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import evaluate, train
-from macformer.tables.panels import COLOURS, MARKERS
 
 TEST_SEED = 2**31  # of the test sequences, whatever the run's seed
 SCORES = {
@@ -34,7 +34,7 @@ SCORES = {
 ROW = ["attention", "ppsbn", "sampler", "num_features"]
 
 
-def cells(cfg: DictConfig) -> list[dict[str, Any]]:
+def points(cfg: DictConfig) -> list[dict[str, Any]]:
     """List the ends, then each attention with each number of features of each sampler."""
     none = {"sampler": "", "num_features": 0}
     rows = [
@@ -47,39 +47,40 @@ def cells(cfg: DictConfig) -> list[dict[str, Any]]:
             cfg.grid.attention, cfg.grid.sampler, cfg.grid.num_features
         )
     ]
-    return [{**row, "seed": seed} for row, seed in product(rows, cfg.seeds)]
+    budget = {"num_steps": cfg.grid.num_steps}
+    return [{**row, **budget, "seed": seed} for row, seed in product(rows, cfg.seeds)]
 
 
-def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     """Train one model, and score it with its own, with other and without features."""
-    settings, seed = cfg.study.settings, cell["seed"]
+    settings, seed = cfg.study.settings, point["seed"]
     task = settings.reverse
     test = list(islice(reverse_batches(**task, batch_size=256, seed=TEST_SEED), 4))
     test = [{name: x.to(cfg.device) for name, x in batch.items()} for batch in test]
-    model = _build(cell, cfg, seed=seed)
+    model = _build(point, cfg, seed=seed)
     outcome = train(
         model,
         reverse_batches(**task, batch_size=settings.batch_size, seed=seed),
         test,
-        num_steps=cfg.grid.num_steps,
-        warmup_steps=cfg.grid.num_steps // 10,
+        num_steps=point["num_steps"],
+        warmup_steps=point["num_steps"] // 10,
         learning_rate=settings.learning_rate,
         device=cfg.device,
     )
     row = {"accuracy": outcome.accuracy, "loss": outcome.loss, "diverged": outcome.diverged}
-    if cell["sampler"]:
-        row |= _score_swapped(model, cell, cfg, test)
+    if point["sampler"]:
+        row |= _score_swapped(model, point, cfg, test)
     yield row
 
 
 def _score_swapped(
-    model: nn.Module, cell: dict[str, Any], cfg: DictConfig, test: list
+    model: nn.Module, point: dict[str, Any], cfg: DictConfig, test: list
 ) -> dict[str, float]:
     """Measure the error on the trained model's queries and keys, and its accuracy without it."""
-    other = transplant(model, _build(cell, cfg, seed=cell["seed"] + TEST_SEED))
-    name = cell["attention"].replace("rmfa", "kernelized")
-    kernelized = cell | {"attention": name, "sampler": ""}
-    exact = transplant(model, _build(kernelized, cfg, seed=cell["seed"]))
+    other = transplant(model, _build(point, cfg, seed=point["seed"] + TEST_SEED))
+    name = point["attention"].replace("rmfa", "kernelized")
+    kernelized = point | {"attention": name, "sampler": ""}
+    exact = transplant(model, _build(kernelized, cfg, seed=point["seed"]))
     own = record_attention(model, test[0])[0]
     target = record_attention(exact, test[0])[0].out  # the first layer, whose inputs are the same
     return {
@@ -89,14 +90,14 @@ def _score_swapped(
     }
 
 
-def _build(cell: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
+def _build(point: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     settings = cfg.study.settings
-    options = {**settings.options, "attention": cell["attention"], "ppsbn": cell["ppsbn"]}
+    options = {**settings.options, "attention": point["attention"], "ppsbn": point["ppsbn"]}
     options["max_seq_len"] = settings.reverse.seq_len
-    if cell["sampler"]:
-        options["attention/sampler"] = cell["sampler"]
-        options["attention.num_features"] = cell["num_features"]
+    if point["sampler"]:
+        options["attention/sampler"] = point["sampler"]
+        options["attention.num_features"] = point["num_features"]
     composed = compose_cell(*(f"{name}={value}" for name, value in options.items()))
     classifier: Any = build_model(composed)
     return TokenTagger(classifier, num_symbols=settings.reverse.num_symbols).to(cfg.device)
@@ -125,9 +126,9 @@ def plot(frame: pd.DataFrame) -> Figure:
     for axis, attention in zip(axes, attentions, strict=True):
         rows = frame[frame["attention"] == attention]
         for colour, (score, name) in zip(COLOURS[2:], SCORES.items(), strict=False):
-            for marker, (sampler, points) in zip(MARKERS, rows.groupby("sampler"), strict=False):
-                label, accuracy = f"{name}, {sampler}", 100 * points[score]
-                axis.plot(points["error"], accuracy, marker, color=colour, label=label, alpha=0.7)
+            for marker, (sampler, group) in zip(MARKERS, rows.groupby("sampler"), strict=False):
+                label, accuracy = f"{name}, {sampler}", 100 * group[score]
+                axis.plot(group["error"], accuracy, marker, color=colour, label=label, alpha=0.7)
         ends = {"uniform": "uniform", attention.replace("rmfa", "kernelized"): "exact kernel"}
         for style, (end, label) in zip((":", "--"), ends.items(), strict=True):
             accuracy = 100 * frame.loc[frame["attention"] == end, "accuracy"].mean()

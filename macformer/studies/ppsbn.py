@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.runs.build import build_data, build_model
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TokenTagger, reverse_batches
-from macformer.studies.summary import draw_legend, draw_lines, draw_panels, mean_sd
+from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import train
 from macformer.training.step import Batch
 
@@ -34,44 +35,44 @@ READINGS = {
     "with_batch": "with ppSBN by batch",
 }
 TEST_SEED = 2**31  # of the reversal's test sequences, whatever the run's seed
-CELL = ["task", "attention", "ppsbn"]
+GROUP = ["task", "attention", "ppsbn"]
 
 Training = tuple[nn.Module, Iterator[Batch], list[Batch]]  # the model, its data and its test
 
 
-def cells(cfg: DictConfig) -> list[dict[str, Any]]:
+def points(cfg: DictConfig) -> list[dict[str, Any]]:
     """List the centre and the points that differ from it in one factor, for each combination."""
     grid: Any = OmegaConf.to_container(cfg.grid, resolve=True)
     centre = {factor: cfg.study.settings.centre[factor] for factor in FACTORS}
-    points = [centre]
+    along = [centre]
     for factor in FACTORS:
-        points += [centre | {factor: value} for value in grid[factor] if value != centre[factor]]
+        along += [centre | {factor: value} for value in grid[factor] if value != centre[factor]]
     rows = [(attention, ppsbn) for attention in grid["attention"] for ppsbn in READINGS]
     rows += [(row["attention"], row["ppsbn"]) for row in grid["further"]]
     return [  # seeds outermost: what is done of an interrupted study is whole seeds
         {"task": task, "attention": attention, "ppsbn": ppsbn, **point, "seed": seed}
         | {"num_steps": grid["num_steps"]}
         for seed, task, (attention, ppsbn), point in product(
-            list(cfg.seeds), grid["task"], rows, points
+            list(cfg.seeds), grid["task"], rows, along
         )
     ]
 
 
-def measure(cell: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     """Train one model."""
-    torch.manual_seed(cell["seed"])
+    torch.manual_seed(point["seed"])
     settings = cfg.study.settings
-    build = {"listops": _listops, "reverse": _reverse}[cell["task"]]
-    model, batches, test = build(cell, cfg)
+    build = {"listops": _listops, "reverse": _reverse}[point["task"]]
+    model, batches, test = build(point, cfg)
     layers: Any = model.layers
     for layer in layers:
-        nn.init.constant_(layer.attention_norm.weight, cell["input_scale"])
+        nn.init.constant_(layer.attention_norm.weight, point["input_scale"])
     outcome = train(
         model,
         batches,
         test,
-        num_steps=cell["num_steps"],
-        warmup_steps=cell["num_steps"] // 10,
+        num_steps=point["num_steps"],
+        warmup_steps=point["num_steps"] // 10,
         learning_rate=settings.learning_rate,
         device=cfg.device,
     )
@@ -82,7 +83,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show accuracy at the centre, and the worst accuracy, divergence and gradients off it."""
     rows: list[dict[str, Any]] = []
     centre = _centre(frame)
-    for (task, attention, ppsbn), group in frame.groupby(CELL, sort=False):
+    for (task, attention, ppsbn), group in frame.groupby(GROUP, sort=False):
         row = {"task": task, "attention": attention, "ppSBN": ppsbn}
         at_centre = _along(group, None, centre).assign(accuracy=lambda rows: 100 * rows["accuracy"])
         accuracy = at_centre["accuracy"]
@@ -118,28 +119,28 @@ def plot(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _reverse(cell: dict[str, Any], cfg: DictConfig) -> Training:
+def _reverse(point: dict[str, Any], cfg: DictConfig) -> Training:
     task = cfg.study.settings.reverse
-    composed = _compose(cell, cfg, max_seq_len=task.seq_len)
+    composed = _compose(point, cfg, max_seq_len=task.seq_len)
     classifier: Any = build_model(composed)
     model = TokenTagger(classifier, num_symbols=task.num_symbols)
     test = list(islice(reverse_batches(**task, batch_size=256, seed=TEST_SEED), 4))
-    batches = reverse_batches(**task, batch_size=cell["batch_size"], seed=cell["seed"])
+    batches = reverse_batches(**task, batch_size=point["batch_size"], seed=point["seed"])
     return model, batches, test
 
 
-def _listops(cell: dict[str, Any], cfg: DictConfig) -> Training:
-    composed = _compose(cell, cfg, **cfg.study.settings.listops)
+def _listops(point: dict[str, Any], cfg: DictConfig) -> Training:
+    composed = _compose(point, cfg, **cfg.study.settings.listops)
     data: Any = build_data(composed)
     data.prepare_data()
     data.setup("fit")
     return build_model(composed), iter(data.train_dataloader()), list(data.test_dataloader())
 
 
-def _compose(cell: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConfig:
-    settings, name = cfg.study.settings, cell["attention"]
+def _compose(point: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConfig:
+    settings, name = cfg.study.settings, point["attention"]
     attention = settings.variants.get(name, {"attention": name})
-    chosen = {key: cell[key] for key in ("ppsbn", "batch_size", "seed")} | {**attention}
+    chosen = {key: point[key] for key in ("ppsbn", "batch_size", "seed")} | {**attention}
     fixed = {**settings.options, "paths.data_dir": cfg.paths.data_dir}
     return compose_cell(*(f"{k}={v}" for k, v in {**fixed, **options, **chosen}.items()))
 

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from macformer.plotting import save
 from macformer.provenance import device_name
 from macformer.record import source_commit
 from macformer.runs.identity import digest
-from macformer.tables.panels import save
 
 ROWS, CONFIG, TABLE = "rows.csv", "config.yaml", "table.md"
 
@@ -30,9 +30,9 @@ class StudyError(ValueError):
 class Study(Protocol):
     """What a module of a study defines; see :mod:`macformer.studies`."""
 
-    def cells(self, cfg: DictConfig) -> list[Row]: ...
+    def points(self, cfg: DictConfig) -> list[Row]: ...
 
-    def measure(self, cell: Row, cfg: DictConfig) -> Iterable[Row]: ...
+    def measure(self, point: Row, cfg: DictConfig) -> Iterable[Row]: ...
 
     def table(self, frame: pd.DataFrame) -> pd.DataFrame: ...
 
@@ -42,7 +42,7 @@ class Study(Protocol):
 def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     """Measure the cells that the folder's rows lack, then write table and plot.
 
-    Rows are saved after each cell, so that an interrupted study goes on where it stood.
+    Rows are saved after each point, so that an interrupted study goes on where it stood.
 
     Raises:
         StudyError: If the size is unknown, or the folder holds rows of other settings.
@@ -55,15 +55,15 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
             f"{folder / ROWS} was measured with other settings; overwrite=true drops it"
         )
     torch.set_num_threads(cfg.threads)
-    done = {row["cell"] for row in rows}
-    missing = [cell for cell in study.cells(cfg) if digest(cell) not in done]
+    done = {row["point"] for row in rows}
+    missing = [point for point in study.points(cfg) if point_key(point, cfg) not in done]
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / CONFIG, resolve=True)
     source = {**provenance(cfg.device), "settings": settings}
     with _progress() as progress:
-        for cell in progress.track(missing, total=len(missing), description=cfg.study.name):
-            key = {"cell": digest(cell)}
-            rows += [{**source, **cell, **row, **key} for row in study.measure(cell, cfg)]
+        for point in progress.track(missing, total=len(missing), description=cfg.study.name):
+            key = {"point": point_key(point, cfg)}
+            rows += [{**source, **point, **row, **key} for row in study.measure(point, cfg)]
             _write_rows(rows, folder)
     return render_study(cfg, folder)
 
@@ -81,8 +81,12 @@ def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
     table = study.table(frame).astype(object)
     body = table.where(table.notna(), None).to_markdown(index=False, floatfmt=".3g", missingval="")
     (folder / TABLE).write_text(f"{describe_rows(frame)}\n\n{body}\n")
-    plot = save(study.plot(frame), cfg.study.name, folder / "plot")
-    return [folder / ROWS, folder / TABLE, plot.png, plot.svg]
+    return [folder / ROWS, folder / TABLE, *save(study.plot(frame), folder / "plot")]
+
+
+def point_key(point: Row, cfg: DictConfig) -> str:
+    """Name a point as it is measured here: another device or number of threads is another one."""
+    return digest({**point, "device": cfg.device, "threads": cfg.threads})
 
 
 def load_study(cfg: DictConfig) -> Study:
@@ -111,7 +115,7 @@ def provenance(device: str) -> Row:
     }
 
 
-TEXT = {"settings": str, "cell": str, "commit": str}  # hexadecimal digits may look like numbers
+TEXT = {"settings": str, "point": str, "commit": str}  # hexadecimal digits may look like numbers
 
 
 def describe_rows(frame: pd.DataFrame) -> str:
@@ -124,7 +128,7 @@ def describe_rows(frame: pd.DataFrame) -> str:
 
 
 def _write_rows(rows: list[Row], folder: Path) -> None:
-    """Replace the file at once, so that an interruption leaves whole cells."""
+    """Replace the file at once, so that an interruption leaves whole points."""
     temporary = folder / (ROWS + ".tmp")
     pd.DataFrame(rows).to_csv(temporary, index=False)
     temporary.replace(folder / ROWS)

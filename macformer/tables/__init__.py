@@ -3,8 +3,8 @@
     macformer-tables outputs/demo
 
 reads every `metrics.json` below the folders (`runs`), refuses what is not comparable
-(`comparable`), reduces seeds to cells (`summary`), lays them out (`build`) and writes them in each
-format (`formats`, `plots`, `lengths`, `page`).
+(`comparable`), reduces seeds to results (`summary`), lays them out (`build`) and writes them in
+each format (`formats`, `plots`, `lengths`, `page`).
 """
 
 from macformer.tables.cli import main, make_tables, table_console

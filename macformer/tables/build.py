@@ -8,15 +8,15 @@ import pandas as pd
 
 from macformer.tables import captions
 from macformer.tables.entries import (
-    accuracy_cell,
+    accuracy_entry,
     by_row,
-    cell_key,
-    cost_cell,
+    cost_entry,
     detail_texts,
     memory_unit,
+    result_key,
     row_labels,
 )
-from macformer.tables.layout import Cell, Row, Table, percent, task_title
+from macformer.tables.layout import Entry, Row, Table, percent, task_title
 from macformer.tables.published import published_beside, published_table
 
 NOT_AVERAGED = {"pathx"}  # LRA's average leaves Path-X out
@@ -51,11 +51,11 @@ def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     columns += [("params", "count"), ("params", "rel.")]
     num_seeds = int(summary["num_finished"].max())
     rows = []
-    for label, cell in zip(row_labels(summary), summary.to_dict("records"), strict=True):
-        texts = detail_texts(cell, scale=scale, num_seeds=num_seeds)
-        rows.append(Row(label, [Cell(text, cell_key(cell)) for text in texts]))
-    rate = Cell(percent(summary["majority_rate"].mean()))
-    blanks = [Cell()] * (len(columns) - 2)
+    for label, result in zip(row_labels(summary), summary.to_dict("records"), strict=True):
+        texts = detail_texts(result, scale=scale, num_seeds=num_seeds)
+        rows.append(Row(label, [Entry(text, result_key(result)) for text in texts]))
+    rate = Entry(percent(summary["majority_rate"].mean()))
+    blanks = [Entry()] * (len(columns) - 2)
     rows.append(Row("majority class", [rate, rate, *blanks], opens_section=True))
     return Table(
         title=task_title(summary["task"].iloc[0]),
@@ -77,9 +77,9 @@ def accuracy_table(runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.D
     averaged = [task for task in tasks if task not in NOT_AVERAGED]
     num_seeds = int(summary["num_finished"].max())
     ours, incomplete = [], []
-    for label, cells in by_row(summary):
-        shown = [accuracy_cell(cells.get(task), num_seeds=num_seeds) for task in tasks]
-        values = {task: cell["accuracy.best.test"] for task, cell in cells.items()}
+    for label, results in by_row(summary):
+        shown = [accuracy_entry(results.get(task), num_seeds=num_seeds) for task in tasks]
+        values = {task: result["accuracy.best.test"] for task, result in results.items()}
         ours.append(Row(label, [*shown, _average(label, values, averaged, incomplete)]))
     rates = {task: summary.loc[summary["task"] == task, "majority_rate"].mean() for task in tasks}
     floor = [_value_row("majority class", rates, tasks, averaged, incomplete)]
@@ -105,10 +105,10 @@ def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     tasks = list(summary["task"].unique())
     scale, unit = memory_unit(summary)
     rows = []
-    for label, cells in by_row(summary):
-        found = [cells.get(task) for task in tasks]
-        speeds = [cost_cell(cell, "train.examples_per_second") for cell in found]
-        peaks = [cost_cell(cell, "train.peak_memory_gib", scale=scale) for cell in found]
+    for label, results in by_row(summary):
+        found = [results.get(task) for task in tasks]
+        speeds = [cost_entry(result, "train.examples_per_second") for result in found]
+        peaks = [cost_entry(result, "train.peak_memory_gib", scale=scale) for result in found]
         rows.append(Row(label, [*speeds, *peaks]))
     headings = ("ex./s", f"peak memory, {unit}")
     return Table(
@@ -131,22 +131,22 @@ def _value_row(
     averaged: Sequence[str],
     incomplete: list[str],
 ) -> Row:
-    shown = [Cell(percent(values[task])) for task in tasks]
+    shown = [Entry(percent(values[task])) for task in tasks]
     return Row(label, [*shown, _average(label, values, averaged, incomplete)])
 
 
 def _average(
     label: str, values: Mapping[str, float], tasks: Sequence[str], incomplete: list[str]
-) -> Cell:
+) -> Entry:
     """Average over the tasks that have a value; a row that lacks some is marked and reported."""
     known = [values[task] for task in tasks if not isnan(values.get(task, nan))]
     if not known:
-        return Cell()
+        return Entry()
     lacking = [task_title(task) for task in tasks if isnan(values.get(task, nan))]
     if lacking:
         incomplete.append(f"{label} lacks {', '.join(lacking)}")
-    return Cell(percent(fmean(known)) + (FEWER_MARK if lacking else ""))
+    return Entry(percent(fmean(known)) + (FEWER_MARK if lacking else ""))
 
 
 def _section(rows: Sequence[Row]) -> list[Row]:
-    return [Row(row.label, row.cells, opens_section=not index) for index, row in enumerate(rows)]
+    return [Row(row.label, row.entries, opens_section=not index) for index, row in enumerate(rows)]

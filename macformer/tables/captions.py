@@ -6,7 +6,7 @@ import pandas as pd
 
 from macformer.tables.entries import SHARED_MARK
 from macformer.tables.layout import percent, row_label, task_title
-from macformer.tables.summary import CELL, SETTING, ranked
+from macformer.tables.summary import RESULT, SETTING, ranked
 
 
 def join(*sentences: str) -> str:
@@ -53,7 +53,7 @@ def detail_legend(unit: str) -> str:
 def average(tasks: Sequence[str]) -> str:
     return (
         f"Avg: mean of the {len(tasks)} tasks {', '.join(map(task_title, tasks))}; "
-        "blank cells are left out."
+        "blanks are left out."
     )
 
 
@@ -65,10 +65,10 @@ def fewer_tasks(mark: str, incomplete: Sequence[str]) -> list[str]:
 
 
 def run_notes(runs: pd.DataFrame) -> list[str]:
-    """List the runs without a result, those of one cell and reason together."""
+    """List the runs without a result, those of one row and reason together."""
     unfinished = ranked(runs[runs["status"] != "finished"])
     notes = []
-    for key, group in unfinished.groupby([*CELL, "status", "reason"], sort=False):
+    for key, group in unfinished.groupby([*RESULT, "status", "reason"], sort=False):
         task, attention, ppsbn, *_, status, reason = map(str, key)
         numbers = (
             f"seed{'s' if len(group) > 1 else ''} {', '.join(map(str, sorted(group['seed'])))}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from macformer.tables.runs import IDENTITY, TableError
-from macformer.tables.summary import CELL
+from macformer.tables.summary import RESULT
 
 
 def check_comparable(runs: pd.DataFrame, *, allow_mixed: bool) -> None:
@@ -13,7 +13,7 @@ def check_comparable(runs: pd.DataFrame, *, allow_mixed: bool) -> None:
 
     Args:
         allow_mixed: Accepts several recipes and devices, which get rows of their own, and rows of
-            different settings. The seeds of one cell must agree all the same.
+            different settings. The seeds of one result must agree all the same.
 
     Raises:
         TableError: If they cannot.
@@ -21,7 +21,7 @@ def check_comparable(runs: pd.DataFrame, *, allow_mixed: bool) -> None:
     repeated = runs[runs.duplicated([*IDENTITY, "device"], keep=False)].sort_values(IDENTITY)
     if len(repeated):
         first, second = repeated["folder"].iloc[:2]
-        raise TableError(f"the same cell and seed appears twice: {first} and {second}")
+        raise TableError(f"the same row and seed appears twice: {first} and {second}")
     for column in ("recipe", "device"):
         if runs[column].nunique() > 1 and not allow_mixed:
             values = ", ".join(sorted(runs[column].unique()))
@@ -29,7 +29,7 @@ def check_comparable(runs: pd.DataFrame, *, allow_mixed: bool) -> None:
                 f"several {column}s in one table: {values}; name folders of one of them, "
                 "or pass --allow-mixed"
             )
-    _check_settings(runs, within=CELL, hint="")
+    _check_settings(runs, within=RESULT, hint="")
     if not allow_mixed:
         _check_settings(runs, within=["task"], hint="; pass --allow-mixed to compare them anyway")
 

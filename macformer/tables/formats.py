@@ -33,7 +33,7 @@ def to_markdown(table: Table) -> str:
     names = [" ".join(filter(None, column)) for column in table.columns]
     aligned = ["---:"] * num_numbers(table) + ["---"] * table.num_text_columns
     lines = [["", *names], ["---", *aligned]]
-    lines += [[row.label, *(cell.text for cell in row.cells)] for row in table.rows]
+    lines += [[row.label, *(entry.text for entry in row.entries)] for row in table.rows]
     body = "\n".join("| " + " | ".join(map(_pipe, line)) + " |" for line in lines)
     below = "\n\n".join([table.caption, *table.notes])
     return f"## {table.title}\n\n{body}\n\n{below}\n"
@@ -52,7 +52,9 @@ def to_latex(table: Table) -> str:
     body = []
     for row in table.rows:
         body += [r"\midrule"] if row.opens_section else []
-        body.append(" & ".join(map(_tex, [row.label, *(cell.text for cell in row.cells)])) + r" \\")
+        body.append(
+            " & ".join(map(_tex, [row.label, *(entry.text for entry in row.entries)])) + r" \\"
+        )
     lines = [
         r"\begin{table}[t]",
         r"\centering",
@@ -85,7 +87,7 @@ def print_tables(tables: Sequence[Table], *, console: Console) -> None:
         for row in table.rows:
             if row.opens_section:
                 view.add_section()
-            view.add_row(row.label, *(cell.text for cell in row.cells))
+            view.add_row(row.label, *(entry.text for entry in row.entries))
         console.print(view)
         for line in [table.caption, *table.notes]:
             console.print(line, style="dim", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""A table as it is shown: text cells, a caption and notes, for every format alike."""
+"""A table as it is shown: text, a caption and notes, for every format alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ TASK_TITLES = {
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What one cell shows, and the sweep's cell that it comes from, if any."""
+class Entry:
+    """What one place of a table shows, and the result that it comes from, if any."""
 
     text: str = ""
     source: str = ""
@@ -27,7 +27,7 @@ class Cell:
 @dataclass(frozen=True)
 class Row:
     label: str
-    cells: Sequence[Cell]
+    entries: Sequence[Entry]
     opens_section: bool = False
 
 

@@ -1,4 +1,4 @@
-"""One HTML page for a sweep: tables, plots, and a link from each cell to its config and log."""
+"""One HTML page for a sweep: tables, plots, and a link from each entry to its config and log."""
 
 import base64
 import os
@@ -10,9 +10,9 @@ from urllib.parse import quote
 import pandas as pd
 
 from macformer.tables import captions
-from macformer.tables.entries import cell_key
+from macformer.tables.entries import result_key
 from macformer.tables.formats import heading_spans, num_numbers
-from macformer.tables.layout import Cell, Plot, Row, Table, percent, row_label, task_title
+from macformer.tables.layout import Entry, Plot, Row, Table, percent, row_label, task_title
 from macformer.tables.summary import ranked
 
 CONFIGS = ("config.yaml", ".hydra/config.yaml", "metrics.json")
@@ -80,7 +80,7 @@ def write_page(
 
 
 def table_html(table: Table) -> str:
-    """Render a table with caption and notes; a cell leads to the runs behind it."""
+    """Render a table with caption and notes; an entry leads to the runs behind it."""
     groups = "".join(
         f'<th class="group" colspan="{span}">{escape(heading)}</th>'
         for heading, span in heading_spans(table)
@@ -106,24 +106,24 @@ def _kinds(table: Table) -> list[str]:
 
 def _row(row: Row, kinds: Sequence[str]) -> str:
     attribute = ' class="section"' if row.opens_section else ""
-    cells = "".join(
-        f"<td{kind}>{_linked(cell)}</td>" for kind, cell in zip(kinds, row.cells, strict=True)
+    entries = "".join(
+        f"<td{kind}>{_linked(entry)}</td>" for kind, entry in zip(kinds, row.entries, strict=True)
     )
-    return f'<tr{attribute}><th scope="row">{escape(row.label)}</th>{cells}</tr>'
+    return f'<tr{attribute}><th scope="row">{escape(row.label)}</th>{entries}</tr>'
 
 
-def _linked(cell: Cell) -> str:
-    if not (cell.source and cell.text):
-        return escape(cell.text)
-    kind = cell.text if cell.text in ("failed", "running") else "value"
-    return f'<a class="{kind}" href="#{escape(cell.source)}">{escape(cell.text)}</a>'
+def _linked(entry: Entry) -> str:
+    if not (entry.source and entry.text):
+        return escape(entry.text)
+    kind = entry.text if entry.text in ("failed", "running") else "value"
+    return f'<a class="{kind}" href="#{escape(entry.source)}">{escape(entry.text)}</a>'
 
 
 def _runs_table(runs: pd.DataFrame, *, beside: Path) -> str:
     """List every run with links to its files, relative to the page's folder."""
     lines, anchors = [], set()
     for run in ranked(runs.sort_values("seed")).to_dict("records"):
-        key = cell_key(run)
+        key = result_key(run)
         anchor = "" if key in anchors else f' id="{escape(key)}"'
         anchors.add(key)
         config = next(run["folder"] / name for name in CONFIGS if (run["folder"] / name).is_file())

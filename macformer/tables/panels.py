@@ -1,24 +1,17 @@
-"""Panels shared by all plots: one for each task, one look for each row, one legend."""
+"""Panels of a sweep's plots: one for each task, one look for each row, one legend."""
 
 from itertools import product
 from pathlib import Path
 
-import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from macformer.plotting import COLOURS, MARKERS, draw_panels, save
 from macformer.tables.entries import row_labels
 from macformer.tables.layout import Plot, task_title
 from macformer.tables.summary import ROW
-
-# Okabe and Ito's palette, distinct to colour-blind readers; grey for its yellow, pale on white.
-COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999"]
-MARKERS = ["o", "s", "D", "^"]
-PANEL_SIZE = (5.0, 4.0)  # inches
-LEGEND_WIDTH = 2.5
 
 Looks = dict[tuple, tuple[str, str]]  # row -> colour and marker
 
@@ -28,18 +21,9 @@ def lay_out_panels(
 ) -> tuple[Figure, dict[str, Axes]]:
     """Lay out a panel for each task, and one legend for all."""
     tasks = list(frame["task"].unique())
-    num_columns = min(len(tasks), 3)
-    num_rows = -(-len(tasks) // num_columns)
-    width, height = PANEL_SIZE
-    size = (width * num_columns + LEGEND_WIDTH, height * num_rows)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = np.ravel(figure.subplots(num_rows, num_columns, squeeze=False))
-    for unused in grid[len(tasks) :]:
-        unused.set_axis_off()
-    axes = dict(zip(tasks, grid, strict=False))
+    figure, panels = draw_panels([task_title(task) for task in tasks], legend=True)
+    axes = dict(zip(tasks, panels, strict=True))
     for task, axis in axes.items():
-        axis.set_title(task_title(task), loc="left", fontweight="bold")
-        axis.spines[["top", "right"]].set_visible(False)
         if majority:
             rate = 100 * frame.loc[frame["task"] == task, "majority_rate"].mean()
             axis.axhline(rate, color="grey", linestyle=":", linewidth=1)
@@ -62,13 +46,8 @@ def look_keys(frame: pd.DataFrame) -> list[tuple]:
     return list(frame[[name for name in ROW if name != "ppsbn"]].itertuples(index=False, name=None))
 
 
-def save(figure: Figure, title: str, stem: Path, *, caption: str = "") -> Plot:
-    """Save as PNG and as SVG of reproducible bytes."""
-    plot = Plot(title, stem.with_suffix(".png"), stem.with_suffix(".svg"), caption)
-    with matplotlib.rc_context({"svg.hashsalt": stem.name}):
-        figure.savefig(plot.png, dpi=150)
-        figure.savefig(plot.svg, metadata={"Date": None})
-    return plot
+def save_plot(figure: Figure, title: str, stem: Path, *, caption: str = "") -> Plot:
+    return Plot(title, *save(figure, stem), caption)
 
 
 def _row_handles(frame: pd.DataFrame, looks: Looks, *, lines: bool) -> list[Line2D]:

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from macformer.tables.entries import memory_unit
 from macformer.tables.layout import Plot, compact
-from macformer.tables.panels import choose_looks, lay_out_panels, look_keys, save
-from macformer.tables.summary import CELL, ranked
+from macformer.tables.panels import choose_looks, lay_out_panels, look_keys, save_plot
+from macformer.tables.summary import RESULT, ranked
 
 SPEED, MEMORY = "train.examples_per_second", "train.peak_memory_gib"
 ACCURACY = "accuracy.best.test"
@@ -30,7 +30,9 @@ def draw_plots(runs: pd.DataFrame, summary: pd.DataFrame, *, out: Path) -> list[
             learning_curves(runs, "train/loss", ylabel="training loss (nats)"),
         ),
     ]
-    return [save(figure, title, out / stem) for title, stem, figure in drawn if figure is not None]
+    return [
+        save_plot(figure, title, out / stem) for title, stem, figure in drawn if figure is not None
+    ]
 
 
 def bubble_chart(summary: pd.DataFrame) -> Figure | None:
@@ -46,22 +48,22 @@ def bubble_chart(summary: pd.DataFrame) -> Figure | None:
     scale, unit = memory_unit(shown)
     figure, axes = lay_out_panels(shown, looks, lines=False, majority=True)
     for task, axis in axes.items():
-        cells = shown[shown["task"] == task]
-        peak = cells[MEMORY].max()
-        for label, cell in zip(look_keys(cells), cells.to_dict("records"), strict=True):
+        results = shown[shown["task"] == task]
+        peak = results[MEMORY].max()
+        for label, result in zip(look_keys(results), results.to_dict("records"), strict=True):
             colour, marker = looks[label]
             axis.scatter(
-                cell[SPEED],
-                100 * cell[ACCURACY],
-                s=LARGEST_AREA * cell[MEMORY] / peak,
+                result[SPEED],
+                100 * result[ACCURACY],
+                s=LARGEST_AREA * result[MEMORY] / peak,
                 marker=marker,
-                facecolor=colour if cell["ppsbn"] == "without" else "none",
+                facecolor=colour if result["ppsbn"] == "without" else "none",
                 edgecolor=colour,
                 linewidth=1.5,
                 alpha=0.8,
             )
         area = f"largest area: {compact(scale * peak)} {unit}"
-        shared = "" if cells["exclusive"].all() else "; speeds of a shared device"
+        shared = "" if results["exclusive"].all() else "; speeds of a shared device"
         axis.set(xlabel="training speed (examples/s)", ylabel="test accuracy (%)")
         axis.set_title(area + shared, loc="right", fontsize="small", color="dimgrey")
         axis.margins(0.15)
@@ -81,7 +83,7 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
     looks = choose_looks(shown)
     is_accuracy = column.endswith("accuracy")
     figure, axes = lay_out_panels(shown, looks, lines=True, majority=is_accuracy)
-    for _, seeds in shown.groupby(CELL, sort=False):
+    for _, seeds in shown.groupby(RESULT, sort=False):
         values = pd.concat([curves[index] for index in seeds.index], axis=1).sort_index()
         values = 100 * values if is_accuracy else values
         row = seeds.iloc[0]

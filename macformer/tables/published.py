@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from macformer.tables.layout import Cell, Row, Table, percent, task_title
+from macformer.tables.layout import Entry, Row, Table, percent, task_title
 from macformer.tables.runs import TableError
 
 BESIDE = ["attention", "ppsbn", "recipes"]
@@ -66,9 +66,9 @@ def published_table(published: pd.DataFrame, *, tasks: list[str]) -> Table | Non
         Row(
             entry["model"],
             [
-                *(Cell(percent(entry[task])) for task in tasks),
-                Cell(entry["attention"]),
-                Cell(f"{entry['source_document']}, {entry['table']}"),
+                *(Entry(percent(entry[task])) for task in tasks),
+                Entry(entry["attention"]),
+                Entry(f"{entry['source_document']}, {entry['table']}"),
             ],
         )
         for entry in known.to_dict("records")

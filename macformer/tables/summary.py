@@ -1,4 +1,4 @@
-r"""Summarise runs: one row for each cell of the sweep, over its seeds.
+r"""Summarise runs: one row for each result of the sweep, over its seeds.
 
 .. math:: \text{relative} = \frac{\text{mean over seeds}}{\text{mean of softmax without ppSBN}}
 
@@ -11,24 +11,24 @@ from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS, STATUSES
 
 SETTING = ["task", "recipe", "device"]
 ROW = ["attention", "ppsbn", "recipe", "device"]
-CELL = ["task", *ROW]
+RESULT = ["task", *ROW]
 TASKS = ["listops", "text", "retrieval", "image", "pathfinder", "pathx"]  # LRA's order
 REFERENCE, CONTROL = "softmax", "uniform"
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Reduce runs to cells: mean, standard deviation and ratio to softmax of each quantity.
+    """Reduce runs to results: mean, standard deviation and ratio to softmax of each quantity.
 
     Only finished runs enter. Ratios of speed and memory stay blank wherever a run, or the softmax
     run beside it, shared its device.
     """
     finished = runs["status"].eq("finished")
-    measured = pd.concat([runs[CELL], runs[NUMBERS].where(finished)], axis=1).groupby(CELL)
-    counts = runs.groupby([*CELL, "status"]).size().unstack(fill_value=0)
+    measured = pd.concat([runs[RESULT], runs[NUMBERS].where(finished)], axis=1).groupby(RESULT)
+    counts = runs.groupby([*RESULT, "status"]).size().unstack(fill_value=0)
     summary = pd.concat(
         [
             counts.reindex(columns=STATUSES, fill_value=0).add_prefix("num_"),
-            runs[finished].groupby(CELL)["exclusive"].all(),
+            runs[finished].groupby(RESULT)["exclusive"].all(),
             measured.mean(),
             measured[ACCURACIES].std().add_suffix(".sd"),
         ],
@@ -42,14 +42,14 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
     """Order tasks as LRA does, softmax and uniform first, and `without` before `with`."""
     keys = [
         (
-            TASKS.index(cell["task"]) if cell["task"] in TASKS else len(TASKS),
-            cell["task"],
-            [REFERENCE, CONTROL, cell["attention"]].index(cell["attention"]),
-            cell["attention"],
-            cell["ppsbn"] != "without",
-            *(cell[key] for key in ("ppsbn", "recipe", "device")),
+            TASKS.index(result["task"]) if result["task"] in TASKS else len(TASKS),
+            result["task"],
+            [REFERENCE, CONTROL, result["attention"]].index(result["attention"]),
+            result["attention"],
+            result["ppsbn"] != "without",
+            *(result[key] for key in ("ppsbn", "recipe", "device")),
         )
-        for cell in frame.to_dict("records")
+        for result in frame.to_dict("records")
     ]
     order = sorted(range(len(keys)), key=lambda index: keys[index])
     return frame.iloc[order].reset_index(drop=True)

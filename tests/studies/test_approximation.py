@@ -18,9 +18,11 @@ def cfg():
         return compose("study", ["study=approximation"])
 
 
-def rows_of(cfg, **cell) -> pd.DataFrame:
+def rows_of(cfg, **point) -> pd.DataFrame:
     centre = {"varied": "num_features", **cfg.study.settings.centre, "seed": 0}
-    return pd.DataFrame([centre | cell | row for row in approximation.measure(centre | cell, cfg)])
+    return pd.DataFrame(
+        [centre | point | row for row in approximation.measure(centre | point, cfg)]
+    )
 
 
 @pytest.mark.parametrize(

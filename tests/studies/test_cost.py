@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from macformer.studies.cost import cells, measure, table
+from macformer.studies.cost import measure, points, table
 from macformer.studies.runner import StudyError
 
 
@@ -33,7 +33,7 @@ def write_run(sweep, name, *, attention="softmax", status="finished", use=None, 
 def sheet(tmp_path, compose_study):
     rate = "study.settings.rate={cpu: 3.0, gpu: 10.0}"
     cfg = compose_study("study=cost", f"study.sweep={tmp_path}", rate)
-    return lambda: pd.DataFrame([row for cell in cells(cfg) for row in measure(cell, cfg)])
+    return lambda: pd.DataFrame([row for point in points(cfg) for row in measure(point, cfg)])
 
 
 def test_hours_price_and_points_by_hand(tmp_path, sheet):

@@ -1,9 +1,10 @@
-"""What errors cost: cells, features swapped in a trained model, table and plot."""
+"""What errors cost: points, features swapped in a trained model, table and plot."""
 
 import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from macformer.attention import RMFA, KernelizedAttention
@@ -11,11 +12,12 @@ from macformer.features.calls import core_attentions, record_attention, transpla
 from macformer.runs.identity import register_resolver
 from macformer.studies import error_cost
 
-RMFA_CELL = {
+RMFA_POINT = {
     "attention": "rmfa_exp",
     "ppsbn": "with",
     "sampler": "optimal",
     "num_features": 512,
+    "num_steps": 2,
     "seed": 0,
 }
 
@@ -28,7 +30,7 @@ def cfg():
 
 
 def build(cfg, *, seed=0, **changes):
-    return error_cost._build(RMFA_CELL | changes, cfg, seed=seed)
+    return error_cost._build(RMFA_POINT | changes, cfg, seed=seed)
 
 
 def batch(cfg):
@@ -37,10 +39,16 @@ def batch(cfg):
 
 
 def test_ends_stand_beside_the_product(cfg):
-    cells = error_cost.cells(cfg)
-    assert len(cells) == len(cfg.study.settings.ends) + 1
-    assert {"attention": "softmax", "ppsbn": "without"}.items() <= cells[0].items()
-    assert cells[-1] == RMFA_CELL | {"num_features": cfg.grid.num_features[0]}
+    points = error_cost.points(cfg)
+    assert len(points) == len(cfg.study.settings.ends) + 1
+    assert {"attention": "softmax", "ppsbn": "without"}.items() <= points[0].items()
+    assert points[-1] == RMFA_POINT | {"num_features": cfg.grid.num_features[0]}
+
+
+def test_another_budget_is_another_point(cfg):
+    longer = OmegaConf.merge(cfg, {"study": {"sizes": {"smoke": {"num_steps": 3}}}})
+    points = error_cost.points(cfg), error_cost.points(longer)
+    assert all(one != other for one, other in zip(*points, strict=True))
 
 
 def test_calls_are_what_the_attention_receives_within_ppsbn(cfg):
@@ -72,7 +80,7 @@ def test_a_scale_goes_with_the_weights(cfg):
 
 
 def test_many_features_score_as_the_exact_kernel_does(cfg):
-    (row,) = error_cost.measure(RMFA_CELL, cfg)
+    (row,) = error_cost.measure(RMFA_POINT, cfg)
     assert 0 < row["error"] < 0.1  # some 0.015 at 512 features
     assert row["accuracy_exact"] == pytest.approx(row["accuracy"], abs=0.01)
     assert row["accuracy_redrawn"] == pytest.approx(row["accuracy"], abs=0.01)
@@ -83,7 +91,7 @@ def test_table_and_plot_come_from_rows_alone():
     rows = [{"attention": "uniform", "ppsbn": "with", "accuracy": 0.25, "seed": 0, **end}]
     scores = {"accuracy_redrawn": 0.25, "accuracy_exact": 0.5, "error": 0.1, "diverged": False}
     rows += [
-        RMFA_CELL | scores | {"seed": seed, "accuracy": accuracy}
+        RMFA_POINT | scores | {"seed": seed, "accuracy": accuracy}
         for seed, accuracy in enumerate((0.5, 0.7))
     ]
     frame = pd.DataFrame(rows)

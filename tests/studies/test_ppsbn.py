@@ -2,16 +2,16 @@
 
 import pandas as pd
 
-from macformer.studies.ppsbn import FACTORS, cells, plot, table
+from macformer.studies.ppsbn import FACTORS, plot, points, table
 
 
 def test_one_factor_varies_at_a_time(compose_study):
     cfg = compose_study("study=ppsbn", "size=table")
-    found = cells(cfg)
-    points = {tuple(cell[factor] for factor in FACTORS) for cell in found}
-    assert points == {(32, 1.0), (8, 1.0), (128, 1.0), (32, 0.1), (32, 10.0), (32, 100.0)}
-    unguarded = [cell for cell in found if cell["attention"] == "rmfa_exp_unguarded"]
-    assert {cell["ppsbn"] for cell in unguarded} == {"without"}
+    found = points(cfg)
+    around = {tuple(point[factor] for factor in FACTORS) for point in found}
+    assert around == {(32, 1.0), (8, 1.0), (128, 1.0), (32, 0.1), (32, 10.0), (32, 100.0)}
+    unguarded = [point for point in found if point["attention"] == "rmfa_exp_unguarded"]
+    assert {point["ppsbn"] for point in unguarded} == {"without"}
     assert len(found) == 3 * 2 * (5 * 3 + 4) * 6
 
 

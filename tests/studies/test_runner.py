@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 
 measured = []
 
-def cells(cfg):
+def points(cfg):
     return [{"x": x, "seed": seed} for x in cfg.grid.x for seed in cfg.seeds]
 
-def measure(cell, cfg):
-    if cell["x"] == cfg.grid.get("fails_at"):
+def measure(point, cfg):
+    if point["x"] == cfg.grid.get("fails_at"):
         raise RuntimeError("no power")
-    measured.append((cell["x"], cell["seed"]))
-    yield {"half": "upper", "y": cell["x"] ** 2 + cfg.study.settings.offset}
+    measured.append((point["x"], point["seed"]))
+    yield {"half": "upper", "y": point["x"] ** 2 + cfg.study.settings.offset}
     yield {"half": "lower", "y": None}
 
 def table(frame):
@@ -53,7 +53,14 @@ def config(x, seeds, *, offset=0, **options) -> DictConfig:
     return OmegaConf.create({**cfg, "threads": 1, "overwrite": False})
 
 
-def test_only_missing_cells_are_measured(squares, tmp_path):
+@pytest.mark.parametrize("change", [{"threads": 2}, {"device": "meta"}], ids=str)
+def test_another_device_or_number_of_threads_is_measured_anew(squares, tmp_path, change):
+    run_study(config([2], [0]), tmp_path)
+    run_study(OmegaConf.merge(config([2], [0]), change), tmp_path)
+    assert squares == [(2, 0), (2, 0)]
+
+
+def test_only_missing_points_are_measured(squares, tmp_path):
     run_study(config([2, 3], [0]), tmp_path)
     run_study(config([3, 5, 2], [0, 1]), tmp_path)
     assert squares == [(2, 0), (3, 0), (3, 1), (5, 0), (5, 1), (2, 1)]

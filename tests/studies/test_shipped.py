@@ -20,13 +20,13 @@ def test_a_study_is_complete(compose_study, name):
     assert cfg.study.name == name
     assert {"smoke", "table", "full"} == set(cfg.study.sizes)
     study = load_study(cfg)
-    assert all(callable(getattr(study, part)) for part in ("cells", "measure", "table", "plot"))
+    assert all(callable(getattr(study, part)) for part in ("points", "measure", "table", "plot"))
 
 
 @pytest.mark.parametrize("size", ["smoke", "table", "full"])
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cost"])  # reads a sweep
 def test_cells_are_distinct(compose_study, name, size):
     cfg = compose_study(f"study={name}", f"size={size}")
-    cells = load_study(cfg).cells(cfg)
-    assert len({tuple(sorted(cell.items())) for cell in cells}) == len(cells) > 0
-    assert {cell["seed"] for cell in cells} == set(cfg.seeds)
+    points = load_study(cfg).points(cfg)
+    assert len({tuple(sorted(point.items())) for point in points}) == len(points) > 0
+    assert {point["seed"] for point in points} == set(cfg.seeds)

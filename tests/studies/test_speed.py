@@ -5,7 +5,8 @@ from itertools import product
 import pandas as pd
 import pytest
 
-from macformer.studies.speed import measure, slope, table
+from macformer.benchmark.measure import length_exponent
+from macformer.studies.speed import measure, table
 
 
 def made_rows() -> pd.DataFrame:
@@ -22,8 +23,8 @@ def made_rows() -> pd.DataFrame:
 def test_slopes_are_those_of_long_sequences():
     frame = made_rows()
     exact, linear = (frame[frame["attention"] == name] for name in ("softmax", "linear"))
-    assert slope(exact, "ms") == pytest.approx(2, abs=1e-3)
-    assert slope(linear, "ms") == pytest.approx(1, abs=1e-9)
+    assert length_exponent(exact, "ms") == pytest.approx(2, abs=1e-3)
+    assert length_exponent(linear, "ms") == pytest.approx(1, abs=1e-9)
 
 
 def test_table_relates_to_softmax():
@@ -34,7 +35,7 @@ def test_table_relates_to_softmax():
 
 
 def test_one_length_has_no_slope():
-    assert pd.isna(slope(made_rows().head(1), "ms"))
+    assert pd.isna(length_exponent(made_rows().head(1), "ms"))
 
 
 @pytest.mark.slow

@@ -77,8 +77,8 @@ def test_evaluation_weighs_labels_alike():
 )
 def test_reversal_needs_attention(compose_study, attention, low, high):
     cfg = compose_study("study=ppsbn")
-    cell = {"task": "reverse", "attention": attention, "ppsbn": "without", "num_steps": 100}
-    (row,) = measure({**cell, "batch_size": 32, "input_scale": 1.0, "seed": 0}, cfg)
+    point = {"task": "reverse", "attention": attention, "ppsbn": "without", "num_steps": 100}
+    (row,) = measure({**point, "batch_size": 32, "input_scale": 1.0, "seed": 0}, cfg)
     assert low <= row["accuracy"] <= high
     assert not row["diverged"] and row["gradient_norm"] > 0
     assert row["chance"] == pytest.approx(math.log(8), abs=0.01)

@@ -14,7 +14,7 @@ def tables(sweep) -> tuple[list[Table], list[Table]]:
 
 def texts(table: Table, label: str) -> list[str]:
     (row,) = [row for row in table.rows if row.label == label]
-    return [cell.text for cell in row.cells]
+    return [entry.text for entry in row.entries]
 
 
 def test_one_task_comes_first_in_detail(write_run, sweep):

@@ -7,14 +7,16 @@ import pytest
 from rich.console import Console
 
 from macformer.tables.formats import print_tables, to_latex, to_markdown
-from macformer.tables.layout import TIMES, Cell, Row, Table
+from macformer.tables.layout import TIMES, Entry, Row, Table
 
 TABLE = Table(
     title="Text & more",
     columns=[("speed", "ex./s"), ("speed", "rel."), ("", "source")],
     rows=[
-        Row("rmfa_exp", [Cell("38.37 ± 0.21"), Cell(f"1.50{TIMES}"), Cell("a|b, 100 % of {it}")]),
-        Row("majority class", [Cell("17.40†"), Cell(), Cell()], opens_section=True),
+        Row(
+            "rmfa_exp", [Entry("38.37 ± 0.21"), Entry(f"1.50{TIMES}"), Entry("a|b, 100 % of {it}")]
+        ),
+        Row("majority class", [Entry("17.40†"), Entry(), Entry()], opens_section=True),
     ],
     caption="On a card #1, n = 3.",
     notes=["‡ costs $2, ~5^2 \\ more"],
@@ -59,6 +61,6 @@ def test_terminal_shows_every_cell_whole():
     print_tables([TABLE], console=console)
     text = console.export_text()
     for row in TABLE.rows:
-        for cell in row.cells:
-            assert cell.text in text
+        for entry in row.entries:
+            assert entry.text in text
     assert "On a card #1" in text

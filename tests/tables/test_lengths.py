@@ -1,8 +1,7 @@
-import numpy as np
 import pytest
 
 from macformer.tables import TableError, make_tables
-from macformer.tables.lengths import draw_lengths, length_chart, read_benchmark
+from macformer.tables.lengths import draw_lengths, read_benchmark
 
 BENCH = """attention,mode,length,ms,ratio,peak MiB,failure
 rfa,forward,512,2.0,0.5,1.0,
@@ -18,25 +17,6 @@ def bench(tmp_path):
     file = tmp_path / "table.csv"
     file.write_text(BENCH)
     return file
-
-
-def test_lines_run_over_the_lengths_of_a_mode(bench):
-    figure = length_chart(read_benchmark(bench), "ms", ylabel="time (ms)")
-    forward, both = figure.axes
-    assert [axis.get_title(loc="left") for axis in figure.axes] == ["forward", "forward + backward"]
-    lines = {line.get_label(): line.get_xydata() for line in forward.lines}
-    np.testing.assert_array_equal(lines["softmax"], [[512, 4.0], [1024, 16.0]])
-    np.testing.assert_array_equal(lines["rfa"], [[512, 2.0], [1024, np.nan]])
-    assert [line.get_label() for line in both.lines] == ["softmax"]
-    assert forward.get_xscale() == forward.get_yscale() == "log"
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["rfa", "softmax"]
-
-
-def test_one_attention_looks_the_same_in_every_panel(bench):
-    figure = length_chart(read_benchmark(bench), "ms", ylabel="time (ms)")
-    lines = [line for axis in figure.axes for line in axis.lines if line.get_label() == "softmax"]
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 1
 
 
 def test_nothing_is_drawn_of_what_failed_or_is_zero(bench, tmp_path):

@@ -55,7 +55,7 @@ def test_a_user_file_fills_in_cells(tmp_path):
     table = published_table(read_published(file), tasks=["text"])
     assert table is not None
     (row,) = table.rows
-    assert [cell.text for cell in row.cells] == ["61.50", "rmfa_exp", "A thesis, Table 3"]
+    assert [entry.text for entry in row.entries] == ["61.50", "rmfa_exp", "A thesis, Table 3"]
 
 
 @pytest.mark.parametrize(

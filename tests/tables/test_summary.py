@@ -13,23 +13,23 @@ RATIOS_OF_COST = [
 ]
 
 
-def cells(sweep) -> pd.DataFrame:
+def results(sweep) -> pd.DataFrame:
     return summarise(read_runs([sweep])).set_index(["task", "attention", "ppsbn"])
 
 
 def test_mean_and_sample_deviation_over_seeds(write_run, sweep):
     for seed, test in enumerate([0.30, 0.34, 0.41]):
         write_run(seed=seed, test=test)
-    cell = cells(sweep).loc[("listops", "softmax", "without")]
-    assert cell["num_finished"] == 3
-    assert cell["accuracy.best.test"] == pytest.approx(0.35)
+    result = results(sweep).loc[("listops", "softmax", "without")]
+    assert result["num_finished"] == 3
+    assert result["accuracy.best.test"] == pytest.approx(0.35)
     # deviations -5, -1 and +6 points: squares 25 + 1 + 36, over n - 1 = 2
-    assert cell["accuracy.best.test.sd"] == pytest.approx(sqrt(31) / 100)
+    assert result["accuracy.best.test.sd"] == pytest.approx(sqrt(31) / 100)
 
 
 def test_one_seed_has_no_deviation(write_run, sweep):
     write_run()
-    assert isnan(cells(sweep)["accuracy.best.test.sd"].item())
+    assert isnan(results(sweep)["accuracy.best.test.sd"].item())
 
 
 def test_ratios_divide_by_softmax_of_the_same_task(write_run, sweep):
@@ -37,7 +37,7 @@ def test_ratios_divide_by_softmax_of_the_same_task(write_run, sweep):
     write_run(task="text", speed=10.0)
     write_run(attention="rfa", speed=150.0, num_parameters=1100)
     write_run(task="text", attention="rfa", speed=40.0)
-    summary = cells(sweep)
+    summary = results(sweep)
     speeds = summary["train.examples_per_second.relative"]
     assert speeds[("listops", "rfa", "without")] == pytest.approx(1.5)
     assert speeds[("text", "rfa", "without")] == pytest.approx(4.0)
@@ -49,29 +49,29 @@ def test_ratios_divide_by_softmax_of_the_same_device(write_run, sweep):
     write_run(device="laptop", speed=100.0)
     write_run(device="card", speed=1000.0)
     write_run(device="card", attention="rfa", speed=3000.0)
-    speeds = cells(sweep)["train.examples_per_second.relative"]
+    speeds = results(sweep)["train.examples_per_second.relative"]
     assert speeds[("listops", "rfa", "without")] == pytest.approx(3.0)
 
 
 def test_softmax_with_ppsbn_is_not_the_reference(write_run, sweep):
     write_run(ppsbn="with", speed=50.0)
-    assert isnan(cells(sweep)["train.examples_per_second.relative"].item())
+    assert isnan(results(sweep)["train.examples_per_second.relative"].item())
 
 
 @pytest.mark.parametrize("sharing", ["softmax", "rfa"])
 def test_a_shared_device_withholds_ratios_of_speed_and_memory(write_run, sweep, sharing):
     for attention in ("softmax", "rfa"):
         write_run(attention=attention, exclusive=attention != sharing)
-    cell = cells(sweep).loc[("listops", "rfa", "without")]
-    assert cell[RATIOS_OF_COST].isna().all()
-    assert cell["num_parameters.relative"] == 1.0
+    result = results(sweep).loc[("listops", "rfa", "without")]
+    assert result[RATIOS_OF_COST].isna().all()
+    assert result["num_parameters.relative"] == 1.0
 
 
 def test_one_shared_seed_withholds_the_ratios_of_its_cell(write_run, sweep):
     write_run()
     write_run(attention="rfa", seed=0)
     write_run(attention="rfa", seed=1, exclusive=False)
-    assert cells(sweep).loc[("listops", "rfa", "without"), RATIOS_OF_COST].isna().all()
+    assert results(sweep).loc[("listops", "rfa", "without"), RATIOS_OF_COST].isna().all()
 
 
 def test_blanks_and_unfinished_runs_stay_out_of_means(write_run, write_stopped, sweep):
@@ -79,9 +79,9 @@ def test_blanks_and_unfinished_runs_stay_out_of_means(write_run, write_stopped, 
     write_run(seed=1, test=None)
     write_stopped(seed=2)
     write_stopped(seed=3, status="running", reason=None, accuracy={"best": {"test": 0.99}})
-    cell = cells(sweep).loc[("listops", "softmax", "without")]
-    assert cell["accuracy.best.test"] == pytest.approx(0.30)
-    assert cell[["num_finished", "num_failed", "num_running"]].tolist() == [2, 1, 1]
+    result = results(sweep).loc[("listops", "softmax", "without")]
+    assert result["accuracy.best.test"] == pytest.approx(0.30)
+    assert result[["num_finished", "num_failed", "num_running"]].tolist() == [2, 1, 1]
 
 
 def test_rows_follow_the_order_of_lra_with_softmax_and_the_control_first(write_run, sweep):
@@ -89,7 +89,7 @@ def test_rows_follow_the_order_of_lra_with_softmax_and_the_control_first(write_r
         for attention in ("rfa", "uniform", "kernelized_exp", "softmax"):
             for ppsbn in ("with", "without"):
                 write_run(task=task, attention=attention, ppsbn=ppsbn)
-    order = cells(sweep).index
+    order = results(sweep).index
     assert list(order.unique("task")) == ["listops", "image", "user_task"]
     assert list(order[:4]) == [
         ("listops", "softmax", "without"),
