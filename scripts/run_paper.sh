@@ -23,5 +23,5 @@ cd "$(dirname "$0")/.."
 outputs=${MACFORMER_OUTPUTS:-outputs}
 
 python -m macformer.train -m "${options[@]}" "$@"
-python scripts/study.py -m size="$size" study='glob(*,exclude=cost)'
-python scripts/study.py size="$size" study=cost study.sweep="$outputs/$sweep" overwrite=true
+macformer-study -m size="$size" study='glob(*,exclude=cost)'
+macformer-study size="$size" study=cost study.sweep="$outputs/$sweep" overwrite=true

@@ -1,8 +1,10 @@
 """The built wheel works from any folder: code, configurations and data files are in it."""
 
+import importlib
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,12 @@ def test_wheel_trains_a_cell_and_makes_its_table(installed, tmp_path):
     assert metrics.parent.joinpath("checkpoints", "last.ckpt").exists()
     table = "import sys; from macformer.tables import main; sys.exit(main(['outputs/debug']))"
     assert "rmfa_exp + ppSBN" in call(installed, tmp_path, "-c", table)
+
+
+def test_every_command_can_be_imported():
+    commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert len(commands) == 8
+    for name, target in commands.items():
+        module, _, function = target.partition(":")
+        assert name.startswith("macformer-")
+        assert callable(getattr(importlib.import_module(module), function))

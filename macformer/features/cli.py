@@ -45,7 +45,7 @@ SAMPLERS = ("optimal", "code", "iid")
 register_resolver()
 
 
-@hydra.main(config_path="pkg://configs", config_name="choose_features", version_base="1.3")
+@hydra.main(config_path="pkg://configs", config_name="features", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Print the candidates, and write the best as an attention; a user's mistake gives one line."""
     folder = Path(HydraConfig.get().runtime.output_dir)

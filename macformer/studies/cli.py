@@ -1,4 +1,4 @@
-"""Command line of the studies: ``python scripts/study.py study=speed size=smoke``."""
+"""Command line of the studies: ``macformer-study study=speed size=smoke``."""
 
 import os
 import sys

@@ -25,7 +25,7 @@ SMALL = (
 
 def configure(checkpoint, *overrides):
     with initialize_config_module("configs", version_base="1.3"):
-        return compose("choose_features", [f"checkpoint={checkpoint}", *SMALL, *overrides])
+        return compose("features", [f"checkpoint={checkpoint}", *SMALL, *overrides])
 
 
 @pytest.fixture

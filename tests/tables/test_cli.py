@@ -1,7 +1,4 @@
 import csv
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -54,16 +51,6 @@ def test_mixed_recipes_are_refused_until_allowed(write_run, sweep, capsys):
     assert "--allow-mixed" in capsys.readouterr().err
     assert main([str(sweep), "--allow-mixed"]) == 0
     assert "softmax, lra_paper" in (sweep / "table.md").read_text()
-
-
-def test_the_script_is_the_command(write_run, sweep, monkeypatch):
-    write_run()
-    script = Path(__file__).parents[2] / "scripts" / "make_tables.py"
-    monkeypatch.setattr(sys, "argv", [str(script), str(sweep)])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(script), run_name="__main__")
-    assert stopped.value.code == 0
-    assert (sweep / "index.html").is_file()
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
