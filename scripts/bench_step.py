@@ -29,7 +29,7 @@ from pytorch_lightning.callbacks import Callback
 from macformer.runs.build import Run, build_run
 from macformer.runs.identity import register_resolver
 from macformer.training.step import Batch, Gradients, optimisation_step
-from tasks.feeding.rows import TokenRows
+from tasks.store.rows import TokenRows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

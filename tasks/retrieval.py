@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.errors import DataError, one_of
-from tasks.feeding.rows import TokenRows, open_split
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import DataError, one_of
-from tasks.feeding.rows import TokenRows, open_split
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
+from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tasks.errors import DataError
 from tasks.feeding.collate import gather_batch
-from tasks.feeding.rows import TokenRows
+from tasks.store.rows import TokenRows
 
 _BATCHES_PER_POOL = 64
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tasks.feeding.rows import TokenRows
+from tasks.store.rows import TokenRows
 
 PADDING_ID = 0
 

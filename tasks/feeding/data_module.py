@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
-from tasks.feeding.rows import TokenRows
 from tasks.store.manifest import SPLITS
+from tasks.store.rows import TokenRows
 
 
 class TaskDataModule(pl.LightningDataModule):

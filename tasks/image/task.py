@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from tasks.errors import DataError
-from tasks.feeding.rows import TokenRows, open_split
 from tasks.image.cifar import read_cifar_batch
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
+from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 10

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import one_of
-from tasks.feeding.rows import TokenRows, open_split
 from tasks.listops.generate import VOCABULARY, generate_listops
 from tasks.listops.generate import Chunk as RawChunk
 from tasks.listops.release import read_listops_tsv
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 10

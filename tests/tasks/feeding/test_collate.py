@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tasks.feeding.collate import gather_batch
-from tasks.feeding.rows import TokenRows
+from tasks.store.rows import TokenRows
 
 # Documents: [7], [5, 0, 3], [9, 8, 6, 4, 2]
 IDS = torch.tensor([7, 5, 0, 3, 9, 8, 6, 4, 2], dtype=torch.uint8)

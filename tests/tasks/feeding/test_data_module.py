@@ -11,7 +11,7 @@ import torch
 from tasks.errors import DataError
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
 from tasks.feeding.data_module import TaskDataModule
-from tasks.feeding.rows import open_split
+from tasks.store.rows import open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 # Where Slurm is installed, Lightning advises every trainer to start under it.

@@ -6,7 +6,7 @@ import torch
 
 from macformer.runs.build import build_model
 from tasks.feeding.batches import EvaluationBatches
-from tasks.feeding.rows import TokenRows
+from tasks.store.rows import TokenRows
 
 NUM_ROWS = 23
 MAX_SEQ_LEN = 17

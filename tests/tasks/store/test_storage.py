@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.feeding.rows import open_split
 from tasks.store.arrays import GrowingArray
 from tasks.store.manifest import read_manifest, verify
+from tasks.store.rows import open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 LENGTHS = np.array([2, 3, 1])
