@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.errors import DataError, one_of
+from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
@@ -21,7 +22,11 @@ from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
 
 NUM_CLASSES = 2
 
-_FILES = {"train": "train", "validation": "eval", "test": "test"}
+_FILES = {
+    "train": "tsv_data/new_aan_pairs.train.tsv",
+    "validation": "tsv_data/new_aan_pairs.eval.tsv",
+    "test": "tsv_data/new_aan_pairs.test.tsv",
+}
 _LABELS = {b"0.0": 0, b"1.0": 1}
 _ROWS_PER_CHUNK = 1000
 
@@ -47,7 +52,9 @@ def prepare(
     """
     check_source(source, ("lra_release",))
     one_of("task.tokens", tokens, TOKENS)
+    files = {"data_dir": data_dir, "marker": _FILES["train"], "parents": RELEASE_FOLDERS}
     parameters = {
+        "source": content_of(source_dir, **files, patterns=list(_FILES.values())),
         "num_examples": dict(num_examples),
         "tokens": tokens,
         "min_frequency": min_frequency,
@@ -55,9 +62,8 @@ def prepare(
     }
 
     def contents() -> Contents:
-        marker = "tsv_data/new_aan_pairs.train.tsv"
-        root = locate(source_dir, data_dir=data_dir, marker=marker, parents=RELEASE_FOLDERS)
-        paths = {split: root / f"tsv_data/new_aan_pairs.{_FILES[split]}.tsv" for split in _FILES}
+        root = locate(source_dir, **files)
+        paths = {split: root / file for split, file in _FILES.items()}
         tokenizer = fit_tokenizer(
             tokens, partial(_distinct_texts, paths["train"]), min_frequency=min_frequency
         )

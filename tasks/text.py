@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import DataError, one_of
+from tasks.sources.content import content_of, list_files
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
 from tasks.store.rows import TokenRows, open_split
@@ -24,6 +25,8 @@ NUM_CLASSES = 2
 _NUM_BYTES = 100 * 2**20
 _ROWS_PER_CHUNK = 1000
 _FOLDERS = ("neg", "pos")
+_MARKER = "train/pos"
+_PARENTS = ("aclImdb",)
 
 Review = tuple[bytes, int]
 
@@ -44,7 +47,7 @@ def prepare(
     """Fetch the reviews and split them.
 
     Which reviews make up the validation split, and the order of all, follow from their texts and
-    the seed alone: every source gives the same bytes.
+    the seed alone: the same reviews give the same bytes, wherever they come from.
 
     Args:
         source: "hub", or "local" for a folder that holds aclImdb/ or is it.
@@ -76,10 +79,19 @@ def prepare(
             )
         return reviews
 
+    content = hub_name
+    if source == "local":
+        content = content_of(
+            source_dir,
+            data_dir=data_dir,
+            marker=_MARKER,
+            parents=_PARENTS,
+            patterns=[f"{split}/{name}/*.txt" for split in source_rows for name in _FOLDERS],
+        )
     return prepare_once(
         data_dir / "text",
         variant=tokens,
-        parameters={"source_rows": dict(source_rows), **options},
+        parameters={"source": content, "source_rows": dict(source_rows), **options},
         contents=partial(_contents, read, **options),
         num_classes=NUM_CLASSES,
         paired=False,
@@ -154,11 +166,11 @@ def _read_hub(name: str, split: str) -> list[Review]:
 
 
 def _read_folder(source_dir: str | None, *, data_dir: Path, split: str) -> list[Review]:
-    root = locate(source_dir, data_dir=data_dir, marker=f"{split}/pos", parents=["aclImdb"])
+    root = locate(source_dir, data_dir=data_dir, marker=_MARKER, parents=_PARENTS)
     return [
         (_read_review(path), label)
         for label, name in enumerate(_FOLDERS)
-        for path in sorted((root / split / name).glob("*.txt"))
+        for path in list_files(root, [f"{split}/{name}/*.txt"])
     ]
 
 

@@ -78,14 +78,11 @@ class TrainingBatches:
         order = order[: self.batches_per_epoch * self.num_ranks * self.batch_size]
         if self.bucket_by_length:
             pool_size = _BATCHES_PER_POOL * self.num_ranks * self.batch_size
-            order = torch.cat([self._sort(pool) for pool in order.split(pool_size)])
+            order = torch.cat([sort_by_length(self.rows, pool) for pool in order.split(pool_size)])
         order = order.view(self.batches_per_epoch, self.num_ranks, self.batch_size)
         if self.bucket_by_length:
             order = order[torch.from_numpy(rng.permutation(len(order)))]
         return order
-
-    def _sort(self, indices: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:
-        return indices[longest_of_row(self.rows, indices).argsort(stable=True)]
 
 
 class EvaluationBatches:
@@ -93,7 +90,9 @@ class EvaluationBatches:
 
     Args:
         padded_len: Length that rows are padded to; None pads to the longest row of a batch.
-        bucket_by_length: Whether rows come in the order of their lengths instead.
+        limit: Batches of a rank that will be scored, as a number or as a share; None: all.
+        bucket_by_length: Whether rows come in the order of their lengths instead. Which rows are
+            scored does not depend on it.
     """
 
     def __init__(
@@ -105,16 +104,19 @@ class EvaluationBatches:
         padded_len: int | None,
         rank: int,
         num_ranks: int,
+        limit: int | float | None,
         bucket_by_length: bool,
     ) -> None:
         self.rows = rows
         self.max_seq_len = max_seq_len
         self.padded_len = padded_len
-        order = torch.arange(len(rows))
-        if bucket_by_length:
-            order = longest_of_row(rows, order).argsort(stable=True)
         first, last = (len(rows) * r // num_ranks for r in (rank, rank + 1))
-        self.batches = order[first:last].to(rows.ids.device).split(batch_size)
+        order = torch.arange(first, last)
+        if bucket_by_length:
+            num_scored = batch_size * _num_batches(limit, of=-(-len(order) // batch_size))
+            parts = order[:num_scored], order[num_scored:]
+            order = torch.cat([sort_by_length(rows, part) for part in parts])
+        self.batches = order.to(rows.ids.device).split(batch_size)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -126,7 +128,19 @@ class EvaluationBatches:
             )
 
 
+def sort_by_length(rows: TokenRows, indices: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """Put rows in the order of their lengths, equally long ones in the order given."""
+    return indices[longest_of_row(rows, indices).argsort(stable=True)]
+
+
 def longest_of_row(rows: TokenRows, indices: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:
     """Return the length of each row, for a pair that of its longer document."""
     lengths = rows.lengths(indices.to(rows.ids.device)).cpu()
     return lengths if lengths.ndim == 1 else lengths.amax(dim=1)
+
+
+def _num_batches(limit: int | float | None, *, of: int) -> int:
+    """Count the batches that Lightning takes: a float is a share, an integer a number."""
+    if limit is None:
+        return of
+    return int(limit * of) if isinstance(limit, float) else min(limit, of)

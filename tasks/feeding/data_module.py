@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
-from tasks.store.manifest import SPLITS
+from tasks.store.manifest import SPLITS, read_manifest
 from tasks.store.rows import TokenRows
 
 
@@ -67,14 +67,15 @@ class TaskDataModule(pl.LightningDataModule):
         self._start = 0
 
     def prepare_data(self) -> None:
-        self._folder = self.prepare(self.data_dir)
+        # Lightning calls this before each fit, validation and test; all files are read to check
+        # them, which once is enough for.
+        if self._folder is None:
+            self._folder = self.prepare(self.data_dir)
 
     def setup(self, stage: str | None = None) -> None:
         if self.rows:
             return
-        # Lightning calls prepare_data on one rank of a node only.
-        folder = self._folder or self.prepare(self.data_dir)
-        self.rows = {split: self.load(folder, split) for split in SPLITS}
+        self.rows = {split: self.load(self._prepared(), split) for split in SPLITS}
         if self.device_resident:
             device = self.trainer.strategy.root_device if self.trainer else "cpu"
             self.rows = {split: rows.to(device) for split, rows in self.rows.items()}
@@ -85,10 +86,12 @@ class TaskDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvaluationBatches:
-        return EvaluationBatches(self.rows["validation"], **self._options())
+        limit = self.trainer.limit_val_batches if self.trainer else None
+        return EvaluationBatches(self.rows["validation"], limit=limit, **self._options())
 
     def test_dataloader(self) -> EvaluationBatches:
-        return EvaluationBatches(self.rows["test"], **self._options())
+        limit = self.trainer.limit_test_batches if self.trainer else None
+        return EvaluationBatches(self.rows["test"], limit=limit, **self._options())
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -98,6 +101,20 @@ class TaskDataModule(pl.LightningDataModule):
         """Return the accuracy of always answering with the most frequent class."""
         counts = torch.bincount(self.rows[split].labels.long())
         return counts.max().item() / counts.sum().item()
+
+    @property
+    def digest(self) -> str:
+        """Return one checksum for all splits: other data, whatever their names, have another."""
+        return read_manifest(self._prepared())["digest"]
+
+    @property
+    def floors(self) -> dict[str, Any]:
+        """Return what shallow predictors reach on the test split.
+
+        Each name has its accuracy from 0 to 1, its recipe in words and num_train_rows; an empty
+        mapping for data that are too few to tell.
+        """
+        return read_manifest(self._prepared()).get("floors", {})
 
     @property
     def num_batches_consumed(self) -> int:
@@ -113,6 +130,12 @@ class TaskDataModule(pl.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["num_batches_consumed"]
+
+    def _prepared(self) -> Path:
+        # Lightning calls prepare_data on one rank of a node only.
+        self.prepare_data()
+        assert self._folder is not None
+        return self._folder
 
     def _options(self) -> dict[str, Any]:
         return {

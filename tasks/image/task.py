@@ -13,6 +13,7 @@ from jaxtyping import Integer, UInt8
 
 from tasks.errors import DataError
 from tasks.image.cifar import read_cifar_batch
+from tasks.sources.content import content_of
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
 from tasks.store.rows import TokenRows, open_split
@@ -23,6 +24,7 @@ NUM_CLASSES = 10
 _NUM_PIXELS = 32 * 32
 _ROWS_PER_CHUNK = 1000
 _FOLDER = "cifar-10-batches-py"
+_MARKER = "test_batch"
 _FILES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
 Pictures = tuple[UInt8[np.ndarray, "rows 32 32 3"], Integer[np.ndarray, "rows"]]
@@ -57,10 +59,20 @@ def prepare(
             )
         return pictures, labels
 
+    content = hub_name
+    if source == "local":
+        content = content_of(
+            source_dir,
+            data_dir=data_dir,
+            marker=_MARKER,
+            parents=[_FOLDER],
+            patterns=[name for names in _FILES.values() for name in names],
+        )
     return prepare_once(
         data_dir / "image",
         variant="grey",
         parameters={
+            "source": content,
             "source_rows": dict(source_rows),
             "validation_fraction": validation_fraction,
         },
@@ -128,7 +140,7 @@ def _read_hub(name: str, split: str) -> Pictures:
 
 
 def _read_folder(source_dir: str | None, *, data_dir: Path, split: str) -> Pictures:
-    root = locate(source_dir, data_dir=data_dir, marker="test_batch", parents=[_FOLDER])
+    root = locate(source_dir, data_dir=data_dir, marker=_MARKER, parents=[_FOLDER])
     batches = [read_cifar_batch(root / name) for name in _FILES[split]]
     planes = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in batches])

@@ -14,6 +14,7 @@ from tasks.errors import one_of
 from tasks.listops.generate import VOCABULARY, generate_listops
 from tasks.listops.generate import Chunk as RawChunk
 from tasks.listops.release import read_listops_tsv
+from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
@@ -22,6 +23,12 @@ NUM_CLASSES = 10
 
 # Raise it when a seed gives other bytes than before; old folders are then no longer used.
 _GENERATOR = 1
+
+_FILES = {
+    "train": "listops-1000/basic_train.tsv",
+    "validation": "listops-1000/basic_val.tsv",
+    "test": "listops-1000/basic_test.tsv",
+}
 
 _CLOSE = VOCABULARY.index("]")
 
@@ -63,7 +70,10 @@ def prepare(
         generate = partial(generate_listops, num_workers=num_workers, **distribution)
         splits = partial(_generated_splits, generate, num_examples=num_examples)
     else:
-        splits = partial(_released_splits, source_dir, data_dir=data_dir, num_examples=num_examples)
+        # The folder, for a file that is missing should be named.
+        files = {"data_dir": data_dir, "marker": "listops-1000", "parents": RELEASE_FOLDERS}
+        parameters["source"] = content_of(source_dir, **files, patterns=list(_FILES.values()))
+        splits = partial(_released_splits, source_dir, num_examples=num_examples, **files)
 
     def contents() -> Contents:
         kept = splits()
@@ -111,12 +121,11 @@ def _stretch(
 
 
 def _released_splits(
-    source_dir: str | None, *, data_dir: Path, num_examples: Mapping[str, int]
+    source_dir: str | None, *, num_examples: Mapping[str, int], **files: Any
 ) -> Iterator[Split]:
-    marker = "listops-1000/basic_train.tsv"
-    root = locate(source_dir, data_dir=data_dir, marker=marker, parents=RELEASE_FOLDERS)
-    for name, file in (("train", "train"), ("validation", "val"), ("test", "test")):
-        part = partial(read_listops_tsv, root / f"listops-1000/basic_{file}.tsv")
+    root = locate(source_dir, **files)
+    for name, file in _FILES.items():
+        part = partial(read_listops_tsv, root / file)
         yield Split(name, num_rows=num_examples[name], parts=[part])
 
 

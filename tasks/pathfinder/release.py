@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from tasks.errors import DataError
+from tasks.sources.content import list_files
 
 # Long Range Arena's "hard", the one whose results are published.
 DIFFICULTY = "curv_contour_length_14"
@@ -31,7 +32,7 @@ def list_pictures(folder: Path) -> list[Picture]:
     Raises:
         DataError: Naming the first line that is not as it should be.
     """
-    paths = (folder / "metadata").glob("*.npy")
+    paths = list_files(folder, ["metadata/*.npy"])
     files = sorted(paths, key=lambda path: (len(path.stem), path.stem))
     if not files:
         raise DataError(f"no metadata in {folder}")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tasks.errors import DataError
 from tasks.image.task import load as load
 from tasks.pathfinder.generate import generate_pathfinder
 from tasks.pathfinder.release import DIFFICULTY, Picture, list_pictures, read_picture
+from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 
@@ -45,12 +47,16 @@ def prepare(
         seed: Of the generator, or of the order in which released pictures are split.
     """
     check_source(source, ("generate", "lra_release"))
-    parameters = {"size": size, "num_examples": dict(num_examples), "seed": seed}
+    parameters: dict[str, Any] = {"size": size, "num_examples": dict(num_examples), "seed": seed}
     if source == "generate":
         parameters["generator"] = _GENERATOR
         splits = partial(_generated_splits, size=size, seed=seed, num_workers=num_workers)
     else:
-        splits = partial(_released_splits, source_dir, data_dir=data_dir, size=size, seed=seed)
+        marker = f"pathfinder{size}/{DIFFICULTY}"
+        files = {"data_dir": data_dir, "marker": marker, "parents": RELEASE_FOLDERS}
+        patterns = [f"{marker}/metadata/*.npy", f"{marker}/imgs/*/*.png"]
+        parameters["source"] = content_of(source_dir, **files, patterns=patterns)
+        splits = partial(_released_splits, source_dir, **files, size=size, seed=seed)
     return prepare_once(
         data_dir / f"pathfinder{size}",
         variant=source,
@@ -92,17 +98,16 @@ def _draw(num_rows: int, *, size: int, seed: int, num_workers: int) -> Iterator[
 def _released_splits(
     source_dir: str | None,
     *,
-    data_dir: Path,
     size: int,
     seed: int,
     num_examples: Mapping[str, int],
+    **files: Any,
 ) -> Iterator[Split]:
-    marker = f"pathfinder{size}/{DIFFICULTY}"
-    root = locate(source_dir, data_dir=data_dir, marker=marker, parents=RELEASE_FOLDERS)
-    pictures = list_pictures(root / marker)
+    folder = locate(source_dir, **files) / files["marker"]
+    pictures = list_pictures(folder)
     if len(pictures) != sum(num_examples.values()):
         raise DataError(
-            f"{root / marker} lists {len(pictures)} pictures, "
+            f"{folder} lists {len(pictures)} pictures, "
             f"task.num_examples says {sum(num_examples.values())}"
         )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(pictures))

@@ -1,6 +1,8 @@
 """Fetch a data set from the Hugging Face Hub, or say at once what would help."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from tasks.errors import DataError
@@ -20,24 +22,58 @@ def load_from_hub(name: str, *, hint: str) -> "DatasetDict":
         hint: What to do where neither has it.
 
     Raises:
-        DataError: If neither has it.
+        DataError: If the Hub knows no such name, or neither has it.
     """
     # Two seconds of import that only a first preparation has to spend.
     import datasets
-    import huggingface_hub
-    from datasets import config as datasets_config
+
+    within_reach = _ask_for(name, hint=hint)
+    try:
+        with nullcontext() if within_reach else _offline():
+            return datasets.load_dataset(name)
+    except (OSError, ValueError) as error:
+        reason = (
+            f"cannot be loaded from the Hugging Face Hub ({error})"
+            if within_reach
+            else "is not in the cache and the Hugging Face Hub is out of reach"
+        )
+        raise DataError(f"{name} {reason}; {hint}") from error
+
+
+def _ask_for(name: str, *, hint: str) -> bool:
+    """Say whether the Hub answers; one request before many that would be tried for half a minute.
+
+    Raises:
+        DataError: If it answers that it has no such data set.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
-        # One request before load_dataset, which would retry for half a minute without a network.
-        huggingface_hub.HfApi().dataset_info(name, timeout=_TIMEOUT_SECONDS)
+        HfApi().dataset_info(name, timeout=_TIMEOUT_SECONDS)
+    except GatedRepoError as error:
+        raise DataError(f"{name} asks for access on the Hugging Face Hub; {hint}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise DataError(
+            f"task.hub_name is {name!r}, and the Hugging Face Hub has no data set of that name "
+            f"(a private one asks for a login); {hint}"
+        ) from error
     # The class of the error depends on the HTTP client that the installed version uses.
     except Exception as error:
         _logger.debug("the Hub is out of reach (%s); looking for %s in its cache", error, name)
-        datasets_config.HF_HUB_OFFLINE = True
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        return False
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep both libraries, which read their environment once, from trying the network."""
+    import huggingface_hub.constants as hub_constants
+    from datasets import config as datasets_config
+
+    before = datasets_config.HF_HUB_OFFLINE, hub_constants.HF_HUB_OFFLINE
+    datasets_config.HF_HUB_OFFLINE = hub_constants.HF_HUB_OFFLINE = True
     try:
-        return datasets.load_dataset(name)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{name} is not in the cache and the Hugging Face Hub is out of reach; {hint}"
-        ) from error
+        yield
+    finally:
+        datasets_config.HF_HUB_OFFLINE, hub_constants.HF_HUB_OFFLINE = before

@@ -6,7 +6,7 @@ data/text/holdout-1f2e3d4c/
     train.documents.npy    the document of each row, or the two of a pair
     train.labels.npy
     ...                    the same for validation and test
-    manifest.json          parameters, vocabulary, statistics and checksums
+    manifest.json          parameters, vocabulary, statistics, checksums, digest and floors
 """
 
 import hashlib
@@ -43,6 +43,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT or not manifest["splits"].keys() >= set(SPLITS):
             raise KeyError("format")
+        # What was written before a digest was part of it has the same one.
+        manifest.setdefault("digest", data_digest(manifest))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{folder / MANIFEST} is missing or damaged; delete {folder} and prepare it again"
@@ -59,7 +61,7 @@ def verify(folder: Path) -> None:
     for split in read_manifest(folder)["splits"].values():
         for name, expected in split["sha256"].items():
             path = folder / name
-            if not path.is_file() or _sha256(path) != expected:
+            if not path.is_file() or file_sha256(path) != expected:
                 raise DataError(
                     f"{path} is missing or damaged; delete {folder} and prepare it again"
                 )
@@ -80,7 +82,7 @@ def describe_split(
         "largest_id": int(arrays["ids"].max()),
         "lengths": dict(zip(_QUANTILES, quantiles.tolist(), strict=True)),
         "class_counts": np.bincount(arrays["labels"], minlength=num_classes).tolist(),
-        "sha256": {path.name: _sha256(path) for path in paths},
+        "sha256": {path.name: file_sha256(path) for path in paths},
     }
 
 
@@ -90,9 +92,20 @@ def combined_sha256(split: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def data_digest(manifest: Mapping[str, Any]) -> str:
+    """Return one checksum for what a model can see of a data set: all splits, the vocabulary.
+
+    How and from where the data were had is no part of it.
+    """
+    splits = {name: combined_sha256(split) for name, split in manifest["splits"].items()}
+    text = json.dumps([manifest["vocabulary"], splits], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a file that is either the old one or the new one, even after a power cut."""
-    temporary = path.with_suffix(".tmp")
+    # Of this process alone: another may be writing the same file.
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.flush()
@@ -100,6 +113,7 @@ def write_json(path: Path, value: Any) -> None:
     temporary.rename(path)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,16 @@ from rich.progress import Progress
 
 from tasks.errors import DataError
 from tasks.store.arrays import GrowingArray
-from tasks.store.manifest import FORMAT, MANIFEST, describe_split, fingerprint, verify, write_json
+from tasks.store.manifest import (
+    FORMAT,
+    MANIFEST,
+    data_digest,
+    describe_split,
+    fingerprint,
+    read_manifest,
+    verify,
+    write_json,
+)
 
 _PROGRESS = "progress.json"
 
@@ -78,14 +87,16 @@ def prepare_once(
 
     Args:
         variant: Beginning of the folder's name.
-        parameters: All that decides the bytes; a hash of them ends the folder's name.
+        parameters: All that decides the bytes; a hash of them ends the folder's name. Where
+            "source" is None the source is not there, and whatever was prepared from it is taken.
         contents: Called only if something is to be written.
         num_bytes: Upper estimate of the space needed.
 
     Raises:
         DataError: If the folder is there but damaged, a row is not valid, or space is short.
     """
-    folder = root / f"{variant}-{fingerprint(parameters)}"
+    folder = _prepared_before(root, variant, parameters)
+    folder = folder or root / f"{variant}-{fingerprint(parameters)}"
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{folder.name}.lock"):
@@ -100,11 +111,29 @@ def prepare_once(
                     shutil.rmtree(partial)
                     raise
                 manifest = {"format": FORMAT, "parameters": dict(parameters), **written}
-                write_json(partial / MANIFEST, manifest)
+                write_json(partial / MANIFEST, manifest | {"digest": data_digest(manifest)})
                 (partial / _PROGRESS).unlink()
                 partial.rename(folder)
     verify(folder)
     return folder
+
+
+def _prepared_before(root: Path, variant: str, parameters: Mapping[str, Any]) -> Path | None:
+    """Return the folder that was prepared from a source that is not there, if there is one."""
+    if parameters.get("source", "known") is not None:
+        return None
+    folders = []
+    for path in sorted(root.glob(f"{variant}-*/{MANIFEST}")):
+        if path.parent.suffix != ".partial":
+            prepared = read_manifest(path.parent)["parameters"]
+            if prepared | {"source": None} == json.loads(json.dumps(dict(parameters))):
+                folders.append(path.parent)
+    if len(folders) > 1:
+        raise DataError(
+            f"{' and '.join(map(str, folders))} were prepared from different files; "
+            "say which by task.source_dir"
+        )
+    return folders[0] if folders else None
 
 
 def _write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) -> dict[str, Any]:
@@ -141,7 +170,7 @@ def _write_split(
                 ("ids", dtype, ()),
                 ("offsets", np.int64, ()),
                 ("documents", np.int32, (2,) if paired else ()),
-                ("labels", np.uint8, ()),
+                ("labels", _label_dtype(num_classes), ()),
             )
         }
         if not num_parts:
@@ -172,8 +201,21 @@ def _append(arrays: Mapping[str, GrowingArray], chunk: Chunk, *, num_classes: in
     ends = arrays["ids"].num_items + np.cumsum(chunk.lengths, dtype=np.int64)
     arrays["ids"].append(chunk.ids)
     arrays["offsets"].append(ends)
-    arrays["documents"].append(documents.astype(np.int32))
-    arrays["labels"].append(labels.astype(np.uint8))
+    arrays["documents"].append(_narrow(documents, arrays["documents"].dtype))
+    arrays["labels"].append(_narrow(labels, arrays["labels"].dtype))
+
+
+def _label_dtype(num_classes: int) -> DTypeLike:
+    # Of the integer types that torch can index with and gather, these two suffice.
+    return np.uint8 if num_classes <= 256 else np.int32
+
+
+def _narrow(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Convert integers to a type that holds them all."""
+    narrow = values.astype(dtype)
+    if not np.array_equal(narrow, values):
+        raise DataError(f"{values.max()} is more than {dtype} can hold")
+    return narrow
 
 
 def _progress_bar() -> Progress:

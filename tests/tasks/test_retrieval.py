@@ -1,6 +1,8 @@
 """Pairs of papers in the released form."""
 
 from functools import partial
+from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -100,13 +102,13 @@ def test_a_corrupted_file_is_read_or_refused(aan, tmp_path, data):
     for position in data.draw(st.lists(st.integers(0, len(original) - 1), max_size=4)):
         if position < len(corrupted):
             corrupted[position] = data.draw(st.integers(0, 255))
-    seed = data.draw(st.integers(0, 2**32))
+    data_dir = Path(mkdtemp(dir=tmp_path))
     try:
         path.write_bytes(corrupted)
-        folder = retrieval.prepare(tmp_path / str(seed), **OPTIONS | {"source_dir": str(aan)})
+        folder = retrieval.prepare(data_dir, **OPTIONS | {"source_dir": str(aan)})
     except DataError as error:
         assert "\n" not in str(error)
-        assert not list((tmp_path / str(seed)).glob("**/*.npy"))
+        assert not list(data_dir.glob("**/*.npy"))
     else:
         assert read_manifest(folder)["splits"]["validation"]["rows"] == 5
     finally:

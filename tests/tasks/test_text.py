@@ -1,11 +1,14 @@
 """IMDb from small copies of its sources."""
 
 from functools import partial
+from unittest.mock import Mock
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from tasks import text
 from tasks.errors import DataError
@@ -88,7 +91,9 @@ def test_the_hub_gives_the_same_bytes_as_the_folder(prepare, tmp_path, aclimdb, 
     monkeypatch.setattr(datasets, "load_dataset", hub_copy(aclimdb))
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: None)
     from_hub = text.prepare(tmp_path / "other", **OPTIONS | {"source": "hub", "source_dir": None})
-    assert read_manifest(from_hub) == read_manifest(prepare())
+    local = read_manifest(prepare())
+    assert read_manifest(from_hub)["splits"] == local["splits"]
+    assert read_manifest(from_hub)["digest"] == local["digest"]
 
 
 def test_offline_with_an_empty_cache_says_what_would_help(tmp_path, monkeypatch):
@@ -102,8 +107,37 @@ def test_offline_with_an_empty_cache_says_what_would_help(tmp_path, monkeypatch)
     with pytest.raises(DataError, match=r"task\.source=local task\.source_dir=") as caught:
         text.prepare(tmp_path, **OPTIONS | {"source": "hub", "source_dir": None})
     assert "\n" not in str(caught.value)
-    # The second request must not wait for the network that the first one missed.
-    assert datasets.config.HF_HUB_OFFLINE
+
+
+def test_the_second_request_does_not_wait_for_the_network_and_later_ones_may(tmp_path, monkeypatch):
+    seen = []
+
+    def refuse(*args, **kwargs):
+        seen.append((datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE))
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refuse)
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for _ in range(2):
+        with pytest.raises(DataError, match="out of reach"):
+            text.prepare(tmp_path, **OPTIONS | {"source": "hub", "source_dir": None})
+    assert seen == [(False, False), (True, True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("stanfordnlp/imbd", RepositoryNotFoundError("404 Client Error", response=Mock())),
+        ("stanfordnlp imdb", None),
+    ],
+)
+def test_a_mistyped_hub_name_is_called_that(tmp_path, monkeypatch, name, error):
+    if error:
+        monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", Mock(side_effect=error))
+    with pytest.raises(DataError, match=f"task.hub_name is '{name}'.* no data set of that name"):
+        text.prepare(tmp_path, **OPTIONS | {"source": "hub", "source_dir": None, "hub_name": name})
 
 
 def test_characters_are_numbered_by_frequency(prepare):
@@ -138,6 +172,39 @@ def test_a_file_that_is_no_review_is_named(prepare, aclimdb, tmp_path, content, 
     with pytest.raises(DataError, match=f"2_7.txt {message}"):
         prepare()
     assert not list((tmp_path / "data").glob("**/manifest.json"))
+
+
+def test_leftovers_of_tools_are_no_reviews(prepare, aclimdb):
+    digest = read_manifest(prepare())["digest"]
+    for name in ("._0_7.txt", ".0_7.txt", "~$0_7.txt", "#0_7.txt", "0_7.txt~", "Thumbs.db"):
+        (aclimdb / "train" / "pos" / name).write_bytes(b"\x00\xff")
+    assert read_manifest(prepare())["digest"] == digest
+
+
+def test_other_reviews_of_the_same_names_and_sizes_are_other_data(prepare, aclimdb):
+    first = prepare()
+    path = aclimdb / "train" / "pos" / "3_7.txt"
+    original = path.read_bytes()
+    path.write_bytes(original.replace(b"train", b"TRAIN"))
+    second = prepare()
+    assert read_manifest(first)["digest"] != read_manifest(second)["digest"]
+    path.write_bytes(original)
+    assert prepare() == first
+
+
+def test_reviews_that_are_gone_have_the_content_they_had(prepare, aclimdb, tmp_path):
+    folder = prepare()
+    aclimdb.rename(tmp_path / "elsewhere")
+    assert prepare() == folder
+    # Without a word on where they are, what was prepared from them is taken...
+    assert prepare(source_dir=None) == folder
+    # ... unless there are two.
+    (tmp_path / "elsewhere" / "train" / "pos" / "3_7.txt").write_text("quite another review")
+    prepare(source_dir=str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match=r"were prepared from different files; say which"):
+        prepare(source_dir=None)
+    with pytest.raises(DataError, match=r"no train/pos in .*nowhere; give the folder"):
+        prepare(source_dir=str(tmp_path / "nowhere"))
 
 
 def test_an_incomplete_folder_is_noticed(prepare, aclimdb):

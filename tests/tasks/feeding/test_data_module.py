@@ -1,6 +1,7 @@
 """The training stream is a function of (seed, t), and a resumed run goes on where it stopped."""
 
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -121,24 +122,44 @@ def test_too_few_rows_for_a_batch(train_rows):
         stream(train_rows, 1, num_ranks=8)
 
 
+def evaluation(rows, *, rank=0, num_ranks=1, limit=None, bucket_by_length=False):
+    batches = EvaluationBatches(
+        rows,
+        batch_size=BATCH_SIZE,
+        max_seq_len=MAX_SEQ_LEN,
+        rank=rank,
+        num_ranks=num_ranks,
+        limit=limit,
+        padded_len=None,
+        bucket_by_length=bucket_by_length,
+    )
+    return [rows_of(batch) for batch in batches]
+
+
 @pytest.mark.parametrize("bucket_by_length", [False, True])
 @pytest.mark.parametrize("num_ranks", [1, 3])
-def test_evaluation_sees_every_row_once(train_rows, num_ranks, bucket_by_length):
-    rows = [
-        row
-        for rank in range(num_ranks)
-        for batch in EvaluationBatches(
-            train_rows,
-            batch_size=BATCH_SIZE,
-            max_seq_len=MAX_SEQ_LEN,
-            rank=rank,
-            num_ranks=num_ranks,
-            padded_len=None,
-            bucket_by_length=bucket_by_length,
+@pytest.mark.parametrize("limit", [None, 2, 0.5])
+def test_evaluation_sees_every_row_once(train_rows, num_ranks, bucket_by_length, limit):
+    options = {"num_ranks": num_ranks, "bucket_by_length": bucket_by_length, "limit": limit}
+    batches = [b for rank in range(num_ranks) for b in evaluation(train_rows, rank=rank, **options)]
+    assert sorted(row for batch in batches for row in batch) == list(range(NUM_ROWS["train"]))
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("limit", [4, 0.5, 99, 1.0])
+def test_a_limited_evaluation_scores_the_same_rows_when_sorted(train_rows, num_ranks, limit):
+    for rank in range(num_ranks):
+        plain, sorted_by_length = (
+            evaluation(
+                train_rows, rank=rank, num_ranks=num_ranks, limit=limit, bucket_by_length=bucket
+            )
+            for bucket in (False, True)
         )
-        for row in rows_of(batch)
-    ]
-    assert sorted(rows) == list(range(NUM_ROWS["train"]))
+        taken = int(limit * len(plain)) if isinstance(limit, float) else min(limit, len(plain))
+        rows = [[*chain(*batches[:taken])] for batches in (plain, sorted_by_length)]
+        assert sorted(rows[0]) == sorted(rows[1])
+        lengths = [row % 11 for row in rows[1]]
+        assert lengths == sorted(lengths)
 
 
 class Recorder(pl.LightningModule):
@@ -149,14 +170,14 @@ class Recorder(pl.LightningModule):
         self.automatic_optimization = False
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.seen: list[list[int]] = []
-        self.num_scored = 0
+        self.scored: list[int] = []
 
     def training_step(self, batch, batch_idx):
         self.seen.append(rows_of(batch))
         self.optimizers().step()
 
     def validation_step(self, batch, batch_idx):
-        self.num_scored += len(batch["labels"])
+        self.scored += rows_of(batch)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -166,11 +187,19 @@ class Recorder(pl.LightningModule):
 ignore_leaf_spec = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
 
-def fit(data_dir: Path, *, max_steps: int, ckpt_path: Path | None = None, **options):
+def fit(
+    data_dir: Path,
+    *,
+    max_steps: int,
+    ckpt_path: Path | None = None,
+    limit_val_batches: int | float = 1.0,
+    **options,
+):
     module = Recorder()
     trainer = pl.Trainer(
         accelerator="cpu",
         max_steps=max_steps,
+        limit_val_batches=limit_val_batches,
         check_val_every_n_epoch=None,
         val_check_interval=4,
         num_sanity_val_steps=0,
@@ -199,7 +228,42 @@ def test_a_run_resumed_twice_sees_the_batches_of_an_uninterrupted_one(tmp_path):
 @ignore_leaf_spec
 def test_validation_is_complete_in_every_check(tmp_path):
     module, _ = fit(tmp_path, max_steps=8)
-    assert module.num_scored == 2 * NUM_ROWS["validation"]
+    assert module.scored == [*range(NUM_ROWS["validation"])] * 2
+
+
+@ignore_leaf_spec
+@pytest.mark.parametrize(("limit", "num_rows"), [(1, BATCH_SIZE), (0.7, 2 * BATCH_SIZE)])
+def test_a_limited_validation_scores_the_first_rows_and_not_the_shortest(
+    tmp_path, monkeypatch, limit, num_rows
+):
+    # The longest row comes first.
+    monkeypatch.setattr(
+        "tasks.feeding.batches.longest_of_row", lambda rows, indices: len(rows) - indices
+    )
+    options = {"trim_batches": True, "bucket_by_length": True}
+    module, _ = fit(tmp_path, max_steps=4, limit_val_batches=limit, **options)
+    assert module.scored == [*range(num_rows)][::-1]
+
+
+def test_data_are_checked_once(tmp_path):
+    calls = []
+    data = data_module(tmp_path)
+    data.prepare = lambda data_dir: calls.append(data_dir) or prepare(data_dir)
+    for _ in range(3):
+        data.prepare_data()
+        data.setup()
+    assert calls == [tmp_path]
+
+
+def test_a_rank_that_did_not_prepare_finds_the_data(tmp_path):
+    digests = []
+    for prepares in (True, False):
+        data = data_module(tmp_path)
+        if prepares:
+            data.prepare_data()
+        data.setup()
+        digests.append(data.digest)
+    assert digests[0] == digests[1]
 
 
 def test_num_examples_and_majority_rate(tmp_path):

@@ -51,6 +51,7 @@ def logits_of(model, rows, *, trim_batches, bucket_by_length) -> tuple[torch.Ten
         padded_len=None if trim_batches else MAX_SEQ_LEN,
         rank=0,
         num_ranks=1,
+        limit=None,
         bucket_by_length=bucket_by_length,
     )
     logits = torch.empty(NUM_ROWS, 10, dtype=torch.float64)

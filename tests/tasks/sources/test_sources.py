@@ -1,7 +1,9 @@
 """Archives are unpacked whole and inside their folder, or not at all."""
 
 import io
+import os
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import DataError
-from tasks.sources.local import locate, unpack
+from tasks.sources.content import content_of
+from tasks.sources.leftovers import is_leftover
+from tasks.sources.local import RELEASE_FOLDERS, locate, unpack
 
 
 def write_tar(path: Path, names: list[str]) -> None:
@@ -34,6 +38,91 @@ def test_a_folder_is_found_under_its_usual_names(tmp_path, parent):
     (tmp_path / parent / "a").mkdir(parents=True)
     folder = locate(None, data_dir=tmp_path, marker="a", parents=["wrapped", "wrapped/twice"])
     assert folder == tmp_path / parent
+
+
+def test_the_inner_of_two_copies_is_taken(tmp_path, caplog):
+    for parent in ("lra_release", "lra_release/lra_release"):
+        (tmp_path / parent / "a" / "sub").mkdir(parents=True)
+        (tmp_path / parent / "a" / "sub" / "b.txt").write_text("the same")
+        # A leftover is no difference.
+        (tmp_path / parent / "a" / ".DS_Store").write_text(parent)
+    find = partial(locate, tmp_path, data_dir=tmp_path, marker="a", parents=RELEASE_FOLDERS)
+    assert find() == tmp_path / "lra_release" / "lra_release"
+    assert not caplog.records
+    (tmp_path / "lra_release" / "a" / "sub" / "b.txt").write_text("not same")
+    assert find() == tmp_path / "lra_release" / "lra_release"
+    [record] = caplog.records
+    assert "lra_release/a and " in record.getMessage()
+    assert (
+        "lra_release/lra_release/a differ in sub/b.txt; the second is read" in record.getMessage()
+    )
+
+
+@pytest.mark.parametrize("name", ["lra_release", "lra_release.gz", "data.zip", "data.tar.xz.1"])
+def test_content_and_not_the_name_makes_an_archive(tmp_path, name):
+    write_tar(tmp_path / name, ["a/b.txt"])
+    assert (unpack(tmp_path / name, data_dir=tmp_path / "data") / "a/b.txt").read_bytes() == b"abc"
+
+
+def test_leftovers_stay_in_the_archive(tmp_path):
+    leftovers = ["a/._b.txt", "__MACOSX/a/._b.txt", "a/.DS_Store", "a/Thumbs.db", "a/b.txt~"]
+    write_tar(tmp_path / "data.tar", ["./a/b.txt", *leftovers])
+    folder = unpack(tmp_path / "data.tar", data_dir=tmp_path)
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["b.txt"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("._x", "a/.DS_Store", "Thumbs.db", "__MACOSX/a/x.txt", "Desktop.ini", "x~"),
+        *("x.txt:Zone.Identifier", "@eaDir/x.txt", "Icon\r", "#x#", "~$x.csv", "x.swp"),
+    ],
+)
+def test_what_tools_leave_is_known(name):
+    assert is_leftover(name)
+
+
+@pytest.mark.parametrize("name", ["x.txt", "a/0_9.txt", "../a/x", "metadata/0.npy", "a_b~c.txt"])
+def test_data_are_no_leftovers(name):
+    assert not is_leftover(name)
+
+
+def test_a_changed_archive_of_the_same_name_and_size_is_another(tmp_path):
+    archive = tmp_path / "data.tar"
+    contents = []
+    for letter in (b"x", b"y"):
+        with tarfile.open(archive, "w") as tar:
+            member = tarfile.TarInfo("a.txt")
+            member.size = 3
+            tar.addfile(member, io.BytesIO(3 * letter))
+        os.utime(archive, ns=(0, ord(letter)))
+        contents.append((unpack(archive, data_dir=tmp_path / "data") / "a.txt").read_bytes())
+    assert contents == [b"xxx", b"yyy"]
+
+
+def test_what_was_hashed_is_remembered_until_it_changes(tmp_path, monkeypatch):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "x.txt").write_text("one")
+    hashed = []
+    monkeypatch.setattr(
+        "tasks.sources.content.file_sha256", lambda path: hashed.append(path) or path.read_text()
+    )
+    name = partial(
+        content_of,
+        str(tmp_path / "raw"),
+        data_dir=tmp_path / "data",
+        marker="x.txt",
+        parents=[],
+        patterns=["*.txt"],
+    )
+    first = name()
+    assert name() == first and len(hashed) == 1
+    (tmp_path / "raw" / "x.txt").write_text("two")
+    os.utime(tmp_path / "raw" / "x.txt", ns=(0, 1))
+    assert name() != first and len(hashed) == 2
+    for damage in ("", "{", "[]", '{"signature": 1}'):
+        next((tmp_path / "data" / "sources").iterdir()).write_text(damage)
+        assert name() != first
 
 
 @pytest.mark.parametrize("name", ["../escaped.txt", "/escaped.txt", "a/../../../escaped.txt"])
@@ -61,7 +150,7 @@ def test_a_link_that_leaves_the_folder(tmp_path):
 
 
 def test_another_kind_of_file(tmp_path):
-    (tmp_path / "data.zip").write_bytes(b"PK")
+    (tmp_path / "data.zip").write_bytes(b"PK" * 999)
     with pytest.raises(DataError, match=r"data\.zip is neither a folder nor a tar archive"):
         unpack(tmp_path / "data.zip", data_dir=tmp_path)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import DataError
 from tasks.store.arrays import GrowingArray
-from tasks.store.manifest import read_manifest, verify
+from tasks.store.manifest import SPLITS, read_manifest, verify
 from tasks.store.rows import open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 
@@ -165,6 +165,63 @@ def test_nothing_is_left_of_a_faulty_source(tmp_path, contents, message):
             num_bytes=0,
         )
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def prepare_labels(root: Path, labels: np.ndarray, num_classes: int) -> Path:
+    chunk = Chunk(np.zeros(len(labels), np.uint8), np.ones(len(labels), int), labels)
+    splits = [Split(name, len(labels), [lambda: [chunk]]) for name in SPLITS]
+    return prepare_once(
+        root,
+        variant="test",
+        parameters={},
+        contents=lambda: Contents(splits),
+        num_classes=num_classes,
+        paired=False,
+        num_bytes=0,
+    )
+
+
+@pytest.mark.parametrize("num_classes", [2, 256, 257, 40_000])
+def test_labels_are_kept_however_many_classes_there_are(tmp_path, num_classes):
+    labels = np.array([0, 1, num_classes - 1])
+    folder = prepare_labels(tmp_path, labels, num_classes)
+    assert open_split(folder, "test", first_id=1, vocab_size=3).labels.tolist() == labels.tolist()
+    assert sum(read_manifest(folder)["splits"]["test"]["class_counts"]) == 3
+
+
+def test_a_label_of_no_class_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"labels range over 0\.\.300, not 0\.\.299"):
+        prepare_labels(tmp_path, np.array([0, 300]), 300)
+
+
+def test_a_document_beyond_the_index_is_refused(tmp_path):
+    chunk = Chunk(np.zeros(1, np.uint8), np.ones(1, int), np.zeros(1, int), np.array([[0, 2**31]]))
+    with pytest.raises(DataError, match="2147483648 is more than int32 can hold"):
+        prepare_once(
+            tmp_path,
+            variant="test",
+            parameters={},
+            contents=lambda: contents_of(chunk, 1),
+            num_classes=1,
+            paired=True,
+            num_bytes=0,
+        )
+
+
+def test_the_digest_is_that_of_the_data_alone(tmp_path):
+    def digest(name: str, labels: list[int]) -> str:
+        return read_manifest(prepare_labels(tmp_path / name, np.array(labels), 2))["digest"]
+
+    assert digest("a", [0, 1]) == digest("b", [0, 1]) != digest("c", [1, 0])
+
+
+def test_a_manifest_without_a_digest_gets_the_one_it_would_have(tmp_path):
+    folder = prepare(tmp_path, calls=[])
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    digest = manifest.pop("digest")
+    path.write_text(json.dumps(manifest))
+    assert read_manifest(folder)["digest"] == digest
 
 
 def test_too_little_space(tmp_path):
