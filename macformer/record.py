@@ -42,6 +42,7 @@ def describe_run(cfg: DictConfig) -> dict[str, Any]:
 def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str, Any]:
     """Say which run this would have been, had there been a configuration for it."""
     names = {key: choices[key] for key in ("task", "attention", "ppsbn", "recipe", "seed")}
+    names["attention"] = row_name(choices)
     label = "{task}-{attention}-ppsbn_{ppsbn}-{recipe}-seed{seed}".format(**names)
     return {
         "schema": 1,
@@ -51,6 +52,11 @@ def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str,
         "name": re.sub(r"[^\w.-]+", "_", label),
         **names,
     }
+
+
+def row_name(choices: Mapping[str, Any]) -> str:
+    """Name the row of the tables: an attention, or another mixer in its place."""
+    return choices["attention"] if choices["mixer"] == "attention" else choices["mixer"]
 
 
 def read_config(run_dir: Path) -> DictConfig:

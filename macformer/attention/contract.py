@@ -6,15 +6,13 @@ from collections.abc import Callable
 from torch import nn
 
 
-def build(
-    factory: Callable[..., nn.Module], *, num_heads: int, head_dim: int, max_seq_len: int
-) -> nn.Module:
-    """Build the attention of one layer; a factory that has no use for the length is not told it.
+def build(factory: Callable[..., nn.Module], *, max_seq_len: int, **shapes: int) -> nn.Module:
+    """Build a part of one layer; a factory that has no use for the length is not told it.
 
     Args:
         max_seq_len: The longest sequence that the layer will see, with the tokens of a pooling.
+        shapes: What else the layer decides: ``num_heads`` and ``head_dim`` of an attention.
     """
-    shapes = {"num_heads": num_heads, "head_dim": head_dim}
     if _takes(factory, "max_seq_len"):
         shapes["max_seq_len"] = max_seq_len
     return factory(**shapes)

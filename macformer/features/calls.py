@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from macformer.attention import PPSBN
+from macformer.models import MultiheadAttention
 from macformer.training.step import Batch
 
 
@@ -24,8 +25,7 @@ class AttentionCall(NamedTuple):
 
 def core_attentions(model: nn.Module) -> list[nn.Module]:
     """Return the attention of each encoder layer, out of ppSBN where it is wrapped."""
-    layers: Any = model.layers
-    attentions = [layer.attention.attention for layer in layers]
+    attentions = [m.attention for m in model.modules() if isinstance(m, MultiheadAttention)]
     return [a.attention if isinstance(a, PPSBN) else a for a in attentions]
 
 

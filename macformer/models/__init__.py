@@ -1,5 +1,19 @@
-"""The one classifier of every task, and its parts."""
+"""The one classifier of every task, and its parts.
 
+A layer of the encoder carries information between positions by a *mixer*, which is anything
+importable that behaves like this::
+
+    factory(*, embed_dim, max_seq_len) -> module
+    module(x, key_padding_mask) -> out
+
+with ``x`` and ``out`` ``(B, N, D)`` and ``key_padding_mask`` ``(B, N)``, True at padding, or None.
+:class:`MultiheadAttention` is one, around any attention of :mod:`macformer.attention`. The YAML
+gives the mixer's own parameters (Hydra's ``_partial_``), the layer gives the shapes; a factory
+without use for ``max_seq_len`` leaves it out. A mixer is bidirectional, and what stands at padding
+has no influence. Like an attention it may have a method ``diagnostics()``.
+"""
+
+from macformer.models.attention import MultiheadAttention
 from macformer.models.classifier import SequenceClassifier
 from macformer.models.embedding import (
     LearnedPositions,
@@ -7,7 +21,7 @@ from macformer.models.embedding import (
     SinusoidalPositions,
     TokenEmbedding,
 )
-from macformer.models.encoder import EncoderLayer, MultiheadAttention
+from macformer.models.encoder import EncoderLayer, SequenceEncoder
 from macformer.models.heads import MLPHead, concatenate_pair, nli_pair
 from macformer.models.pooling import (
     ClsPooling,
@@ -15,6 +29,7 @@ from macformer.models.pooling import (
     PaddedMeanPooling,
     UnmaskedMeanPooling,
 )
+from macformer.models.tagger import TokenTagger
 
 __all__ = [
     "ClsPooling",
@@ -26,8 +41,10 @@ __all__ = [
     "PaddedMeanPooling",
     "PixelEmbedding",
     "SequenceClassifier",
+    "SequenceEncoder",
     "SinusoidalPositions",
     "TokenEmbedding",
+    "TokenTagger",
     "UnmaskedMeanPooling",
     "concatenate_pair",
     "nli_pair",

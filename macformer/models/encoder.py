@@ -1,95 +1,41 @@
-"""A pre-norm transformer encoder layer around any attention."""
+"""From a sequence to its states: embedding, positions, and layers around any mixer."""
 
 from collections.abc import Callable
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from macformer.attention.contract import build
-
-
-class MultiheadAttention(nn.Module):
-    """Project to heads, attend, and project back.
-
-    Args:
-        qkv_dim: Width of all heads together.
-        bias: Whether the four projections add a bias.
-        attention: Factory of the attention over heads; see :mod:`macformer.attention`.
-
-    Raises:
-        ValueError: If qkv_dim is not a multiple of num_heads.
-    """
-
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        num_heads: int,
-        qkv_dim: int,
-        bias: bool,
-        max_seq_len: int,
-        attention: Callable[..., nn.Module],
-    ):
-        super().__init__()
-        if qkv_dim % num_heads:
-            raise ValueError(f"qkv_dim {qkv_dim} is not a multiple of num_heads {num_heads}")
-        self.num_heads = num_heads
-        self.in_proj = nn.Linear(embed_dim, 3 * qkv_dim, bias=bias)
-        self.out_proj = nn.Linear(qkv_dim, embed_dim, bias=bias)
-        self.attention = build(
-            attention,
-            num_heads=num_heads,
-            head_dim=qkv_dim // num_heads,
-            max_seq_len=max_seq_len,
-        )
-        for projection in self.in_proj.weight.chunk(3):
-            nn.init.xavier_uniform_(projection.data)
-
-    def forward(
-        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None = None
-    ) -> Float[Tensor, "B N D"]:
-        heads = self.in_proj(x).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = heads.permute(2, 0, 3, 1, 4)
-        out = self.attention(query, key, value, key_padding_mask=key_padding_mask)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 class EncoderLayer(nn.Module):
     r"""One pre-norm layer.
 
     .. math::
-        x \leftarrow x + \mathrm{MHA}(\mathrm{LN}(x)), \qquad
+        x \leftarrow x + \mathrm{mix}(\mathrm{LN}(x)), \qquad
         x \leftarrow x + \mathrm{FFN}(\mathrm{LN}(x))
 
     Args:
-        qkv_bias: Whether the projections around the attention add a bias.
         activation: Factory of the nonlinearity of the FFN.
+        mixer: Factory of what carries information between positions; see :mod:`macformer.models`.
     """
 
     def __init__(
         self,
         *,
         embed_dim: int,
-        num_heads: int,
-        qkv_dim: int,
-        qkv_bias: bool,
+        max_seq_len: int,
         ffn_dim: int,
         activation: Callable[[], nn.Module],
         dropout: float,
-        max_seq_len: int,
-        attention: Callable[..., nn.Module],
+        mixer: Callable[..., nn.Module],
     ):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(embed_dim)
-        self.attention = MultiheadAttention(
-            embed_dim=embed_dim,
-            num_heads=num_heads,
-            qkv_dim=qkv_dim,
-            bias=qkv_bias,
-            max_seq_len=max_seq_len,
-            attention=attention,
-        )
-        self.attention_dropout = nn.Dropout(dropout)
+        self.mixer_norm = nn.LayerNorm(embed_dim)
+        self.mixer = build(mixer, max_seq_len=max_seq_len, embed_dim=embed_dim)
+        self.mixer_dropout = nn.Dropout(dropout)
         self.ffn_norm = nn.LayerNorm(embed_dim)
         self.ffn = nn.Sequential(
             nn.Linear(embed_dim, ffn_dim),
@@ -102,5 +48,69 @@ class EncoderLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None = None
     ) -> Float[Tensor, "B N D"]:
-        x = x + self.attention_dropout(self.attention(self.attention_norm(x), key_padding_mask))
+        x = x + self.mixer_dropout(self.mixer(self.mixer_norm(x), key_padding_mask))
         return x + self.ffn(self.ffn_norm(x))
+
+
+class SequenceEncoder(nn.Module):
+    """Embed a sequence, add positions, and pass it through layers to a last norm.
+
+    Args:
+        max_seq_len: Length that rows are padded to.
+        num_front_tokens: Learnt tokens put in front of each sequence, initially zero, for a pooling
+            to read.
+        activation: Factory of the nonlinearity between the two layers of the FFN.
+        embedding: Factory ``(embed_dim) -> module`` from what a batch holds to vectors.
+        positions: Factory ``(max_seq_len, embed_dim) -> module`` that adds positions.
+        mixer: Factory of the mixer in each layer; see :mod:`macformer.models`.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        max_seq_len: int,
+        num_front_tokens: int,
+        num_layers: int,
+        ffn_dim: int,
+        activation: Callable[[], nn.Module],
+        dropout: float,
+        embedding: Callable[..., nn.Module],
+        positions: Callable[..., nn.Module],
+        mixer: Callable[..., nn.Module],
+    ):
+        super().__init__()
+        longest = max_seq_len + num_front_tokens
+        self.num_front_tokens = num_front_tokens
+        self.embedding = embedding(embed_dim=embed_dim)
+        front = nn.Parameter(torch.zeros(num_front_tokens, embed_dim)) if num_front_tokens else None
+        self.register_parameter("front", front)
+        self.positions = positions(max_seq_len=longest, embed_dim=embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(
+                embed_dim=embed_dim,
+                max_seq_len=longest,
+                ffn_dim=ffn_dim,
+                activation=activation,
+                dropout=dropout,
+                mixer=mixer,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(
+        self,
+        inputs: Int[Tensor, "B N"] | Float[Tensor, "B N channels"],
+        key_padding_mask: Bool[Tensor, "B N"],
+    ) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"]]:
+        """Return the states and their mask, the tokens in front included."""
+        x, mask = self.embedding(inputs), key_padding_mask
+        if self.front is not None:
+            x = torch.cat([self.front.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            mask = pad(mask, (self.num_front_tokens, 0), value=False)
+        x = self.dropout(self.positions(x))
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.norm(x), mask

@@ -1,27 +1,21 @@
 """From a sequence of states to one vector.
 
-A pooling may put tokens of its own in front of the sequence: ``num_tokens`` says how many,
-``extend`` adds them.
+``num_front_tokens`` says how many learnt tokens of its own a pooling wants in front of the
+sequence.
 """
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 
 class MeanPooling(nn.Module):
     """Average the states of the tokens that are not padding."""
 
-    num_tokens = 0
+    num_front_tokens = 0
 
     def __init__(self, *, embed_dim: int):
         super().__init__()
-
-    def extend(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
-    ) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
-        return x, mask
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
@@ -52,19 +46,12 @@ class UnmaskedMeanPooling(MeanPooling):
 
 
 class ClsPooling(nn.Module):
-    """Read the state of a learnt token put in front, initially zero (Tay et al. 2021)."""
+    """Read the state of a learnt token in front (Tay et al. 2021)."""
 
-    num_tokens = 1
+    num_front_tokens = 1
 
     def __init__(self, *, embed_dim: int):
         super().__init__()
-        self.token = nn.Parameter(torch.zeros(embed_dim))
-
-    def extend(
-        self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]
-    ) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"]]:
-        token = self.token.to(x.dtype).expand(len(x), 1, -1)
-        return torch.cat([token, x], dim=1), pad(mask, (1, 0), value=False)
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]

@@ -47,7 +47,7 @@ def build_attention(
         ConfigError: If it cannot be built.
     """
     return build(
-        _instantiate(cfg.model.attention),
+        _instantiate(cfg.ppsbn),
         num_heads=num_heads,
         head_dim=head_dim,
         max_seq_len=max_seq_len,

@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from macformer.runs.row import check_row
+
 IRRELEVANT = (
     "paths",
     "logger",
@@ -63,7 +65,8 @@ def digest(value: Any) -> str:
 
 
 def register_resolver() -> None:
-    """Make ``${identity:}`` known to configurations."""
+    """Make ``${identity:}`` and ``${row:...}`` known to configurations."""
     OmegaConf.register_new_resolver(
         "identity", lambda *, _root_: run_identity(_root_), replace=True
     )
+    OmegaConf.register_new_resolver("row", check_row, replace=True)

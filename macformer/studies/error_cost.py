@@ -18,10 +18,11 @@ from torch import nn
 
 from macformer.features.calls import record_attention, transplant
 from macformer.features.error import error_over_signal
+from macformer.models import TokenTagger
 from macformer.plotting import COLOURS, MARKERS, draw_panels
 from macformer.runs.build import build_model
 from macformer.studies.compose import compose_cell
-from macformer.studies.reverse import TokenTagger, reverse_batches
+from macformer.studies.reverse import reverse_batches
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import evaluate, train
 
@@ -100,7 +101,12 @@ def _build(point: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
         options["attention.num_features"] = point["num_features"]
     composed = compose_cell(*(f"{name}={value}" for name, value in options.items()))
     classifier: Any = build_model(composed)
-    return TokenTagger(classifier, num_symbols=settings.reverse.num_symbols).to(cfg.device)
+    tagger = TokenTagger(
+        classifier.encoder,
+        embed_dim=composed.model.embed_dim,
+        num_classes=settings.reverse.num_symbols,
+    )
+    return tagger.to(cfg.device)
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:

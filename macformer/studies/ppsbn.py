@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from macformer.models import EncoderLayer, TokenTagger
 from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.runs.build import build_data, build_model
 from macformer.studies.compose import compose_cell
-from macformer.studies.reverse import TokenTagger, reverse_batches
+from macformer.studies.reverse import reverse_batches
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import train
 from macformer.training.step import Batch
@@ -64,9 +65,9 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     settings = cfg.study.settings
     build = {"listops": _listops, "reverse": _reverse}[point["task"]]
     model, batches, test = build(point, cfg)
-    layers: Any = model.layers
-    for layer in layers:
-        nn.init.constant_(layer.attention_norm.weight, point["input_scale"])
+    for layer in model.modules():
+        if isinstance(layer, EncoderLayer):
+            nn.init.constant_(layer.mixer_norm.weight, point["input_scale"])
     outcome = train(
         model,
         batches,
@@ -123,7 +124,9 @@ def _reverse(point: dict[str, Any], cfg: DictConfig) -> Training:
     task = cfg.study.settings.reverse
     composed = _compose(point, cfg, max_seq_len=task.seq_len)
     classifier: Any = build_model(composed)
-    model = TokenTagger(classifier, num_symbols=task.num_symbols)
+    model = TokenTagger(
+        classifier.encoder, embed_dim=composed.model.embed_dim, num_classes=task.num_symbols
+    )
     test = list(islice(reverse_batches(**task, batch_size=256, seed=TEST_SEED), 4))
     batches = reverse_batches(**task, batch_size=point["batch_size"], seed=point["seed"])
     return model, batches, test

@@ -41,7 +41,7 @@ def ppsbn(request):
 
 @pytest.fixture(scope="module")
 def factory(variant, ppsbn):
-    return instantiate(composed(*variant, ppsbn).model.attention)
+    return instantiate(composed(*variant, ppsbn).ppsbn)
 
 
 def build(factory, seed: int = 0) -> nn.Module:

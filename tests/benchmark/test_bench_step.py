@@ -17,7 +17,13 @@ def bench_step():
     return module
 
 
-TINY = ("model.embed_dim=8", "model.ffn_dim=8", "max_seq_len=8", "batch_size=2", "log_interval=3")
+TINY = (
+    "model.embed_dim=8",
+    "model.encoder.ffn_dim=8",
+    "max_seq_len=8",
+    "batch_size=2",
+    "log_interval=3",
+)
 
 
 @pytest.mark.parametrize("trainer", ["default", "captured"])

@@ -12,7 +12,7 @@ from macformer.runs.identity import register_resolver
 ROOT = Path(configs.__path__[0])
 # The contract of attentions builds each of them, and the test of recipes each of those.
 GROUPS = ("task", "ppsbn", "model", "trainer", "callbacks", "logger")
-TOY = ("model.embed_dim=8", "model.ffn_dim=8", "max_seq_len=16")
+TOY = ("model.embed_dim=8", "model.encoder.ffn_dim=8", "max_seq_len=16")
 
 
 def options(group: str) -> list[str]:
@@ -43,14 +43,14 @@ def test_every_experiment_composes(experiment):
 @pytest.mark.parametrize("ppsbn", options("ppsbn"))
 def test_every_ppsbn_builds(ppsbn):
     cfg = compose_train("attention=rmfa_exp", f"ppsbn={ppsbn}", *TOY)
-    assert len(instantiate(cfg.model).layers) == 2
+    assert len(instantiate(cfg.model).encoder.layers) == 2
 
 
 def test_the_command_line_wins_over_the_recipe():
     cfg = compose_train("task=text", "recipe=skyformer", "max_steps=7", "learning_rate=0.5")
     assert (cfg.max_steps, cfg.trainer.max_steps, cfg.optimizer.lr) == (7, 7, 0.5)
     assert cfg.scheduler.max_steps == 7
-    assert cfg.model.max_seq_len == cfg.data.padded_len == 4000
+    assert cfg.model.encoder.max_seq_len == cfg.data.padded_len == 4000
     assert cfg.batch_size == 32 and cfg.max_seq_len == 4000  # still the recipe's
 
 

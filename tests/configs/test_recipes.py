@@ -302,8 +302,9 @@ def test_optimizer(recipe, task, expected):
 def test_dropout(recipe, task, expected):
     with torch.device("meta"):
         model = instantiate(composed(recipe, task).model)
-    attentions = [layer.attention.attention for layer in model.layers]
-    assert {(model.dropout.p, attention.dropout) for attention in attentions} == {expected}
+    encoder = model.encoder
+    attentions = [layer.mixer.attention for layer in encoder.layers]
+    assert {(encoder.dropout.p, attention.dropout) for attention in attentions} == {expected}
 
 
 CORRECT = {
@@ -387,15 +388,17 @@ def test_switches_of_the_data(recipe, task, expected):
 def test_parts_of_the_model(recipe, task, expected):
     with torch.device("meta"):
         model = instantiate(composed(recipe, task).model)
-    assert tuple(map(type, (model.embedding, model.positions, model.pooling))) == expected
+    parts = (model.encoder.embedding, model.encoder.positions, model.pooling)
+    assert tuple(map(type, parts)) == expected
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("recipe", SIZES)
 def test_a_small_model_has_gradients_everywhere(recipe, task):
     cfg = composed(recipe, task)
-    small = {"embed_dim": 8, "qkv_dim": 8, "ffn_dim": 8, "num_layers": 1, "max_seq_len": 16}
-    model = instantiate(OmegaConf.merge(cfg, {"model": small}).model)
+    encoder = {"ffn_dim": 8, "num_layers": 1, "max_seq_len": 16}
+    small = {"mixer": {"qkv_dim": 8}, "model": {"embed_dim": 8, "encoder": encoder}}
+    model = instantiate(OmegaConf.merge(cfg, small).model)
     shape = (3, 2, 16) if cfg.task.paired else (3, 16)
     batch = {
         "inputs": torch.randint(1, cfg.task.vocab_size, shape),

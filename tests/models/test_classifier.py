@@ -20,8 +20,10 @@ from macformer.models import (
     PaddedMeanPooling,
     PixelEmbedding,
     SequenceClassifier,
+    SequenceEncoder,
     SinusoidalPositions,
     TokenEmbedding,
+    TokenTagger,
     UnmaskedMeanPooling,
     concatenate_pair,
     nli_pair,
@@ -32,22 +34,27 @@ N, D = 11, 8
 softmax = partial(SoftmaxAttention, dropout=0.0)
 
 
-def build(*, paired=False, pooling=MeanPooling, embed_dim=D, **changes) -> SequenceClassifier:
+mixer = partial(MultiheadAttention, num_heads=2, qkv_dim=6, bias=True, attention=softmax)
+encoder = partial(
+    SequenceEncoder,
+    max_seq_len=N,
+    num_layers=2,
+    ffn_dim=12,
+    activation=nn.GELU,
+    dropout=0.0,
+    embedding=partial(TokenEmbedding, vocab_size=16, std=1.0),
+    positions=partial(LearnedPositions, std=1.0),
+    mixer=mixer,
+)
+
+
+def build(*, paired=False, pooling=MeanPooling) -> SequenceClassifier:
     torch.manual_seed(0)
-    options = {"max_seq_len": N, "num_layers": 2, "num_heads": 2, "qkv_dim": 6, "dropout": 0.0}
     return SequenceClassifier(
-        **(options | changes),
-        qkv_bias=True,
-        ffn_dim=12,
-        activation=nn.GELU,
-        embed_dim=embed_dim,
-        attention=softmax,
-        embedding=partial(TokenEmbedding, vocab_size=16, std=1.0),
-        positions=partial(LearnedPositions, std=1.0),
+        embed_dim=D,
+        encoder=encoder,
         pooling=pooling,
-        head=partial(
-            MLPHead, num_classes=10, paired=paired, hidden_dims=[2 * embed_dim], combine=nli_pair
-        ),
+        head=partial(MLPHead, num_classes=10, paired=paired, hidden_dims=[16], combine=nli_pair),
     ).eval()
 
 
@@ -85,15 +92,28 @@ def test_poolings_by_hand():
     assert MeanPooling(embed_dim=1)(x, mask).item() == 2.0
     assert PaddedMeanPooling(embed_dim=1)(x, mask).item() == 1.0
     assert UnmaskedMeanPooling(embed_dim=1)(x, mask).item() == 28.5
-    longer, longer_mask = ClsPooling(embed_dim=1).extend(x, mask)
-    assert longer.flatten().tolist() == [0.0, 1.0, 3.0, 50.0, 60.0]
-    assert longer_mask.tolist() == [[False, False, False, True, True]]
+    assert ClsPooling(embed_dim=1)(x, mask).item() == 1.0
 
 
-def test_cls_pooling_reads_the_token_in_front():
-    x = torch.tensor([[[7.0], [3.0]]])
-    assert ClsPooling(embed_dim=1)(x, torch.tensor([[False, False]])).item() == 7.0
-    assert build(pooling=ClsPooling).positions.table.shape == (N + 1, D)
+def test_tokens_in_front_start_at_zero_and_take_the_first_positions():
+    """Behind a silent mixer and FFN each state is the norm of embedding plus position."""
+    front = encoder(embed_dim=D, num_front_tokens=1, num_layers=0)
+    ids, mask = tokens(2, N), torch.arange(N) >= torch.tensor([[N], [4]])
+    states, extended = front(ids, mask)
+    position = front.positions.table
+    assert position.shape == (N + 1, D)
+    torch.testing.assert_close(states[:, 0], front.norm(position[:1]).expand(2, -1))
+    torch.testing.assert_close(states[:, 1:], front.norm(front.embedding(ids) + position[1:]))
+    assert extended.tolist() == [[False] * (N + 1), [False] * 5 + [True] * (N - 4)]
+    assert [name for name, _ in build(pooling=ClsPooling).named_parameters() if "front" in name]
+
+
+def test_a_tagger_labels_each_token_behind_those_in_front():
+    tagger = TokenTagger(encoder(embed_dim=D, num_front_tokens=1), embed_dim=D, num_classes=3)
+    ids, mask = tokens(2, N), torch.zeros(2, N, dtype=torch.bool)
+    states, _ = tagger.encoder(ids, mask)
+    expected = torch.cat([tagger.head(row[1:]) for row in states])
+    torch.testing.assert_close(tagger(ids, mask), expected)
 
 
 def test_pooling_of_nothing_is_finite():
@@ -189,22 +209,19 @@ def test_heads_must_divide_the_width():
 def test_layers_are_pre_norm():
     """By torch's own layer with norm_first, and unchanged streams where sublayers are silent."""
     layer = EncoderLayer(
-        max_seq_len=99,
         embed_dim=D,
-        num_heads=2,
-        qkv_dim=D,
-        qkv_bias=True,
+        max_seq_len=99,
         ffn_dim=12,
         activation=nn.GELU,
         dropout=0.0,
-        attention=softmax,
+        mixer=partial(mixer, qkv_dim=D),
     )
     theirs = nn.TransformerEncoderLayer(
         D, 2, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
     )
     names = {
-        "attention_norm": "norm1", "attention.in_proj.": "self_attn.in_proj_",
-        "attention.out_proj": "self_attn.out_proj", "ffn_norm": "norm2",
+        "mixer_norm": "norm1", "mixer.in_proj.": "self_attn.in_proj_",
+        "mixer.out_proj": "self_attn.out_proj", "ffn_norm": "norm2",
         "ffn.0": "linear1", "ffn.3": "linear2",
     }  # fmt: skip
     state = {}
@@ -214,7 +231,7 @@ def test_layers_are_pre_norm():
     theirs.load_state_dict(state)
     x = torch.randn(3, N, D)
     torch.testing.assert_close(layer(x), theirs(x))
-    for module in (layer.attention.out_proj, layer.ffn[3]):
+    for module in (layer.mixer.out_proj, layer.ffn[3]):
         nn.init.zeros_(module.weight)
         nn.init.zeros_(module.bias)
     assert torch.equal(layer(x), x)

@@ -151,8 +151,8 @@ def test_other_seeds_give_other_weights(make_run):
     _, two = make_run("seed=1", "max_steps=4", folder="two")
     assert cell.run(one) and cell.run(two)
     assert not torch.equal(
-        last_weights(one)["model.embedding.table.weight"],
-        last_weights(two)["model.embedding.table.weight"],
+        last_weights(one)["model.encoder.embedding.table.weight"],
+        last_weights(two)["model.encoder.embedding.table.weight"],
     )
 
 
@@ -190,7 +190,7 @@ def test_want_of_memory_is_named(make_run, monkeypatch):
     [
         (("attention=rmfa_exp", "attention.num_features=0"), "num_features is 0; at least 1"),
         (("attention=rmfa_inv", "attention.guard=1.5"), "does not converge"),
-        (("model.num_heads=3",), "qkv_dim 64 is not a multiple of num_heads 3"),
+        (("mixer.num_heads=3",), "qkv_dim 64 is not a multiple of num_heads 3"),
         (("task.source=moon",), "'moon'"),
         (("log_interval=0",), "log_interval is 0; at least 1"),
         (("eval_interval=0",), "eval_interval is 0; at least 1"),
@@ -228,7 +228,7 @@ def test_a_learnable_problem_is_learnt(make_run):
         "batch_size=32",
         "max_steps=150",
         "eval_interval=150",
-        "model.dropout=0.0",
+        "model.encoder.dropout=0.0",
         "attention=softmax",
     )
     assert cell.run(run_dir)

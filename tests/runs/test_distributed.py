@@ -13,7 +13,7 @@ OPTIONS = (
     "attention=rmfa_exp",
     "attention.num_features=16",
     "ppsbn=with_batch",
-    "model.dropout=0.0",
+    "model.encoder.dropout=0.0",
 )
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "batch_size=4")
 

@@ -29,7 +29,7 @@ def identity(*overrides: str) -> str:
         ("learning_rate=0.5",),
         ("batch_size=4",),
         ("task.brackets=drop",),
-        ("model.dropout=0.0",),
+        ("model.encoder.dropout=0.0",),
         ("callbacks.best.monitor=val/loss", "callbacks.best.mode=min"),
         ("+callbacks.stop={_target_: pytorch_lightning.callbacks.EarlyStopping}",),
     ],

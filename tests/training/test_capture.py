@@ -187,7 +187,7 @@ def test_the_loss_curve_is_that_of_eager_steps(make_run, attention):
     options = (
         f"attention={attention}",
         "ppsbn=with",
-        "model.dropout=0.0",
+        "model.encoder.dropout=0.0",
         "max_steps=24",
         "task.device_resident=true",
         "log_interval=1",

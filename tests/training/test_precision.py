@@ -72,7 +72,7 @@ def test_the_forward_pass_alone_is_cast():
     ["rmfa_exp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("softmax", "rfa"))],
 )
 def test_bf16_gradients_point_the_same_way(make_run, attention):
-    cfg, _ = make_run(f"attention={attention}", "ppsbn=with", "model.dropout=0.0")
+    cfg, _ = make_run(f"attention={attention}", "ppsbn=with", "model.encoder.dropout=0.0")
     built, batch = build_with_batch(cfg)
     grads = []
     for enabled in (False, True):
@@ -88,10 +88,12 @@ def test_bf16_gradients_point_the_same_way(make_run, attention):
 def test_precision_is_a_switch_of_the_trainer(make_run):
     weights = []
     for precision in ("32-true", "bf16-mixed"):
-        cfg, _ = make_run("max_steps=2", "model.dropout=0.0", f"trainer.precision={precision}")
+        cfg, _ = make_run(
+            "max_steps=2", "model.encoder.dropout=0.0", f"trainer.precision={precision}"
+        )
         built = build_run(cfg)
         built.trainer.fit(built.module, built.data)
-        weights.append(built.module.model.embedding.table.weight)
+        weights.append(built.module.model.encoder.embedding.table.weight)
     assert weights[1].dtype == torch.float32
     assert not torch.equal(*weights)
 
@@ -108,7 +110,7 @@ def test_fused_adam_takes_the_steps_of_the_default(make_run):
     """One cycle moves the rate and Adam's beta_1 at every step."""
     weights = []
     for fused in ("null", "true"):
-        cfg, _ = make_run("model.dropout=0.0", f"step.fused={fused}")
+        cfg, _ = make_run("model.encoder.dropout=0.0", f"step.fused={fused}")
         built, batch = build_with_batch(cfg)
         (optimizer,), (schedule,) = built.module.configure_optimizers()
         gradients = Gradients(built.module.model, clip=None, compile=None)
@@ -128,7 +130,7 @@ def test_fused_adam_takes_the_steps_of_the_default(make_run):
 def test_model_and_loss_compile_to_one_graph(make_run, monkeypatch, attention, op):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks are no graph code
     torch.compiler.reset()
-    cfg, _ = make_run(f"attention={attention}", "ppsbn=with", "model.dropout=0.0")
+    cfg, _ = make_run(f"attention={attention}", "ppsbn=with", "model.encoder.dropout=0.0")
     built, batch = build_with_batch(cfg)
     graphs = []
 

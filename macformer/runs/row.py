@@ -1,0 +1,26 @@
+"""The row of the tables that a cell belongs to, and which choices make one."""
+
+from omegaconf import DictConfig
+
+from macformer.record import row_name
+
+PLAIN = {"attention": "softmax", "ppsbn": "without"}  # what train.yaml chooses
+
+
+def check_row(choices: DictConfig, *, _root_: DictConfig) -> str:
+    """Return the name of a cell's row.
+
+    Args:
+        choices: What was chosen of each group.
+
+    Raises:
+        ValueError: If the mixer has no attention, and one was chosen all the same.
+    """
+    if "attention" not in _root_.mixer:
+        for group, plain in PLAIN.items():
+            if choices[group] != plain:
+                raise ValueError(
+                    f"{group}={choices[group]} has no effect under mixer={choices['mixer']}, "
+                    f"which has no attention; leave {group}={plain}"
+                )
+    return row_name(dict(choices))
