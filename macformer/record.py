@@ -54,7 +54,7 @@ def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str,
     }
 
 
-def row_name(choices: Mapping[str, Any]) -> str:
+def row_name(choices: Mapping[Any, Any]) -> str:
     """Name the row of the tables: an attention, or another mixer in its place."""
     return choices["attention"] if choices["mixer"] == "attention" else choices["mixer"]
 

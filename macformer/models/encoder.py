@@ -65,6 +65,8 @@ class SequenceEncoder(nn.Module):
         mixer: Factory of the mixer in each layer; see :mod:`macformer.models`.
     """
 
+    front: nn.Parameter | None
+
     def __init__(
         self,
         *,

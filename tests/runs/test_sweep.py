@@ -19,7 +19,8 @@ TASKS = ("listops", "text", "retrieval", "pathfinder", "image")
 
 
 SMALL = """
-defaults: [_self_, task: listops, attention: softmax, ppsbn: without, mixer: attention, recipe: smoke]
+defaults:
+  [_self_, task: listops, attention: softmax, ppsbn: without, mixer: attention, recipe: smoke]
 seed: 0
 logger: null
 sweep: runs
