@@ -3,13 +3,14 @@
 from macformer.ops.arccos import arccos_attention
 from macformer.ops.fourier import fourier_attention
 from macformer.ops.linear import guard_denominator, linear_attention
-from macformer.ops.maclaurin import MaclaurinFeatures, maclaurin_attention
+from macformer.ops.maclaurin import MaclaurinFeatures, lay_out, maclaurin_attention
 
 __all__ = [
     "MaclaurinFeatures",
     "arccos_attention",
     "fourier_attention",
     "guard_denominator",
+    "lay_out",
     "linear_attention",
     "maclaurin_attention",
 ]

@@ -6,16 +6,11 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import linear_attention
-from macformer.ops.tiled import (
-    fits_kernels,
-    tiled_backward,
-    tiled_flops,
-    tiled_forward,
-    tiled_shapes,
-)
+from macformer.ops.registration import Size, register_attention
+from macformer.ops.tiled import accumulation_dtype, tiled_backward, tiled_forward
 
 
 def fourier_features(
@@ -51,6 +46,7 @@ class _Waves:
     def __init__(self, omega: Tensor, grad_omega: Tensor | None = None):
         self.omega, self.grad_omega = omega, grad_omega
         self.num_features = 2 * omega.shape[-1]
+        self.weights, self.constant = 1 / omega.shape[-1], 0.0
 
     def features(self, x: Tensor, heads: slice) -> Tensor:
         angles = torch.bmm(x, _of_heads(self.omega, x, heads))
@@ -83,8 +79,7 @@ def _of_heads(omega: Tensor, x: Tensor, heads: slice) -> Tensor:
     return omega.expand(len(x), -1, -1) if len(omega) == 1 else omega[heads]
 
 
-@torch.library.custom_op("macformer::fourier_attention", mutates_args=())
-def _fourier(
+def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -92,21 +87,15 @@ def _fourier(
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    options = {
-        "weights": 1 / omega.shape[-1],
-        "constant": 0.0,
-        "key_padding_mask": key_padding_mask,
-        "eps": eps,
-    }
-    if fits_kernels(query, key, value):
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    if takes_kernels("fourier_attention", query, key, value):
         from macformer.ops import fourier_triton, fused
 
         return fused.fused_forward(query, key, value, fourier_triton.waves(omega), **options)
     return tiled_forward(query, key, value, _Waves(omega), **options)
 
 
-@torch.library.custom_op("macformer::fourier_attention_backward", mutates_args=())
-def _fourier_backward(
+def _backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -114,69 +103,34 @@ def _fourier_backward(
     key_padding_mask: Tensor | None,
     eps: float,
     omega_needs_grad: bool,
-    grad_out: Tensor,
-    out: Tensor,
-    denominator: Tensor,
-    state: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad_omega = torch.zeros_like(omega, dtype=state.dtype)
+    *results: Tensor,
+) -> list[Tensor]:
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    grad_omega = torch.zeros_like(omega, dtype=accumulation_dtype(query))
     destination = grad_omega if omega_needs_grad else None
-    grads = grad_out, out, denominator, state
-    options = {
-        "weights": 1 / omega.shape[-1],
-        "constant": 0.0,
-        "key_padding_mask": key_padding_mask,
-        "eps": eps,
-    }
-    if fits_kernels(query, key, value):
+    if takes_kernels("fourier_attention", query, key, value):
         from macformer.ops import fourier_triton, fused
 
         waves = fourier_triton.waves(omega, destination)
-        results = fused.fused_backward(query, key, value, waves, *grads, **options)
+        grads = fused.fused_backward(query, key, value, waves, *results, **options)
     else:
         waves = _Waves(omega, destination)
-        results = tiled_backward(query, key, value, waves, *grads, **options)
-    return *results, grad_omega.to(omega.dtype, copy=True)
+        grads = tiled_backward(query, key, value, waves, *results, **options)
+    return [*grads, grad_omega.to(omega.dtype, copy=True)]
 
 
-@_fourier.register_fake
-def _(query, key, value, omega, key_padding_mask, eps):
-    return tiled_shapes(query, value, num_features=2 * omega.shape[-1])
+def _size(omega: torch.Size) -> Size:
+    return Size(features=2 * omega[-1], columns=omega[-1])
 
 
-@_fourier_backward.register_fake
-def _(query, key, value, omega, *_):
-    return tuple(
-        torch.empty_like(x, memory_format=torch.contiguous_format)
-        for x in (query, key, value, omega)
-    )
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, mask, ctx.eps = inputs
-    ctx.save_for_backward(*tensors, mask, *output)
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _backward(ctx, grad_out, *_):
-    query, key, value, omega, mask, *output = ctx.saved_tensors
-    grads = _fourier_backward(
-        query, key, value, omega, mask, ctx.eps, ctx.needs_input_grad[3], grad_out, *output
-    )
-    return *grads, None, None
-
-
-_fourier.register_autograd(_backward, setup_context=_setup_context)
-
-
-@register_flop_formula(torch.ops.macformer.fourier_attention)
-def _flops(query, key, value, omega, *_, out_shape=None, **kwargs) -> int:
-    return tiled_flops(query, key, value, columns=omega[-1], num_features=2 * omega[-1])
-
-
-@register_flop_formula(torch.ops.macformer.fourier_attention_backward)
-def _backward_flops(query, key, value, omega, *_, out_shape=None, **kwargs) -> int:
-    return 2 * _flops(query, key, value, omega)
+_attend = register_attention(
+    "fourier_attention",
+    "Tensor omega",
+    forward=_forward,
+    backward=_backward,
+    size=_size,
+    num_learnt=1,
+)
 
 
 def fourier_attention(
@@ -206,5 +160,5 @@ def fourier_attention(
         out_dtype: Of the output, that of value unless given. What attention adds to the mean of the
             values may be a twentieth of the output, so that bfloat16 rounds it by percents.
     """
-    out, _, _ = _fourier(query, key, value, omega, key_padding_mask, eps)
+    out, _, _ = _attend(query, key, value, omega, key_padding_mask, eps)
     return out.to(value.dtype if out_dtype is None else out_dtype)

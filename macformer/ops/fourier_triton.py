@@ -138,6 +138,8 @@ def waves(omega: Tensor, grad_omega: Tensor | None = None) -> FusedMap:
     parameters = (omega, num_frequencies, stride)
     return FusedMap(
         num_features=2 * num_frequencies,
+        weights=1 / num_frequencies,
+        constant=0.0,
         parameters=parameters,
         features=_waves,
         pull=_pull,

@@ -27,6 +27,8 @@ class FusedMap(NamedTuple):
 
     Attributes:
         num_features: The number of features.
+        weights: The weight of each feature, or one for all.
+        constant: The constant part of the kernel.
         parameters: What both functions read: tensors and integers.
         features: Function of a tile of rows and a group of features that returns phi.
         pull: Function that adds the gradient at the rows, given that at phi.
@@ -35,6 +37,8 @@ class FusedMap(NamedTuple):
     """
 
     num_features: int
+    weights: Tensor | float
+    constant: Tensor | float
     parameters: tuple[Tensor | int, ...]
     features: Any
     pull: Any
@@ -49,14 +53,12 @@ def fused_forward(
     value: Tensor,
     feature_map: FusedMap,
     *,
-    weights: Tensor | float,
-    constant: Tensor | float,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the output, its denominator before the guard, and the state of the keys."""
     state, total = _sum_state(key, value, None, feature_map, key_padding_mask)
-    state, total = state * weights, total * constant
+    state, total = state * feature_map.weights, total * feature_map.constant
     shape = query.shape[:-1]
     out = query.new_empty(*shape, value.shape[-1], dtype=torch.float32)
     denominator = query.new_empty(*shape, 1, dtype=torch.float32)
@@ -75,15 +77,13 @@ def fused_backward(
     denominator: Tensor,
     state: Tensor,
     *,
-    weights: Tensor | float,
-    constant: Tensor | float,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients at query, key and value."""
     y, u = _grad_of_numerator(grad_out, out, denominator, eps=eps)
     grad_state, grad_total = _sum_state(query, y, u, feature_map, None)
-    grad_state, grad_total = grad_state * weights, grad_total * constant
+    grad_state, grad_total = grad_state * feature_map.weights, grad_total * feature_map.constant
     grad_query, grad_key, grad_value = (
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
     )

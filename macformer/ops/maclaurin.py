@@ -2,25 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import linear_attention
 from macformer.ops.maclaurin_tiled import Products
+from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import (
     accumulation_dtype,
-    fits_kernels,
     fold,
     fold_mask,
     folds,
     tiled_backward,
-    tiled_flops,
     tiled_forward,
-    tiled_shapes,
     unfold,
 )
 
@@ -41,6 +39,7 @@ class MaclaurinFeatures(NamedTuple):
         weights: Squared scale of each feature, not negative.
         constant: Part of degree 0.
         linear: Weight of the exact part of degree 1; nothing is computed for it when it is 0.
+            :func:`lay_out` makes features of it.
         widths: Number of features alive at each level, never growing; empty without features.
     """
 
@@ -81,8 +80,7 @@ def maclaurin_attention_reference(
     return out.to(value.dtype)
 
 
-@torch.library.custom_op("macformer::maclaurin_attention", mutates_args=())
-def _maclaurin(
+def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -93,22 +91,19 @@ def _maclaurin(
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    options = {
-        "weights": weights,
-        "constant": constant,
-        "key_padding_mask": key_padding_mask,
-        "eps": eps,
-    }
-    if widths and fits_kernels(query, key, value):
+    features = signs, widths, weights, constant
+    if widths and takes_kernels("maclaurin_attention", query, key, value):
         from macformer.ops import fused, maclaurin_triton
 
-        products = maclaurin_triton.products(signs, widths)
+        products = maclaurin_triton.products(*features)
+        options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return fused.fused_forward(query, key, value, products, **options)
-    return _on_folded(tiled_forward, (query, key, value), signs, widths, **options)
+    return _on_folded(
+        tiled_forward, (query, key, value), Products(*features), key_padding_mask, eps
+    )
 
 
-@torch.library.custom_op("macformer::maclaurin_attention_backward", mutates_args=())
-def _maclaurin_backward(
+def _backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -118,88 +113,52 @@ def _maclaurin_backward(
     widths: Sequence[int],
     key_padding_mask: Tensor | None,
     eps: float,
-    grad_out: Tensor,
-    out: Tensor,
-    denominator: Tensor,
-    state: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    grads = grad_out, out, denominator, state
-    options = {
-        "weights": weights,
-        "constant": constant,
-        "key_padding_mask": key_padding_mask,
-        "eps": eps,
-    }
-    if widths and fits_kernels(query, key, value):
+    _: bool,
+    *results: Tensor,
+) -> list[Tensor]:
+    features = signs, widths, weights, constant
+    if widths and takes_kernels("maclaurin_attention", query, key, value):
         from macformer.ops import fused, maclaurin_triton
 
-        products = maclaurin_triton.products(signs, widths)
-        return fused.fused_backward(query, key, value, products, *grads, **options)
-    tensors = query, key, value, *grads
-    return _on_folded(tiled_backward, tensors, signs, widths, **options)
+        products = maclaurin_triton.products(*features)
+        options = {"key_padding_mask": key_padding_mask, "eps": eps}
+        return list(fused.fused_backward(query, key, value, products, *results, **options))
+    tensors = query, key, value, *results
+    return list(_on_folded(tiled_backward, tensors, Products(*features), key_padding_mask, eps))
+
+
+def _size(signs: torch.Size, weights: torch.Size, *_: object) -> Size:
+    return Size(features=weights[0], columns=signs[-1])
 
 
 def _on_folded(
     op: Callable[..., tuple[Tensor, Tensor, Tensor]],
     tensors: Sequence[Tensor],
-    signs: Tensor,
-    widths: Sequence[int],
-    *,
+    features: Products,
     key_padding_mask: Tensor | None,
-    **options: Any,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Call a tiled op, on many short examples at once where heads share their features."""
     heads = tensors[0].shape[1]
-    folded = len(signs) == 1 and folds(*tensors[:2])
+    folded = len(features.signs) == 1 and folds(*tensors[:2])
     if folded:
         tensors = [fold(x) for x in tensors]
         key_padding_mask = fold_mask(key_padding_mask, heads=heads)
-    features = Products(signs, widths)
     first, second, third = op(
-        *tensors[:3], features, *tensors[3:], key_padding_mask=key_padding_mask, **options
+        *tensors[:3], features, *tensors[3:], key_padding_mask=key_padding_mask, eps=eps
     )
     if not folded:
         return first, second, third
     return unfold(first, heads=heads), unfold(second, heads=heads), unfold(third, heads=heads)
 
 
-@_maclaurin.register_fake
-def _(query, key, value, signs, weights, constant, widths, key_padding_mask, eps):
-    return tiled_shapes(query, value, num_features=weights.shape[0])
-
-
-@_maclaurin_backward.register_fake
-def _(query, key, value, *_):
-    return tuple(
-        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
-    )
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.widths, mask, ctx.eps = inputs
-    ctx.save_for_backward(*tensors, mask, *output)
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _backward(ctx, grad_out, *_):
-    *tensors, mask, out, denominator, state = ctx.saved_tensors
-    grads = _maclaurin_backward(
-        *tensors, ctx.widths, mask, ctx.eps, grad_out, out, denominator, state
-    )
-    return *grads, *[None] * 6
-
-
-_maclaurin.register_autograd(_backward, setup_context=_setup_context)
-
-
-@register_flop_formula(torch.ops.macformer.maclaurin_attention)
-def _flops(query, key, value, signs, weights, *_, out_shape=None, **kwargs) -> int:
-    return tiled_flops(query, key, value, columns=signs[-1], num_features=weights[0])
-
-
-@register_flop_formula(torch.ops.macformer.maclaurin_attention_backward)
-def _backward_flops(query, key, value, signs, weights, *_, out_shape=None, **kwargs) -> int:
-    return 2 * tiled_flops(query, key, value, columns=signs[-1], num_features=weights[0])
+_attend = register_attention(
+    "maclaurin_attention",
+    "Tensor signs, Tensor weights, Tensor constant, SymInt[] widths",
+    forward=_forward,
+    backward=_backward,
+    size=_size,
+)
 
 
 def maclaurin_attention(
@@ -226,23 +185,28 @@ def maclaurin_attention(
         out_dtype: Of the output, that of value unless given. What attention adds to the mean of the
             values may be a twentieth of the output, so that bfloat16 rounds it by percents.
     """
-    signs, weights, widths = _with_linear(features, dtype=accumulation_dtype(query))
-    out, _, _ = _maclaurin(
-        query, key, value, signs, weights, features.constant, widths, key_padding_mask, eps
-    )
+    signs, weights, constant, _, widths = lay_out(features)
+    weights = weights.to(accumulation_dtype(query))
+    out, _, _ = _attend(query, key, value, signs, weights, constant, widths, key_padding_mask, eps)
     return out.to(value.dtype if out_dtype is None else out_dtype)
 
 
-def _with_linear(
-    features: MaclaurinFeatures, *, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Append the exact part of degree 1 as E features, whose signs are unit vectors."""
-    signs, weights, widths = features.signs, features.weights.to(dtype), list(features.widths)
-    if not features.linear:
-        return signs, weights, widths
+def lay_out(features: MaclaurinFeatures) -> MaclaurinFeatures:
+    """Append the exact part of degree 1 as E features, whose signs are unit vectors.
+
+    :func:`maclaurin_attention` does so for itself at every call; features laid out once, which have
+    no such part left, spare it that.
+    """
+    signs, weights, constant, linear, widths = features
+    if not linear:
+        return features
     heads, head_dim, _ = signs.shape
     first = widths[0] if widths else 0
     unit = torch.eye(head_dim, dtype=signs.dtype, device=signs.device).expand(heads, -1, -1)
-    signs = torch.cat([signs[..., :first], unit, signs[..., first:]], dim=-1)
-    weights = torch.cat([weights, weights.new_full((head_dim,), features.linear)])
-    return signs, weights, [first + head_dim, *widths[1:]]
+    return MaclaurinFeatures(
+        signs=torch.cat([signs[..., :first], unit, signs[..., first:]], dim=-1),
+        weights=torch.cat([weights, weights.new_full((head_dim,), linear)]),
+        constant=constant,
+        linear=0.0,
+        widths=(first + head_dim, *widths[1:]),
+    )

@@ -10,8 +10,9 @@ from torch import Tensor
 class Products:
     """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
 
-    def __init__(self, signs: Tensor, widths: Sequence[int]):
+    def __init__(self, signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Tensor):
         self.signs = signs
+        self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
         self.buffer: Tensor | None = None
         self.num_columns = sum(widths)

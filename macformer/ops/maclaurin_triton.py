@@ -85,13 +85,15 @@ def _pull(
     return dx
 
 
-def products(signs: Tensor, widths: Sequence[int]) -> FusedMap:
+def products(signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Tensor) -> FusedMap:
     """Return products of projections; level j multiplies the first widths[j] features."""
     signs = signs.contiguous()
     stride = 0 if signs.shape[0] == 1 else signs.stride(0)
     table = _table(tuple(widths), signs.device)
     return FusedMap(
         num_features=widths[0],
+        weights=weights,
+        constant=constant,
         parameters=(signs, table, len(widths), signs.shape[-1], stride),
         features=_products,
         pull=_pull,

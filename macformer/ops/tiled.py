@@ -28,9 +28,17 @@ Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
 
 @runtime_checkable
 class FeatureMap(Protocol):
-    """A map from rows to features, for some of the heads."""
+    """A map from rows to features, for some of the heads.
+
+    Attributes:
+        num_features: The number of features.
+        weights: The weight of each feature, or one for all.
+        constant: The constant part of the kernel.
+    """
 
     num_features: int
+    weights: Tensor | float
+    constant: Tensor | float
 
     def features(self, x: Tensor, heads: slice) -> Tensor:
         """Return phi(x)."""
@@ -51,8 +59,6 @@ def tiled_forward(
     value: Tensor,
     feature_map: FeatureMap,
     *,
-    weights: Tensor | float,
-    constant: Tensor | float,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,8 +72,8 @@ def tiled_forward(
         b, h, _ = tile
         state[b, h].baddbmm_(v.mT, feature_map.features(k, h))
         total[b, h] += v.sum(-2, keepdim=True)
-    state.mul_(weights)
-    total.mul_(constant)
+    state.mul_(feature_map.weights)
+    total.mul_(feature_map.constant)
 
     out = query.new_empty(batch, heads, query_len, value_dim, dtype=dtype)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
@@ -91,8 +97,6 @@ def tiled_backward(
     denominator: Tensor,
     state: Tensor,
     *,
-    weights: Tensor | float,
-    constant: Tensor | float,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,8 +114,8 @@ def tiled_backward(
         grad_state[b, h].baddbmm_(grad.mT, phi)
         grad_total[b, h] += grad.sum(-2, keepdim=True)
         grad_query[tile] = pull(torch.bmm(grad, state[b, h]))
-    grad_state.mul_(weights)
-    grad_total.mul_(constant)
+    grad_state.mul_(feature_map.weights)
+    grad_total.mul_(feature_map.constant)
 
     grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
     grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
@@ -149,38 +153,6 @@ def fold_mask(key_padding_mask: Tensor | None, *, heads: int) -> Tensor | None:
 
 def unfold(x: Tensor, *, heads: int) -> Tensor:
     return x[0].unflatten(0, (-1, heads))
-
-
-def tiled_shapes(
-    query: Tensor, value: Tensor, *, num_features: int | torch.SymInt
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return empty tensors like those of :func:`tiled_forward`, for tracing."""
-    batch, heads, query_len, _ = query.shape
-    value_dim, dtype = value.shape[-1], accumulation_dtype(query)
-    return (
-        query.new_empty(batch, heads, query_len, value_dim, dtype=dtype),
-        query.new_empty(batch, heads, query_len, 1, dtype=dtype),
-        query.new_empty(batch, heads, value_dim + 1, num_features, dtype=dtype),
-    )
-
-
-def tiled_flops(
-    query: torch.Size, key: torch.Size, value: torch.Size, *, columns: int, num_features: int
-) -> int:
-    """Count the forward's multiplications and additions; the backward does twice as many."""
-    batch, heads, query_len, head_dim = query
-    key_len, value_dim = value[-2:]
-    each = 2 * head_dim * columns + 2 * num_features * (value_dim + 1)
-    return batch * heads * (query_len + key_len) * each
-
-
-def fits_kernels(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Return whether the Triton kernels take these inputs, rather than tiles of plain torch."""
-    return (
-        query.is_cuda
-        and query.dtype == key.dtype == value.dtype != torch.float64
-        and max(query.shape[-1], value.shape[-1]) <= 128
-    )
 
 
 def accumulation_dtype(x: Tensor) -> torch.dtype:

@@ -39,9 +39,10 @@ class Hopper:
 def feature_maps(head_dim: int):
     widths = [NUM_FEATURES, 96, 16, 16]
     signs = torch.randn(1, head_dim, sum(widths)).sign()
-    yield "maclaurin", maclaurin_triton.products(signs, widths), 1.0
+    weights, constant = torch.ones(NUM_FEATURES), torch.ones(())
+    yield "maclaurin", maclaurin_triton.products(signs, widths, weights, constant)
     omega = torch.randn(HEADS, head_dim, NUM_FEATURES)
-    yield "fourier", fourier_triton.waves(omega, torch.zeros_like(omega)), 0.0
+    yield "fourier", fourier_triton.waves(omega, torch.zeros_like(omega))
 
 
 def resources(compiled) -> dict[str, int]:
@@ -69,8 +70,8 @@ def main(dtype: str, head_dim: str) -> None:
     shape = BATCH, HEADS, LENGTH, int(head_dim)
     inputs = [torch.randn(shape).to(getattr(torch, dtype)) for _ in range(3)]
     padding = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
-    for name, feature_map, constant in feature_maps(int(head_dim)):
-        options = {"weights": 1.0, "constant": constant, "key_padding_mask": padding, "eps": 1e-6}
+    options = {"key_padding_mask": padding, "eps": 1e-6}
+    for name, feature_map in feature_maps(int(head_dim)):
         results = fused.fused_forward(*inputs, feature_map, **options)
         fused.fused_backward(*inputs, feature_map, inputs[2], *results, **options)
         for use in kernels:

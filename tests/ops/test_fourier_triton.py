@@ -37,12 +37,7 @@ def draw_inputs(query_len, key_len, omega_heads, dtype=torch.float32):
 
 def run_triton(inputs, mask, grad):
     query, key, value, omega = inputs
-    options = {
-        "weights": 1 / NUM_FREQUENCIES,
-        "constant": 0.0,
-        "key_padding_mask": mask,
-        "eps": EPS,
-    }
+    options = {"key_padding_mask": mask, "eps": EPS}
     grad_omega = torch.zeros_like(omega)
     waves = fourier_triton.waves(omega, grad_omega)
     results = fused.fused_forward(query, key, value, waves, **options)

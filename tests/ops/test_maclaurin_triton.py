@@ -26,28 +26,22 @@ def draw_inputs(query_len, key_len, sign_heads, dtype):
     return [x.to(DEVICE) for x in (*inputs, signs, weights, constant)]
 
 
-def run(forward, backward, feature_map, inputs, weights, constant, mask, grad):
-    options = {"weights": weights, "constant": constant, "key_padding_mask": mask, "eps": EPS}
+def run(forward, backward, feature_map, inputs, mask, grad):
+    options = {"key_padding_mask": mask, "eps": EPS}
     out = forward(*inputs, feature_map, **options)
     return [*out, *backward(*inputs, feature_map, grad, *out, **options)]
 
 
 def run_tiled(tensors, mask, grad):
     *inputs, signs, weights, constant = (x.double() for x in tensors)
-    features = Products(signs, WIDTHS)
-    return run(
-        tiled.tiled_forward, tiled.tiled_backward,
-        features, inputs, weights, constant, mask, grad.double(),
-    )  # fmt: skip
+    features = Products(signs, WIDTHS, weights, constant)
+    return run(tiled.tiled_forward, tiled.tiled_backward, features, inputs, mask, grad.double())
 
 
 def run_triton(tensors, mask, grad):
     *inputs, signs, weights, constant = tensors
-    features = maclaurin_triton.products(signs, WIDTHS)
-    return run(
-        fused.fused_forward, fused.fused_backward,
-        features, inputs, weights, constant, mask, grad,
-    )  # fmt: skip
+    features = maclaurin_triton.products(signs, WIDTHS, weights, constant)
+    return run(fused.fused_forward, fused.fused_backward, features, inputs, mask, grad)
 
 
 def assert_same(tensors, mask, *, tolerance):

@@ -102,7 +102,7 @@ def test_bfloat16_inputs_of_the_kernels(op, reference, draw, monkeypatch):
     for module in (fourier_triton, fused_kernels, maclaurin_triton):
         monkeypatch.setattr(module, "dot", dot)
     for module in (fourier, maclaurin):
-        monkeypatch.setattr(module, "fits_kernels", lambda *_: True)
+        monkeypatch.setattr(module, "takes_kernels", lambda *_: True)
     inputs, features = draw_inputs(torch.bfloat16), draw()
     exact = in_float64(reference, inputs, features)
     out = op(*inputs, features, out_dtype=torch.float32)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin.kernels import Coefficients
-from macformer.ops import MaclaurinFeatures, maclaurin_attention
+from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention
 
 
 class RMFA(nn.Module):
@@ -42,6 +42,8 @@ class RMFA(nn.Module):
     weights: Tensor
     constant: Tensor
     widths: Tensor
+    laid_out_signs: Tensor
+    laid_out_weights: Tensor
 
     def __init__(
         self,
@@ -80,6 +82,14 @@ class RMFA(nn.Module):
         self.register_buffer("constant", features.constant)
         self.register_buffer("widths", torch.tensor(features.widths, dtype=torch.long))
         self._static_widths = features.widths  # reading the buffer would wait for the device
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Prepare for the op what no forward pass changes; a checkpoint holds the features."""
+        features = lay_out(self.features)
+        self.register_buffer("laid_out_signs", features.signs, persistent=False)
+        self.register_buffer("laid_out_weights", features.weights, persistent=False)
+        self._laid_out_widths = features.widths
 
     @property
     def features(self) -> MaclaurinFeatures:
@@ -102,9 +112,20 @@ class RMFA(nn.Module):
         query, key = bound_inputs(
             query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
         )
-        return maclaurin_attention(
-            query, key, value, self.features, key_padding_mask=key_padding_mask
+        features = MaclaurinFeatures(
+            signs=self.laid_out_signs,
+            weights=self.laid_out_weights,
+            constant=self.constant,
+            linear=0.0,
+            widths=self._laid_out_widths,
         )
+        return maclaurin_attention(query, key, value, features, key_padding_mask=key_padding_mask)
+
+    def _apply(self, fn, recurse=True):
+        """Lay out after every conversion, so that no dtype passed through leaves its rounding."""
+        super()._apply(fn, recurse)
+        self._lay_out()
+        return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Take the checkpoint's features, whose degrees, and so shapes, are random."""
@@ -115,3 +136,4 @@ class RMFA(nn.Module):
                 setattr(self, name, torch.empty(saved.shape, dtype=own.dtype, device=own.device))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._static_widths = tuple(self.widths.tolist())
+        self._lay_out()

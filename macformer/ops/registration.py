@@ -1,0 +1,129 @@
+"""Linear attentions as operators of torch: schema, shapes, gradient and cost, said once for all.
+
+An operator has the schema ``(query, key, value, PARAMETERS, key_padding_mask, eps) -> (out,
+denominator, state)`` and a second one goes back through it. The denominator is that before the
+guard, and the state is what the keys leave behind; both are float32 at least, and serve the way
+back only.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from macformer.ops.tiled import accumulation_dtype
+
+Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
+Backward = Callable[..., Sequence[Tensor]]
+
+
+class Size(NamedTuple):
+    """What features cost.
+
+    Attributes:
+        features: Features of a token.
+        columns: Projections of a token that they are made of.
+        extra_rows: Rows of the state beside those of the values and of their denominator.
+    """
+
+    features: int | torch.SymInt
+    columns: int | torch.SymInt
+    extra_rows: int = 0
+
+
+def register_attention(
+    name: str,
+    parameters: str,
+    *,
+    forward: Forward,
+    backward: Backward,
+    size: Callable[..., Size],
+    num_learnt: int = 0,
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Register ``macformer::name`` and ``macformer::name_backward``, and return the first.
+
+    Args:
+        parameters: The schema of what stands between value and key_padding_mask.
+        forward: Takes what the schema says, in its order.
+        backward: Takes the same, then whether the parameters need their gradients, the gradient at
+            out, and forward's results. Returns the gradients at query, key, value and the first
+            ``num_learnt`` parameters.
+        size: Takes the shapes of the parameters that are tensors, and the others as they are.
+        num_learnt: How many of the parameters receive gradients.
+    """
+    inputs = f"Tensor query, Tensor key, Tensor value, {parameters}, "
+    inputs += "Tensor? key_padding_mask, float eps"
+    results = "Tensor grad_out, Tensor out, Tensor denominator, Tensor state"
+    attend = torch.library.custom_op(
+        f"macformer::{name}",
+        forward,
+        mutates_args=(),
+        schema=f"({inputs}) -> (Tensor, Tensor, Tensor)",
+    )
+    pull = torch.library.custom_op(
+        f"macformer::{name}_backward",
+        backward,
+        mutates_args=(),
+        schema=f"({inputs}, bool learnt_need_grad, {results}) -> Tensor[]",
+    )
+
+    @attend.register_fake
+    def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return _empty_results(query, value, size(*map(_shape, rest[:-2])))
+
+    @pull.register_fake
+    def _(*arguments: Any) -> list[Tensor]:
+        return [
+            torch.empty_like(x, memory_format=torch.contiguous_format)
+            for x in arguments[: 3 + num_learnt]
+        ]
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*(x if isinstance(x, Tensor) else None for x in inputs), *output)
+        ctx.constants = [None if isinstance(x, Tensor) else x for x in inputs]
+        ctx.mark_non_differentiable(*output[1:])
+
+    def differentiate(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        *saved, out, denominator, state = ctx.saved_tensors
+        inputs = [c if x is None else x for x, c in zip(saved, ctx.constants, strict=True)]
+        learnt_need_grad = any(ctx.needs_input_grad[3 : 3 + num_learnt])
+        grads = pull(*inputs, learnt_need_grad, grad_out, out, denominator, state)
+        return *grads, *[None] * (len(inputs) - len(grads))
+
+    attend.register_autograd(differentiate, setup_context=setup_context)
+
+    def count(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None) -> int:
+        return _flops(query, value, size(*rest[: len(parameters.split(","))]))
+
+    def count_twice(*shapes: Any, out_shape: Any = None) -> int:
+        return 2 * count(*shapes)
+
+    operators = torch.ops.macformer
+    register_flop_formula(getattr(operators, name))(count)
+    register_flop_formula(getattr(operators, f"{name}_backward"))(count_twice)
+    return attend
+
+
+def _shape(x: Any) -> Any:
+    return x.shape if isinstance(x, Tensor) else x
+
+
+def _empty_results(query: Tensor, value: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+    batch, heads, query_len, _ = query.shape
+    value_dim, dtype = value.shape[-1], accumulation_dtype(query)
+    rows = value_dim + 1 + size.extra_rows
+    return (
+        query.new_empty(batch, heads, query_len, value_dim, dtype=dtype),
+        query.new_empty(batch, heads, query_len, 1, dtype=dtype),
+        query.new_empty(batch, heads, rows, size.features, dtype=dtype),
+    )
+
+
+def _flops(query: torch.Size, value: torch.Size, size: Size) -> int:
+    """Count the forward's multiplications and additions; the backward does twice as many."""
+    batch, heads, query_len, head_dim = query
+    key_len, value_dim = value[-2:]
+    each = 2 * head_dim * size.columns + 2 * size.features * (value_dim + 1)
+    return int(batch * heads * (query_len + key_len) * each)
