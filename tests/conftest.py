@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, as by Lightning
+
+import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -15,9 +19,6 @@ import configs
 from macformer.record import CONFIG_NAME
 from macformer.runs.identity import register_resolver
 from macformer.training import ClassificationModule
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is first imported
 
 OURS = Path(configs.__path__[0]).resolve()
 

@@ -16,6 +16,8 @@ from macformer.attention import (
     samplers,
 )
 from macformer.attention.maclaurin import exact as closed_forms
+from macformer.attention.maclaurin import rmfa as rmfa_module
+from macformer.ops import maclaurin_attention
 
 H, L, S, E, EV = 3, 11, 13, 7, 5
 KERNELS = ("exp", "inv", "log", "trigh", "sqrt")
@@ -122,6 +124,21 @@ def test_features_move_with_the_module():
     attention = rmfa().to("meta")
     assert {x.device.type for x in attention.buffers()} == {"meta"}
     assert all(not isinstance(x, torch.Tensor) for x in vars(attention).values())
+
+
+def test_what_the_op_receives_follows_every_conversion():
+    """Passing through float32 and back leaves no rounding of the exact part's weight."""
+    inputs = draw_inputs()
+    attention = rmfa(num_features=64).float().double()
+    expected = maclaurin_attention(*inputs, attention.features)
+    assert attention.features.linear
+    assert torch.equal(attention(*inputs), expected)
+
+
+def test_features_are_laid_out_once(monkeypatch):
+    attention, inputs = rmfa(num_features=64), draw_inputs()
+    monkeypatch.setattr(rmfa_module, "lay_out", lambda _: pytest.fail("laid out again"))
+    attention(*inputs)
 
 
 def test_a_missing_buffer_is_an_error():
