@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from macformer.runs.protocol import merge_protocol
 from macformer.runs.row import check_row
 
 IRRELEVANT = (
@@ -31,6 +32,7 @@ IRRELEVANT_ANYWHERE = ("data_dir", "source_dir", "num_workers")  # where data li
 
 def run_identity(cfg: DictConfig) -> str:
     """Hash a composed configuration to ten hexadecimal digits."""
+    cfg.protocol = cfg.protocol  # merged once, in place of once for each value taken from it
     keys = [key for key in cfg if key not in IRRELEVANT]
     return digest({key: _resolved(cfg, key) for key in keys})
 
@@ -65,7 +67,8 @@ def digest(value: Any) -> str:
 
 
 def register_resolver() -> None:
-    """Make ``${identity:}`` and ``${row:...}`` known to configurations."""
+    """Make ``${identity:}``, ``${protocol:...}`` and ``${row:...}`` known to configurations."""
+    OmegaConf.register_new_resolver("protocol", merge_protocol, replace=True)
     OmegaConf.register_new_resolver(
         "identity", lambda *, _root_: run_identity(_root_), replace=True
     )
