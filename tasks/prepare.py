@@ -57,9 +57,10 @@ def prepare(task: str, *, overrides: Sequence[str]) -> list[str]:
 
 
 def describe(folder: Path) -> list[str]:
-    """Describe each split of a prepared folder in a line."""
+    """Describe each split of a prepared folder in a line, and each floor."""
+    manifest = read_manifest(folder)
     lines = []
-    for name, split in read_manifest(folder)["splits"].items():
+    for name, split in manifest["splits"].items():
         rows = split["rows"]
         quantiles = ", ".join(f"{key} {value}" for key, value in split["lengths"].items())
         shares = " ".join(f"{100 * count / rows:.1f}" for count in split["class_counts"])
@@ -68,6 +69,8 @@ def describe(folder: Path) -> list[str]:
             f"  {name}: {rows:,} rows{left_out}, {split['tokens']:,} tokens, "
             f"lengths {quantiles}; classes {shares} %; sha256 {combined_sha256(split)}"
         )
+    for name, floor in manifest.get("floors", {}).items():
+        lines.append(f"  floor {100 * floor['accuracy']:.1f} %, {name}: {floor['recipe']}")
     return lines
 
 

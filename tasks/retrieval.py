@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.errors import DataError, one_of
+from tasks.floors import Floor, add_floors
+from tasks.floors.sequences import predict_by_overlap, predict_by_overlap_threshold
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
 from tasks.store.rows import TokenRows, open_split
@@ -29,6 +31,21 @@ _FILES = {
 }
 _LABELS = {b"0.0": 0, b"1.0": 1}
 _ROWS_PER_CHUNK = 1000
+
+_FLOORS = {
+    "overlap_threshold": Floor(
+        "one threshold on the cosine between the sets of 5-grams of the first 4,000 tokens, "
+        "hashed to 2^16 buckets",
+        predict_by_overlap_threshold,
+        max_rows=20_000,
+    ),
+    "overlap": Floor(
+        "logistic regression on the cosines between the sets of 3-, 5- and 8-grams of the first "
+        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of both lengths",
+        predict_by_overlap,
+        max_rows=20_000,
+    ),
+}
 
 Pair = tuple[bytes, bytes, int]
 
@@ -77,7 +94,7 @@ def prepare(
         ]
         return Contents(splits, vocabulary=tokenizer.vocabulary, dtype=tokenizer.dtype)
 
-    return prepare_once(
+    folder = prepare_once(
         data_dir / "retrieval",
         variant=f"{source}-{tokens}",
         parameters=parameters,
@@ -86,6 +103,7 @@ def prepare(
         paired=True,
         num_bytes=2 * 10**9,
     )
+    return add_floors(folder, _FLOORS)
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import DataError, one_of
+from tasks.floors import Floor, add_floors
+from tasks.floors.sequences import predict_by_ngrams
 from tasks.sources.content import content_of, list_files
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
@@ -27,6 +29,20 @@ _ROWS_PER_CHUNK = 1000
 _FOLDERS = ("neg", "pos")
 _MARKER = "train/pos"
 _PARENTS = ("aclImdb",)
+
+_FLOORS = {
+    "tokens": Floor(
+        "logistic regression on which tokens occur in the first 4,000",
+        partial(predict_by_ngrams, lengths=(1,), strength=10.0),
+        max_rows=25_000,
+    ),
+    "ngrams": Floor(
+        "logistic regression on which 3- to 5-grams of tokens occur in the first 4,000, "
+        "hashed to 2^18 columns",
+        partial(predict_by_ngrams, lengths=(3, 4, 5), strength=10.0),
+        max_rows=25_000,
+    ),
+}
 
 Review = tuple[bytes, int]
 
@@ -88,7 +104,7 @@ def prepare(
             parents=_PARENTS,
             patterns=[f"{split}/{name}/*.txt" for split in source_rows for name in _FOLDERS],
         )
-    return prepare_once(
+    folder = prepare_once(
         data_dir / "text",
         variant=tokens,
         parameters={"source": content, "source_rows": dict(source_rows), **options},
@@ -97,6 +113,7 @@ def prepare(
         paired=False,
         num_bytes=_NUM_BYTES,
     )
+    return add_floors(folder, _FLOORS)
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:

@@ -16,7 +16,7 @@ LEAVES = {"macformer": {"record", "provenance", "plotting"}, "tasks": {"errors",
 METHOD = {"ops", "attention", "models"}
 RUN = METHOD | {"training", "callbacks", "tables"}
 TOOLS = RUN | {"runs"}
-DATA = {"store", "sources", "tokenizers"}
+DATA = {"store", "sources", "tokenizers", "floors"}
 ROOMS = {
     "macformer": {
         "ops": set(),
@@ -35,6 +35,7 @@ ROOMS = {
         "sources": {"store"},
         "tokenizers": {"store"},
         "feeding": {"store"},
+        "floors": {"store"},
         **{task: DATA for task in ("listops", "text", "retrieval", "image")},
         "pathfinder": DATA | {"image"},  # its rows are pixels, too
     },

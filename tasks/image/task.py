@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from tasks.errors import DataError
+from tasks.floors import Floor, add_floors
+from tasks.floors.pictures import predict_by_pixels
 from tasks.image.cifar import read_cifar_batch
 from tasks.sources.content import content_of
 from tasks.sources.hub import load_from_hub
@@ -26,6 +28,14 @@ _ROWS_PER_CHUNK = 1000
 _FOLDER = "cifar-10-batches-py"
 _MARKER = "test_batch"
 _FILES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+
+_FLOORS = {
+    "pixels": Floor(
+        "logistic regression on the grey values",
+        partial(predict_by_pixels, size=32, strength=0.01),
+        max_rows=45_000,
+    )
+}
 
 Pictures = tuple[UInt8[np.ndarray, "rows 32 32 3"], Integer[np.ndarray, "rows"]]
 
@@ -68,7 +78,7 @@ def prepare(
             parents=[_FOLDER],
             patterns=[name for names in _FILES.values() for name in names],
         )
-    return prepare_once(
+    folder = prepare_once(
         data_dir / "image",
         variant="grey",
         parameters={
@@ -81,6 +91,7 @@ def prepare(
         paired=False,
         num_bytes=sum(source_rows.values()) * (_NUM_PIXELS + 16),
     )
+    return add_floors(folder, _FLOORS)
 
 
 def load(

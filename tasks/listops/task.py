@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import one_of
+from tasks.floors import Floor, add_floors
+from tasks.floors.sequences import predict_by_first_token, predict_by_root
 from tasks.listops.generate import VOCABULARY, generate_listops
 from tasks.listops.generate import Chunk as RawChunk
 from tasks.listops.release import read_listops_tsv
@@ -31,6 +33,21 @@ _FILES = {
 }
 
 _CLOSE = VOCABULARY.index("]")
+
+_FIRST_TOKEN = {
+    "first_token": Floor(
+        "the most frequent training label of the first token, which is the operator of the root",
+        predict_by_first_token,
+        max_rows=100_000,
+    )
+}
+_ROOT = {
+    "first_token_and_arguments": Floor(
+        "the most frequent training label of the root's operator and number of arguments",
+        partial(predict_by_root, closing=_CLOSE, num_operators=_CLOSE - 1),
+        max_rows=100_000,
+    )
+}
 
 
 def prepare(
@@ -81,7 +98,7 @@ def prepare(
             map(_without_brackets, kept) if brackets == "drop" else kept, vocabulary=VOCABULARY
         )
 
-    return prepare_once(
+    folder = prepare_once(
         data_dir / "listops",
         variant=source,
         parameters=parameters,
@@ -90,6 +107,8 @@ def prepare(
         paired=False,
         num_bytes=sum(num_examples.values()) * max_len,
     )
+    # Without closing brackets nobody knows where an argument ends.
+    return add_floors(folder, _FIRST_TOKEN if brackets == "drop" else _FIRST_TOKEN | _ROOT)
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import DataError
+from tasks.floors import Floor, add_floors
+from tasks.floors.pictures import predict_by_dots, predict_by_pixels, predict_by_statistics
 from tasks.image.task import load as load
 from tasks.pathfinder.generate import generate_pathfinder
 from tasks.pathfinder.release import DIFFICULTY, Picture, list_pictures, read_picture
+from tasks.pathfinder.style import STYLES
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
 from tasks.store.write import Chunk, Contents, Split, prepare_once
@@ -25,6 +28,7 @@ NUM_CLASSES = 2
 _GENERATOR = 1
 # An interrupted preparation loses one part at most, which takes about half a minute.
 _ROWS_PER_PART = 4096
+_MAX_FLOOR_PIXELS = 2**26
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +61,7 @@ def prepare(
         patterns = [f"{marker}/metadata/*.npy", f"{marker}/imgs/*/*.png"]
         parameters["source"] = content_of(source_dir, **files, patterns=patterns)
         splits = partial(_released_splits, source_dir, **files, size=size, seed=seed)
-    return prepare_once(
+    folder = prepare_once(
         data_dir / f"pathfinder{size}",
         variant=source,
         parameters=parameters,
@@ -66,6 +70,30 @@ def prepare(
         paired=False,
         num_bytes=sum(num_examples.values()) * (size**2 + 16),
     )
+    return add_floors(folder, _floors(size))
+
+
+def _floors(size: int) -> dict[str, Floor]:
+    max_rows = min(20_000, _MAX_FLOOR_PIXELS // size**2)
+    return {
+        "pixels": Floor(
+            "logistic regression on the grey values",
+            partial(predict_by_pixels, size=size, strength=0.01),
+            max_rows=max_rows,
+        ),
+        "statistics": Floor(
+            "boosted trees on ink, its square, numbers of black, lit and white pixels and of lit "
+            "components, and the first two moments of the ink in x and y",
+            partial(predict_by_statistics, size=size),
+            max_rows=max_rows,
+        ),
+        "dots": Floor(
+            "boosted trees on the places of the two dots, their distances from the centre and "
+            "from each other",
+            partial(predict_by_dots, size=size, radius=STYLES[size].marker_radius),
+            max_rows=max_rows,
+        ),
+    }
 
 
 def _generated_splits(

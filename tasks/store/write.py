@@ -99,7 +99,7 @@ def prepare_once(
     folder = folder or root / f"{variant}-{fingerprint(parameters)}"
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{folder.name}.lock"):
+        with FileLock(lock_of(folder)):
             if not folder.exists():
                 partial = folder.with_name(f"{folder.name}.partial")
                 partial.mkdir(exist_ok=True)
@@ -175,7 +175,7 @@ def _write_split(
         }
         if not num_parts:
             arrays["offsets"].append(np.zeros(1, np.int64))
-        bar = stack.enter_context(_progress_bar())
+        bar = stack.enter_context(progress_bar())
         task = bar.add_task(split.name, total=split.num_rows, completed=arrays["labels"].num_items)
         for part in split.parts[num_parts:]:
             for chunk in part():
@@ -218,7 +218,13 @@ def _narrow(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return narrow
 
 
-def _progress_bar() -> Progress:
+def lock_of(folder: Path) -> Path:
+    """Return the file that whoever changes a prepared folder locks."""
+    return folder.parent / f".{folder.name}.lock"
+
+
+def progress_bar() -> Progress:
+    """Return a bar that shows in a terminal and leaves nothing behind."""
     return Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 

@@ -39,6 +39,16 @@ def test_a_task_is_prepared_and_described(run, tmp_path):
     assert run("task=listops_short", *SMALL)[1] == out
 
 
+def test_floors_are_described(run):
+    many = ["task.num_examples={train: 120, validation: 5, test: 110}"]
+    _, out, _ = run("task=listops_short", *many)
+    first, second = out.splitlines()[-2:]
+    assert re.fullmatch(
+        r"  floor \d+\.\d %, first_token: the most frequent training label .*", first
+    )
+    assert re.match(r"  floor \d+\.\d %, first_token_and_arguments: ", second)
+
+
 def test_the_length_of_expressions_is_the_task_s_own(run):
     short, cut, long = (
         run("task=listops_short", *SMALL, option)[1]
