@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,11 +26,11 @@ OURS = Path(configs.__path__[0]).resolve()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--attention-dir",
+        "--config-dir",
         action="append",
         default=[],
         metavar="DIR",
-        help="hold the attention variants in DIR/attention/*.yaml to the contract, too",
+        help="hold the rows in DIR/attention/*.yaml to the contract of attention, too",
     )
     parser.addoption(
         "--update-golden",
@@ -38,35 +39,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give tests with a ``variant`` argument each YAML of configs/attention and of the option."""
-    if "variant" in metafunc.fixturenames:
-        found = _find_variants(metafunc.config)
-        names = [name for _, name in found]
-        metafunc.parametrize("variant", found, ids=names, scope="module")
-
-
 @pytest.fixture(scope="session")
-def variants(request) -> list[tuple[Path, str]]:
-    return _find_variants(request.config)
+def composed() -> Callable[..., DictConfig]:
+    """Compose train.yaml; the same options give the same configuration, which nothing may change.
 
+    ``folder`` names a folder of further configuration groups.
+    """
+    register_resolver()
 
-def _find_variants(config: pytest.Config) -> list[tuple[Path, str]]:
-    variants = _rows(OURS)
-    for option in config.getoption("--attention-dir"):
-        folder = Path(option).resolve()
-        found = _rows(folder.parent if folder.name == "attention" else folder)
-        hidden = {name for _, name in found} & {name for _, name in variants}
-        if not found or hidden:
-            reason = f"{sorted(hidden)} exist already" if hidden else "no attention/*.yaml there"
-            raise pytest.UsageError(f"--attention-dir {option}: {reason}")
-        variants += found
-    return variants
+    @cache
+    def compose_once(*overrides: str, folder: Path | None = None) -> DictConfig:
+        search = [] if folder in (None, OURS) else [f"hydra.searchpath=[file://{folder}]"]
+        with initialize_config_module("configs", version_base="1.3"):
+            cfg = compose("train", [*overrides, *search])
+        OmegaConf.set_readonly(cfg, True)
+        return cfg
 
-
-def _rows(folder: Path) -> list[tuple[Path, str]]:
-    """Find the rows in a folder of configuration groups; names with _ in front are bases."""
-    return [(folder, path.stem) for path in sorted((folder / "attention").glob("[!_]*.yaml"))]
+    return compose_once
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,13 @@ with tensors laid out as in ``torch.nn.functional.scaled_dot_product_attention``
 ``(B, H, L, E)``, ``key`` ``(B, H, S, E)``, ``value`` ``(B, H, S, Ev)``, ``out`` ``(B, H, L, Ev)``,
 and ``key_padding_mask`` ``(B, S)``, True at padding. The YAML gives the method's own parameters
 (Hydra's ``_partial_``), the layer gives the shapes; a factory without use for ``max_seq_len``, the
-longest sequence that the layer will see, leaves it out. Attention is bidirectional; what stands at
-padding has no influence, whether in keys, in values or, where L = S, in queries.
+longest sequence that the layer will see, leaves it out. Attention is bidirectional.
+
+What stands at padding has no influence, whether in keys, in values or, where L = S, in queries; not
+even what is not finite, and not on gradients either. :func:`blank_padding` sees to that at the
+start of a forward pass; a module still leaves padding out of its sums and counts. How far a batch
+was padded changes nothing, so whatever depends on a length counts an example's present tokens, on
+the device.
 
 A module may declare, as a class attribute or a property:
 
@@ -23,6 +28,7 @@ and may have a method ``diagnostics() -> dict[str, Tensor]`` of scalars on the d
 forward pass, which training logs as ``attention/<name>``.
 """
 
+from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.scale import InputScale
 from macformer.attention.maclaurin import exact, kernels, samplers
 from macformer.attention.maclaurin.exact import KernelizedAttention
@@ -43,6 +49,7 @@ __all__ = [
     "PreSBN",
     "SoftmaxAttention",
     "UniformAttention",
+    "blank_padding",
     "exact",
     "kernels",
     "samplers",

@@ -1,9 +1,11 @@
-"""What a layer and the wrappers ask of an attention: how it is built, and what it declares."""
+"""What every attention shares: how it is built, what it declares, and how padding is kept out."""
 
 import inspect
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 
 def build(factory: Callable[..., nn.Module], *, max_seq_len: int, **shapes: int) -> nn.Module:
@@ -26,6 +28,63 @@ def is_self_attention_only(module: nn.Module) -> bool:
 def is_positional(module: nn.Module) -> bool:
     """Say whether the place of a key matters, beside what the key holds."""
     return bool(getattr(module, "positional", False))
+
+
+def blank_padding(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    value: Float[Tensor, "B H S Ev"],
+    key_padding_mask: Bool[Tensor, "B S"] | None,
+) -> tuple[Float[Tensor, "B H L E"], Float[Tensor, "B H S E"], Float[Tensor, "B H S Ev"]]:
+    """Take out of padding whatever could reach present tokens as 0 times infinity.
+
+    Padded keys and values become zero. Where L = S the mask holds for the queries, too: what is not
+    finite in a padded one becomes zero, and the rest stays, since a pooling may read its output.
+    The gradients at padded keys and values are zero. A row still leaves padding out of its sums.
+
+    Raises:
+        ValueError: If the mask is not boolean, or has no entry for each key.
+    """
+    query = blank_queries(query, key, key_padding_mask)
+    return query, blank(key, key_padding_mask), blank(value, key_padding_mask)
+
+
+def blank_queries(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    key_padding_mask: Bool[Tensor, "B S"] | None,
+) -> Float[Tensor, "B H L E"]:
+    """Put zero in place of what is not finite in padded queries; without L = S none is padding."""
+    if key_padding_mask is None:
+        return query
+    check_mask(key_padding_mask, key)
+    if query.shape[2] != key.shape[2]:
+        return query
+    return torch.where(key_padding_mask[:, None, :, None], query.nan_to_num(0.0, 0.0, 0.0), query)
+
+
+def blank(
+    x: Float[Tensor, "B H S E"], key_padding_mask: Bool[Tensor, "B S"] | None
+) -> Float[Tensor, "B H S E"]:
+    """Put zero in place of padded keys or values."""
+    return x if key_padding_mask is None else torch.where(key_padding_mask[:, None, :, None], 0, x)
+
+
+def check_mask(key_padding_mask: Tensor, key: Tensor) -> None:
+    """Refuse a mask that would be read wrongly in silence.
+
+    Raises:
+        ValueError: If it is not boolean, or has no entry for each key.
+    """
+    if key_padding_mask.dtype != torch.bool:
+        raise ValueError(
+            f"key_padding_mask is {key_padding_mask.dtype}; it must be torch.bool, True at padding"
+        )
+    if key_padding_mask.shape != (len(key), key.shape[2]):
+        raise ValueError(
+            f"key_padding_mask has shape {tuple(key_padding_mask.shape)}; the keys need "
+            f"{(len(key), key.shape[2])}, one entry for each"
+        )
 
 
 def _takes(factory: Callable[..., nn.Module], name: str) -> bool:

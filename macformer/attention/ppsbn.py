@@ -13,7 +13,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.contract import build, is_positional, is_self_attention_only
+from macformer.attention.contract import (
+    blank,
+    blank_queries,
+    build,
+    is_positional,
+    is_self_attention_only,
+)
 from macformer.attention.inputs.ranks import sum_over_ranks
 from macformer.attention.inputs.sphere import to_sphere
 
@@ -174,6 +180,7 @@ class PPSBN(nn.Module):
                 "batch statistics of queries need self-attention, whose key mask is theirs too: "
                 f"got {query.shape[2]} queries and {key.shape[2]} keys"
             )
+        query = blank_queries(query, key, key_padding_mask)
         query = self.pre_query(query, key_padding_mask if same_length else None)
-        key = self.pre_key(key, key_padding_mask)
+        key = self.pre_key(blank(key, key_padding_mask), key_padding_mask)
         return self.post(self.attention(query, key, value, key_padding_mask=key_padding_mask))

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.sphere import to_sphere
 
 
@@ -59,6 +60,7 @@ class RFA(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
         if self.training and self.redraw:
             self.pool_index.add_(1).remainder_(len(self.pool))
             directions = self.pool.index_select(0, self.pool_index)[0]

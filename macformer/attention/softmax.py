@@ -4,6 +4,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from macformer.attention.contract import blank_padding
+
 
 class SoftmaxAttention(nn.Module):
     r"""Softmax attention through torch's fused kernels.
@@ -27,6 +29,7 @@ class SoftmaxAttention(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
         attn_mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
         return scaled_dot_product_attention(
             query,

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import check_mask
+
 
 class UniformAttention(nn.Module):
     r"""Average the values, whatever the query.
@@ -28,6 +30,7 @@ class UniformAttention(nn.Module):
         if key_padding_mask is None:
             mean = value.mean(dim=2, keepdim=True)
         else:
+            check_mask(key_padding_mask, key)
             present = ~key_padding_mask[:, None, :, None]
             count = present.sum(dim=2, keepdim=True).clamp(min=1)
             mean = torch.where(present, value, 0).sum(dim=2, keepdim=True) / count

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -12,7 +13,8 @@ def arccos_features(
     x: Float[Tensor, "B H N E"], omega: Float[Tensor, "heads E F"]
 ) -> Float[Tensor, "B H N F"]:
     r"""Map to :math:`\phi(x) = \sqrt{2 / F} \max(\Omega^\top x, 0)` (Cho and Saul 2009)."""
-    return (x @ omega).relu() * math.sqrt(2 / omega.shape[-1])
+    dtype = torch.promote_types(x.dtype, omega.dtype)
+    return (x.to(dtype) @ omega.to(dtype)).relu() * math.sqrt(2 / omega.shape[-1])
 
 
 def arccos_attention(

@@ -17,6 +17,8 @@ MODULE = '''
 import torch
 from torch import nn
 
+from macformer.attention import blank_padding
+
 
 class Sound(nn.Module):
     """Linear attention through random softplus features, as it should be."""
@@ -29,6 +31,7 @@ class Sound(nn.Module):
         return nn.functional.softplus(x @ self.projection)
 
     def forward(self, query, key, value, *, key_padding_mask=None):
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
         phi_q, phi_k = self.phi(query), self.phi(key)
         if key_padding_mask is not None:
             padding = key_padding_mask[:, None, :, None]
@@ -109,6 +112,9 @@ KERNEL = """
 defaults: [_rmfa, _self_]
 coefficients: {_target_: outside.cosh}
 """
+CONTRACT = [
+    str(Path(__file__).with_name(f"test_contract{x}.py")) for x in ("", "_state", "_device")
+]
 FAULTS = {  # the property that must fail; the last two only warn, because they are a user's choice
     "MasksValuesOnly": "test_padding_is_inert",
     "TakesProjection": "test_two_layers_share_no_tensor",
@@ -141,13 +147,12 @@ def outcome(tmp_path_factory):
     yamls |= {"TakesProjection": SHARED, "cosh": KERNEL}
     for name, text in yamls.items():
         (folder / "attention" / f"planted_{name}.yaml").write_text(textwrap.dedent(text))
-    contract = Path(__file__).with_name("test_contract.py")
-    command = [sys.executable, "-m", "pytest", str(contract), "-k", "planted_ or found"]
+    command = [sys.executable, "-m", "pytest", *CONTRACT, "-k", "planted_ or found"]
     report = folder / "report.xml"
     printed = subprocess.run(
         [
             *command,
-            "--attention-dir",
+            "--config-dir",
             str(folder),
             f"--junitxml={report}",
             "-p",
@@ -189,7 +194,7 @@ def test_sound_variants_pass_every_property(outcome, name):
     _, passed, failed = outcome
     assert not failed[name]
     assert set(FAULTS.values()) <= passed[name]
-    assert "test_every_variant_is_found" in passed[""]
+    assert "test_every_row_is_found" in passed[""]
 
 
 @pytest.mark.slow
@@ -199,9 +204,8 @@ def test_a_folder_that_adds_nothing_is_refused(tmp_path, folder):
     attention.mkdir(parents=True)
     if folder == "hidden":  # configs/attention would win
         (attention / "softmax.yaml").write_text("_target_: outside.Sound\n")
-    contract = Path(__file__).with_name("test_contract.py")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", str(contract), "--attention-dir", str(attention)],
+        [sys.executable, "-m", "pytest", *CONTRACT, "--config-dir", str(attention.parent)],
         capture_output=True,
         text=True,
         check=False,

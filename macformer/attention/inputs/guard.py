@@ -38,17 +38,24 @@ class NormGuard(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> tuple[Float[Tensor, "B H L E"], Float[Tensor, "B H S E"]]:
+        query_norm, key_norm = _norm(query), _norm(key)
         with torch.no_grad():
-            clipped = (key.norm(dim=-1) > self.max_norm).float()
+            clipped = (key_norm[..., 0] > self.max_norm).float()
             if key_padding_mask is None:
                 self.clipped_share.copy_(clipped.mean())  # in place: a graph knows the address
             else:
                 present = (~key_padding_mask)[:, None, :].expand_as(clipped)
                 self.clipped_share.copy_((clipped * present).sum() / present.sum().clamp(min=1))
-        return self._clip(query), self._clip(key)
+        return self._clip(query, query_norm), self._clip(key, key_norm)
 
-    def _clip(self, x: Tensor) -> Tensor:
-        return x * (self.max_norm / x.norm(dim=-1, keepdim=True).clamp(min=self.max_norm))
+    def _clip(self, x: Tensor, norm: Tensor) -> Tensor:
+        return (x * (self.max_norm / norm.clamp(min=self.max_norm))).to(x.dtype)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Take norms in float32 at least, whatever autocast makes of them."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
 
 
 def bound_dot(

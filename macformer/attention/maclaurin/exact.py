@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin.kernels import (
     Coefficients,
@@ -56,6 +57,8 @@ class KernelizedAttention(nn.Module):
         o_l = \frac{\sum_s K(t_{ls}) v_s}{\sum_s K(t_{ls})}, \qquad
         t_{ls} = q_l \cdot k_s / \sqrt{E}
 
+    Computed in float32 at least, under autocast too: estimates are measured against it.
+
     Args:
         kernel: K, elementwise.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
@@ -88,16 +91,18 @@ class KernelizedAttention(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        query, key = bound_inputs(
-            query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
-        )
-        if key_padding_mask is not None:  # a kernel may overflow at what stands in padding
-            key, value = (
-                x.masked_fill(key_padding_mask[:, None, :, None], 0) for x in (key, value)
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        q, k, v = blank_padding(query, key, value, key_padding_mask)
+        with torch.autocast(query.device.type, enabled=False):
+            q, k = bound_inputs(
+                q.to(dtype),
+                k.to(dtype),
+                scale=self.scale,
+                guard=self.guard,
+                key_padding_mask=key_padding_mask,
             )
-        t = query @ key.mT / math.sqrt(query.shape[-1])
-        weights = self.kernel(t.to(torch.promote_types(t.dtype, torch.float32)))
-        if key_padding_mask is not None:
-            weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
-        out = (weights @ value.to(weights.dtype)) / guard_denominator(weights.sum(-1, keepdim=True))
+            weights = self.kernel(q @ k.mT / math.sqrt(q.shape[-1]))
+            if key_padding_mask is not None:
+                weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
+            out = weights @ v.to(dtype) / guard_denominator(weights.sum(-1, keepdim=True))
         return out.to(value.dtype)

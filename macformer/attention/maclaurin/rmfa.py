@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin.kernels import Coefficients
 from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention
@@ -109,6 +110,7 @@ class RMFA(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
         query, key = bound_inputs(
             query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
         )

@@ -1,0 +1,184 @@
+"""The rows that the contract holds, what it must be told of single ones, and how they are built.
+
+Dimensions are pairwise different primes, so that a transposed axis cannot hide, and numbers are
+float64, so that tolerances are about the method and not about rounding.
+"""
+
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+import configs
+from macformer.attention import contract
+
+OURS = Path(configs.__path__[0]).resolve()
+
+# Every row of configs/attention: a file that is lost, or comes without notice, shows.
+ROWS = {
+    "kernelized_exp",
+    "kernelized_exp_scaled",
+    "kernelized_inv",
+    "kernelized_log",
+    "kernelized_sqrt",
+    "kernelized_trigh",
+    "rfa",
+    "rfa_arccos",
+    "rmfa_exp",
+    "rmfa_exp_scaled",
+    "rmfa_inv",
+    "rmfa_log",
+    "rmfa_sqrt",
+    "rmfa_trigh",
+    "softmax",
+    "uniform",
+}
+
+# For a row whose blocks, landmarks or windows exceed the suite's 11 to 17 tokens: the keys of its
+# YAML that make them small, so that it is not tested as plain softmax only.
+SMALL: dict[str, dict[str, Any]] = {}
+
+# Keys of YAML that hold a count, but of no tokens: they need no entry above.
+NO_LENGTHS = {"num_features", "pool_size"}
+
+# Rows that may have over a tenth more parameters than softmax, with the reason.
+LARGER: dict[str, str] = {}
+
+# Rows that are also held to the contract inside ppSBN: one of each kind is enough for a wrapper.
+WRAPPED = ("rmfa_exp", "softmax")
+
+
+B, H, L, S, E, EV = 2, 3, 11, 13, 7, 5
+MAX_SEQ_LEN = 17
+
+
+class Case(NamedTuple):
+    """A row, at the sizes of its YAML or at small ones, alone or inside ppSBN."""
+
+    folder: Path
+    name: str
+    ppsbn: str = "without"
+    small: bool = False
+
+    def __str__(self) -> str:
+        reading = [] if self.ppsbn == "without" else [self.ppsbn]
+        return "-".join([self.name, *reading, *["small"] * self.small])
+
+
+class Subject:
+    """A row as the contract meets it."""
+
+    def __init__(self, case: Case, cfg: DictConfig):
+        self.case = case
+        self.cfg = cfg
+        sizes = SMALL[case.name] if case.small else {}
+        if not set(sizes) <= set(cfg.attention):
+            raise ValueError(f"SMALL names keys that {case.name} lacks: {sorted(sizes)}")
+        inner = sizes if case.ppsbn == "without" else {"attention": sizes}
+        self.factory: Callable[..., nn.Module] = instantiate(cfg.ppsbn, **inner)
+
+    def build(self, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        module = contract.build(self.factory, num_heads=H, head_dim=E, max_seq_len=MAX_SEQ_LEN)
+        return module.eval().double()
+
+    @cached_property
+    def attention(self) -> nn.Module:
+        """A module of seed 0 for all tests, which change copies only."""
+        return self.build(0)
+
+    @cached_property
+    def other(self) -> nn.Module:
+        """A module of another seed."""
+        return self.build(1)
+
+    @cached_property
+    def self_attention_only(self) -> bool:
+        return contract.is_self_attention_only(self.attention)
+
+    @cached_property
+    def positional(self) -> bool:
+        return contract.is_positional(self.attention)
+
+    @property
+    def is_ours(self) -> bool:
+        return self.case.folder == OURS
+
+    @property
+    def query_lengths(self) -> list[int]:
+        """How many queries to try with S keys."""
+        return [S] if self.self_attention_only else [L, S]
+
+    @property
+    def at_telling_sizes(self) -> bool:
+        """Whether blocks and windows are shorter than the sequences here."""
+        return self.case.small or self.case.name not in SMALL
+
+    def draw(self, query_len: int, *, key_len: int = S) -> list[Tensor]:
+        shapes = ((B, H, query_len, E), (B, H, key_len, E), (B, H, key_len, EV))
+        return [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+
+    def report(self, message: str) -> None:
+        """Fail for a row of this project, and warn about a user's."""
+        if self.is_ours:
+            pytest.fail(message)
+        warnings.warn(UserWarning(message), stacklevel=2)
+
+
+@pytest.fixture(scope="session")
+def subject(case: Case, composed: Callable[..., DictConfig]) -> Subject:
+    cfg = composed(f"attention={case.name}", f"ppsbn={case.ppsbn}", folder=case.folder)
+    return Subject(case, cfg)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give tests of a ``subject`` every case."""
+    if "case" not in metafunc.fixturenames:
+        return
+    rows = [Case(folder, name) for folder, name in _find_rows(metafunc.config)]
+    small = [row._replace(small=True) for row in rows if row.name in SMALL]
+    wrapped = [
+        Case(OURS, name, ppsbn, small=name in SMALL)
+        for name in WRAPPED
+        for ppsbn in ("with", "with_batch")
+    ]
+    metafunc.parametrize("case", [*rows, *small, *wrapped], ids=str, scope="session")
+
+
+@pytest.fixture(scope="session")
+def told() -> SimpleNamespace:
+    """What the contract is told of single rows."""
+    return SimpleNamespace(
+        ours=OURS, rows=ROWS, small=SMALL, no_lengths=NO_LENGTHS, larger=LARGER, wrapped=WRAPPED
+    )
+
+
+@pytest.fixture(scope="session")
+def rows(request: pytest.FixtureRequest) -> list[tuple[Path, str]]:
+    return _find_rows(request.config)
+
+
+def _find_rows(config: pytest.Config) -> list[tuple[Path, str]]:
+    rows = _rows_in(OURS)
+    for option in config.getoption("--config-dir"):
+        folder = Path(option).resolve()
+        found = _rows_in(folder)
+        hidden = {name for _, name in found} & {name for _, name in rows}
+        if not found or hidden:
+            reason = f"{sorted(hidden)} exist already" if hidden else "no attention/*.yaml there"
+            raise pytest.UsageError(f"--config-dir {option}: {reason}")
+        rows += found
+    return rows
+
+
+def _rows_in(folder: Path) -> list[tuple[Path, str]]:
+    """Find the rows in a folder of configuration groups; names with _ in front are bases."""
+    return [(folder, path.stem) for path in sorted((folder / "attention").glob("[!_]*.yaml"))]
