@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.contract import build, is_self_attention_only
+from macformer.attention.contract import build, is_positional, is_self_attention_only
 
 
 class Rotary(nn.Module):
@@ -18,7 +18,8 @@ class Rotary(nn.Module):
     (equations 14 and 15; the pairs here are i and i + E/2, which is another order of the channels).
     Products of queries and keys then depend on the distance of their positions alone, and norms
     stay, so that the bound of ppSBN holds. It stands inside ppSBN's pre stage: centred after the
-    rotation, products would depend on absolute positions again.
+    rotation, products would depend on absolute positions again. An attention that is no function
+    of these products, such as a feature map entry by entry, sees absolute positions, too.
 
     Args:
         attention: The factory of the attention inside.
@@ -46,6 +47,11 @@ class Rotary(nn.Module):
         self.attention = build(
             attention, num_heads=num_heads, head_dim=head_dim, max_seq_len=max_seq_len
         )
+        if is_positional(self.attention):
+            raise ValueError(
+                f"{type(self.attention).__name__} knows the places of keys by itself; "
+                "rotary=with is for attentions that do not"
+            )
 
     @property
     def self_attention_only(self) -> bool:

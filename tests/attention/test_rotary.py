@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from macformer.attention import PPSBN, PreSBN, Rotary, SoftmaxAttention
+from macformer.attention import PPSBN, CosFormer, PreSBN, Rotary, SoftmaxAttention
 
 B, H, N, E = 2, 3, 11, 6
 VALUE = torch.zeros(B, H, N, N, dtype=torch.float64)  # as wide as scores
@@ -86,3 +86,8 @@ def test_trailing_padding_is_cut_off():
 def test_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="head_dim is 5"):
         rotary(head_dim=5)
+
+
+def test_an_attention_with_positions_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="CosFormer knows the places of keys by itself"):
+        rotary(CosFormer)
