@@ -84,10 +84,10 @@ class DenseSynthesizer(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         _check_length(query, key, max_seq_len=self.max_seq_len)
-        hidden = query.relu()
+        hidden = query.relu().to(torch.promote_types(query.dtype, torch.float32))
         blocks, places = hidden @ self.blocks, hidden @ self.places
         scores = (blocks[..., :, None] * places[..., None, :]).flatten(-2)[..., : key.shape[2]]
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        scores = scores.to(hidden.dtype)  # halves under autocast
         if key_padding_mask is not None:
             scores = scores.masked_fill(key_padding_mask[:, None, None, :], -torch.inf)
         weights = scores.softmax(-1)
