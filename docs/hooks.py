@@ -1,7 +1,7 @@
-"""What the site computes when it is built: the page of rows, formulas, and figures out of CSV files.
+"""What the site computes when it is built: the page of rows, formulas, figures out of CSV files.
 
-``{{ratio FILE ROWS MODE LENGTH}}`` in a page becomes the least and the largest ratio to softmax that a
-file beside the page holds for some rows, which are names or patterns joined by commas.
+``{{ratio FILE ROWS MODE LENGTH}}`` in a page becomes the least and the largest ratio to softmax
+that a file beside the page holds for some rows: names or patterns, joined by commas.
 """
 
 import re

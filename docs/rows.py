@@ -22,14 +22,14 @@ LENGTHS = (1024, 4096)
 HEAD_DIM = 32  # Skyformer's
 HEADER = """# Rows
 
-A row of the tables is one file in `configs/attention/`, named after it: `macformer-train attention=NAME`. Each is held to
-one contract: padding has no influence on what is present, examples do not depend on one another, gradients are exact, a
-checkpoint holds everything.
+A row of the tables is one file in `configs/attention/`, named after it: `macformer-train
+attention=NAME`. Each is held to one contract: padding has no influence on what is present,
+examples do not depend on one another, gradients are exact, a checkpoint holds everything.
 
-Counted here, not measured: multiplications and additions of one head of width {head_dim} in a forward pass, relative to
-softmax at the same length, and the parameters that a row adds to the ListOps classifier of `recipe=skyformer`.
-`positional` rows care where a key stands; `self` rows need queries and keys to be the same tokens.
-[Speed and memory](studies/speed.md) has times.
+Counted here, not measured: multiplications and additions of one head of width {head_dim} in a
+forward pass, relative to softmax at the same length, and the parameters that a row adds to the
+ListOps classifier of `recipe=skyformer`. `positional` rows care where a key stands; `self` rows
+need queries and keys to be the same tokens. [Speed and memory](studies/speed.md) has times.
 
 {table}
 """
