@@ -29,9 +29,11 @@ forward pass, which training logs as ``attention/<name>``.
 """
 
 from macformer.attention.contract import blank_padding
+from macformer.attention.feature_maps import directions
 from macformer.attention.feature_maps.cosformer import CosFormer
 from macformer.attention.feature_maps.linear import LinearAttention
 from macformer.attention.feature_maps.maps import EluMap, HedgehogMap, ReluMap
+from macformer.attention.feature_maps.performer import Performer
 from macformer.attention.feature_maps.rfa import RFA
 from macformer.attention.inputs.scale import InputScale
 from macformer.attention.maclaurin import exact, kernels, samplers
@@ -57,6 +59,7 @@ __all__ = [
     "KernelizedAttention",
     "LinearAttention",
     "NoAttention",
+    "Performer",
     "PostSBN",
     "PreSBN",
     "RandomSynthesizer",
@@ -65,6 +68,7 @@ __all__ = [
     "SoftmaxAttention",
     "UniformAttention",
     "blank_padding",
+    "directions",
     "exact",
     "kernels",
     "samplers",
