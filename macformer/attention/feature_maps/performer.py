@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
 from macformer.ops import exponential_attention
 
@@ -68,6 +69,7 @@ class Performer(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
         if self.training and self.redraw:
             self.pool_index.add_(1).remainder_(len(self.pool))
             omega = self.pool.index_select(0, self.pool_index)
