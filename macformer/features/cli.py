@@ -36,18 +36,16 @@ from macformer.features.search import (
 from macformer.ops import maclaurin_attention
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_data, build_model
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import VERSION_BASE, run_main
 from macformer.training.step import Batch
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")
 
-register_resolver()
 
-
-@hydra.main(config_path="pkg://configs", config_name="features", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    """Print the candidates, and write the best as an attention; a user's mistake gives one line."""
+@hydra.main(config_path="pkg://configs", config_name="features", version_base=VERSION_BASE)
+def features(cfg: DictConfig) -> None:
+    """Print the candidates, and write the best as an attention."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         table, text = choose(cfg)
@@ -63,6 +61,11 @@ def main(cfg: DictConfig) -> None:
     path.write_text(text)
     (folder / "table.md").write_text(table.to_markdown(index=False, floatfmt=".3g") + "\n")
     print(f"\n{text}\nmacformer-train --config-dir {folder} attention=rmfa_chosen ...")
+
+
+def main() -> None:
+    """Run the command; a mistake of the user gives one line and exit code 2."""
+    run_main(features, command="macformer-features")
 
 
 def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:

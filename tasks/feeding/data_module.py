@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
+from tasks.store.describe import describe
 from tasks.store.manifest import SPLITS, read_manifest
 from tasks.store.rows import TokenRows
 
@@ -115,6 +116,10 @@ class TaskDataModule(pl.LightningDataModule):
         mapping for data that are too few to tell.
         """
         return read_manifest(self._prepared()).get("floors", {})
+
+    def describe(self) -> list[str]:
+        """Name the prepared folder, and describe each of its splits in a line."""
+        return [str(self._prepared()), *describe(self._prepared())]
 
     @property
     def num_batches_consumed(self) -> int:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,7 +20,7 @@ from macformer.models import (
     TokenEmbedding,
     UnmaskedMeanPooling,
 )
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 from macformer.training.step import classification_loss
 
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder")
@@ -29,9 +28,7 @@ TASKS = ("listops", "text", "retrieval", "image", "pathfinder")
 
 @cache
 def composed(recipe: str, task: str) -> DictConfig:
-    register_resolver()
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("train", [f"recipe={recipe}", f"task={task}", "attention=softmax"])
+    return compose(f"recipe={recipe}", f"task={task}", "attention=softmax")
 
 
 def by_recipe(table: dict[str, dict[str, Any]]) -> Any:

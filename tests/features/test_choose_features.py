@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from macformer.attention.maclaurin import kernels
@@ -12,6 +11,7 @@ from macformer.features.cli import choose, find_checkpoint, load_batches, load_m
 from macformer.features.search import SearchError, measure_error, prepare_inputs
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_attention, build_model
+from macformer.runs.config import compose
 
 SMALL = (
     "num_batches=1",
@@ -24,8 +24,7 @@ SMALL = (
 
 
 def configure(checkpoint, *overrides):
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("features", [f"checkpoint={checkpoint}", *SMALL, *overrides])
+    return compose(f"checkpoint={checkpoint}", *SMALL, *overrides, name="features")
 
 
 @pytest.fixture
@@ -44,8 +43,7 @@ def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path
     (tmp_path / "attention").mkdir()
     (tmp_path / "attention" / "rmfa_chosen.yaml").write_text(text)
     choices = ["attention=rmfa_chosen", "bounds.input_norm=1.0"]
-    with initialize_config_module("configs", version_base="1.3"):
-        chosen = compose("train", [*choices, f"hydra.searchpath=[file://{tmp_path}]"])
+    chosen = compose(*choices, config_dirs=[tmp_path])
     attention = build_attention(chosen, num_heads=2, head_dim=32, max_seq_len=64)
     assert attention.num_features == table["features"].iloc[0]
     run = read_config(run_dir)

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 import configs
 from macformer.runs.build import build_model
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 from macformer.training.step import optimisation_step
 
 LOSSES = Path(__file__).with_name("losses.json")
@@ -72,9 +71,7 @@ def draw_batches(cfg: DictConfig) -> list[dict[str, Tensor]]:
 
 def train(overrides: tuple[str, ...]) -> list[float]:
     """Return the loss before each of the first steps."""
-    register_resolver()
-    with initialize_config_module("configs", version_base="1.3"):
-        cfg = compose("train", [*TINY, *overrides])
+    cfg = compose(*TINY, *overrides)
     torch.manual_seed(0)
     batches = draw_batches(cfg)
     model = build_model(cfg).train()

@@ -1,1 +1,0 @@
-"""Attention through explicit feature maps, in time linear in the length."""
