@@ -1,11 +1,11 @@
-# make setup | demo | paper | test | test-all | test-slurm | golden | lint | clean
+# make setup | demo | paper | test | test-all | test-slurm | golden | lint | docs | clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup demo paper test test-all test-slurm golden lint clean
+.PHONY: setup demo paper test test-all test-slurm golden lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -41,6 +41,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# the site, in docs/site; its page of rows is computed from code and configurations
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[docs]"
+	cd docs && PYTHONPATH=. NO_MKDOCS_2_WARNING=1 ../$(BIN)/python -m mkdocs build --quiet --strict
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

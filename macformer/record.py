@@ -55,8 +55,10 @@ def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str,
 
 
 def row_name(choices: Mapping[Any, Any]) -> str:
-    """Name the row of the tables: an attention, or another mixer in its place."""
-    return choices["attention"] if choices["mixer"] == "attention" else choices["mixer"]
+    """Name the row of the tables: an attention, rotated or not, or another mixer in its place."""
+    if choices["mixer"] != "attention":
+        return choices["mixer"]
+    return choices["attention"] + ("" if choices["rotary"] == "without" else "+rotary")
 
 
 def read_config(run_dir: Path) -> DictConfig:

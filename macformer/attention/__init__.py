@@ -29,13 +29,21 @@ forward pass, which training logs as ``attention/<name>``.
 """
 
 from macformer.attention.contract import blank_padding
+from macformer.attention.feature_maps import directions
+from macformer.attention.feature_maps.cosformer import CosFormer
+from macformer.attention.feature_maps.linear import LinearAttention
+from macformer.attention.feature_maps.maps import EluMap, HedgehogMap, ReluMap
+from macformer.attention.feature_maps.performer import Performer
+from macformer.attention.feature_maps.rfa import RFA
 from macformer.attention.inputs.scale import InputScale
 from macformer.attention.maclaurin import exact, kernels, samplers
 from macformer.attention.maclaurin.exact import KernelizedAttention
 from macformer.attention.maclaurin.rmfa import RMFA
+from macformer.attention.none import NoAttention
 from macformer.attention.ppsbn import PPSBN, BatchPreSBN, PostSBN, PreSBN
-from macformer.attention.rfa import RFA
+from macformer.attention.rotary import Rotary
 from macformer.attention.softmax import SoftmaxAttention
+from macformer.attention.synthesizer import DenseSynthesizer, RandomSynthesizer
 from macformer.attention.uniform import UniformAttention
 
 __all__ = [
@@ -43,13 +51,24 @@ __all__ = [
     "RFA",
     "RMFA",
     "BatchPreSBN",
+    "CosFormer",
+    "DenseSynthesizer",
+    "EluMap",
+    "HedgehogMap",
     "InputScale",
     "KernelizedAttention",
+    "LinearAttention",
+    "NoAttention",
+    "Performer",
     "PostSBN",
     "PreSBN",
+    "RandomSynthesizer",
+    "ReluMap",
+    "Rotary",
     "SoftmaxAttention",
     "UniformAttention",
     "blank_padding",
+    "directions",
     "exact",
     "kernels",
     "samplers",

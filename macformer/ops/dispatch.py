@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 MAX_DIM = 128  # of a row in a kernel's registers
-MAX_BLOCKS = 2**31 - 1  # on the first axis of a CUDA grid
+MAX_LENGTH = 16 * 65_535  # tiles of 16 tokens at least, on the second axis of a CUDA grid
 
 
 def takes_kernels(name: str, query: Tensor, key: Tensor, value: Tensor) -> bool:
@@ -31,6 +31,8 @@ def why_not(query: Tensor, key: Tensor, value: Tensor) -> str | None:
         return "the kernels have no float64"
     if dim > MAX_DIM:
         return f"a head of {dim} is wider than {MAX_DIM}"
+    if max(query.shape[-2], key.shape[-2]) > MAX_LENGTH:
+        return f"a sequence of {max(query.shape[-2], key.shape[-2])} is longer than {MAX_LENGTH}"
     if find_spec("triton") is None:
         return "triton is not installed"
     return None

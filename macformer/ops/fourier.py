@@ -10,7 +10,7 @@ from torch import Tensor
 from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import linear_attention
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import accumulation_dtype, tiled_backward, tiled_forward
+from macformer.ops.tiled import Tile, accumulation_dtype, of_heads, tiled_backward, tiled_forward
 
 
 def fourier_features(
@@ -48,16 +48,16 @@ class _Waves:
         self.num_features = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
 
-    def features(self, x: Tensor, heads: slice) -> Tensor:
-        angles = torch.bmm(x, _of_heads(self.omega, x, heads))
+    def features(self, x: Tensor, tile: Tile) -> Tensor:
+        angles = torch.bmm(x, of_heads(self.omega, x, tile))
         phi = x.new_empty(*x.shape[:-1], self.num_features)
         sine, cosine = phi.chunk(2, dim=-1)
         torch.sin(angles, out=sine)
         torch.cos(angles, out=cosine)
         return phi
 
-    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        phi = self.features(x, heads)
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        phi = self.features(x, tile)
         sine, cosine = phi.chunk(2, dim=-1)
 
         def pull(grad_phi: Tensor) -> Tensor:
@@ -68,15 +68,10 @@ class _Waves:
                 if len(self.grad_omega) == 1:
                     self.grad_omega += grad_omega.sum(0)
                 else:
-                    self.grad_omega[heads] += grad_omega
-            return torch.bmm(grad_angles, _of_heads(self.omega, x, heads).mT)
+                    self.grad_omega[tile[1]] += grad_omega
+            return torch.bmm(grad_angles, of_heads(self.omega, x, tile).mT)
 
         return phi, pull
-
-
-def _of_heads(omega: Tensor, x: Tensor, heads: slice) -> Tensor:
-    omega = omega.to(x.dtype)
-    return omega.expand(len(x), -1, -1) if len(omega) == 1 else omega[heads]
 
 
 def _forward(

@@ -71,7 +71,7 @@ def _angles(
 @triton.jit
 @no_type_check
 def _waves(
-    x, parameters, h, f0, head_dim,
+    x, rows, parameters, bh, h, f0, head_dim,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """phi = sin(x @ omega + b)."""
@@ -82,7 +82,7 @@ def _waves(
 @triton.jit
 @no_type_check
 def _pull(
-    dx, x, grad_phi, parameters, h, f0, head_dim,
+    dx, x, grad_phi, rows, parameters, bh, h, f0, head_dim,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr,
 ):  # fmt: skip
     """Add the gradient at x: (grad_phi * cos(x @ omega + b)) @ omega^T."""

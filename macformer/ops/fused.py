@@ -7,7 +7,8 @@ float32 without TF32.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import triton
@@ -20,6 +21,21 @@ from macformer.ops.tiled import grad_numerator, guarded_inverse
 
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
 FLOAT32_BLOCKS = {"state": (16, 32), "read": (32, 16), "grad": (16, 16), "omega": (16, 32)}
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def on_their_device(function: Callable[Concatenate[Tensor, P], T]) -> Callable[..., T]:
+    """Launch a function's kernels where its tensors are: Triton takes the current device."""
+
+    @wraps(function)
+    def run(first: Tensor, *args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.cuda.device_of(first):
+            return function(first, *args, **kwargs)
+
+    return run
 
 
 class FusedMap(NamedTuple):
@@ -47,17 +63,24 @@ class FusedMap(NamedTuple):
 
 
 @without_autocast
+@on_their_device
 def fused_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     feature_map: FusedMap,
     *,
+    key_map: FusedMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output, its denominator before the guard, and the state of the keys."""
-    state, total = _sum_state(key, value, None, feature_map, key_padding_mask)
+    """Return the output, its denominator before the guard, and the state of the keys.
+
+    Args:
+        key_map: That of the keys, where it is not that of the queries.
+    """
+    padding = dense(key_padding_mask)
+    state, total = _sum_state(key, value, None, key_map or feature_map, padding)
     state, total = state * feature_map.weights, total * feature_map.constant
     shape = query.shape[:-1]
     out = query.new_empty(*shape, value.shape[-1], dtype=torch.float32)
@@ -67,6 +90,7 @@ def fused_forward(
 
 
 @without_autocast
+@on_their_device
 def fused_backward(
     query: Tensor,
     key: Tensor,
@@ -77,10 +101,12 @@ def fused_backward(
     denominator: Tensor,
     state: Tensor,
     *,
+    key_map: FusedMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients at query, key and value."""
+    key_map, padding = key_map or feature_map, dense(key_padding_mask)
     y, u = _grad_of_numerator(grad_out, out, denominator, eps=eps)
     grad_state, grad_total = _sum_state(query, y, u, feature_map, None)
     grad_state, grad_total = grad_state * feature_map.weights, grad_total * feature_map.constant
@@ -88,8 +114,8 @@ def fused_backward(
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
     )
     _pull(query, y, u, feature_map, None, state, grad_query)
-    _pull(key, value, None, feature_map, key_padding_mask, grad_state, grad_key)
-    _read(key, feature_map, key_padding_mask, grad_state, grad_total, grad_value, None, eps=eps)
+    _pull(key, value, None, key_map, padding, grad_state, grad_key)
+    _read(key, key_map, padding, grad_state, grad_total, grad_value, None, eps=eps)
     return grad_query, grad_key, grad_value
 
 
@@ -138,7 +164,7 @@ def _read(
     batch, heads, length, head_dim = x.shape
     value_dim, x = out.shape[-1], rows(x)
     blocks = block_sizes("read", x, value_dim)
-    read_kernel[triton.cdiv(length, blocks["N"]), batch * heads](
+    read_kernel[batch * heads, triton.cdiv(length, blocks["N"])](
         x, x if padding is None else padding, feature_map.parameters, state, total,
         out, out if denominator is None else denominator,
         heads, length, head_dim, value_dim, feature_map.num_features, eps, *x.stride()[:3],
@@ -161,7 +187,7 @@ def _pull(
     value_dim = y.shape[-1]
     x, y = rows(x), rows(y)
     blocks = block_sizes("grad", x, value_dim)
-    grad_kernel[triton.cdiv(length, blocks["N"]), batch * heads](
+    grad_kernel[batch * heads, triton.cdiv(length, blocks["N"])](
         x, y, x if u is None else u, x if padding is None else padding,
         feature_map.parameters, state, grad_x,
         heads, length, head_dim, value_dim, feature_map.num_features,
@@ -171,6 +197,11 @@ def _pull(
     )  # fmt: skip
     if feature_map.pull_parameters is not None:
         feature_map.pull_parameters(x, y, u, padding, state)
+
+
+def dense(key_padding_mask: Tensor | None) -> Tensor | None:
+    """Return a mask as the kernels address it, which an expanded or a sliced one is not."""
+    return None if key_padding_mask is None else key_padding_mask.contiguous()
 
 
 def rows(x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Triton kernels of attention in linear time: features live in registers and never reach memory.
 
-FEATURES and PULL are the two functions of a feature map, parameters what they read. Padding loads
+FEATURES and PULL are the two functions of a feature map, parameters what they read; they are told
+which head of the batch a tile belongs to, and which of all rows it holds. Padding loads
 as zeros in values and in the column of ones, and so leaves every sum. Features, sums, the
 denominator and the constant part are float32; OPERAND is the dtype of matrix products.
 """
@@ -89,7 +90,9 @@ def state_kernel(
         xn = load_rows(x, n, e, x_n, head_dim, keep)
         yn = load_rows(y, n, v, y_n, value_dim, keep)
         un = load_ones(u + bh * length, n, keep, HAS_U)
-        phi = FEATURES(xn, parameters, h, group * F, head_dim, F, E, OPERAND, True)
+        phi = FEATURES(
+            xn, bh * length + n, parameters, bh, h, group * F, head_dim, F, E, OPERAND, True
+        )
         acc += dot(phi, yn, OPERAND)
         acc_u += tl.sum(phi * un[None, :], axis=1)
         sum_y += tl.sum(yn.to(tl.float32), axis=0)
@@ -115,24 +118,24 @@ def read_kernel(
     HAS_PADDING: tl.constexpr, DIVIDE: tl.constexpr,
     N: tl.constexpr, F: tl.constexpr, E: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
-    """[n, z] = phi(x)^T S + total, and o = n / z or n: a program per (tile, head)."""
-    bh = tl.program_id(1).to(tl.int64)
+    """[n, z] = phi(x)^T S + total, and o = n / z or n: a program per (head, tile)."""
+    bh = tl.program_id(0).to(tl.int64)
     b, h = bh // heads, bh % heads
-    n, e, v = tl.program_id(0) * N + tl.arange(0, N), tl.arange(0, E), tl.arange(0, V)
+    n, e, v = tl.program_id(1) * N + tl.arange(0, N), tl.arange(0, E), tl.arange(0, V)
     state += bh * (value_dim + 1) * num_features
     total += bh * (value_dim + 1)
+    rows = bh * length + n
     keep = keep_rows(padding + b * length, n, length, HAS_PADDING)
     xn = load_rows(x + b * x_b + h * x_h, n, e, x_n, head_dim, keep)
     acc = tl.zeros([N, V], tl.float32) + tl.load(total + v, mask=v < value_dim, other=0.0)[None, :]
     acc_z = tl.zeros([N], tl.float32) + tl.load(total + value_dim)
     for f0 in range(0, num_features, F):
         f = f0 + tl.arange(0, F)
-        phi = FEATURES(xn, parameters, h, f0, head_dim, F, E, OPERAND, False)
+        phi = FEATURES(xn, rows, parameters, bh, h, f0, head_dim, F, E, OPERAND, False)
         acc += dot(phi, tl.trans(load_state(state, v, f, value_dim, num_features)), OPERAND)
         if DIVIDE:
             s_z = tl.load(state + value_dim * num_features + f, mask=f < num_features, other=0.0)
             acc_z += tl.sum(phi * s_z[None, :], axis=1)
-    rows = bh * length + n
     if DIVIDE:
         tl.store(z + rows, acc_z, mask=keep)
         negative = acc_z.to(tl.int32, bitcast=True) < 0  # the sign bit, which zero has too
@@ -155,11 +158,12 @@ def grad_kernel(
     HAS_U: tl.constexpr, HAS_PADDING: tl.constexpr,
     N: tl.constexpr, F: tl.constexpr, E: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of [y, u]^T S^T phi(x) at x: a program per (tile, head)."""
-    bh = tl.program_id(1).to(tl.int64)
+    """Gradient of [y, u]^T S^T phi(x) at x: a program per (head, tile)."""
+    bh = tl.program_id(0).to(tl.int64)
     b, h = bh // heads, bh % heads
-    n, e, v = tl.program_id(0) * N + tl.arange(0, N), tl.arange(0, E), tl.arange(0, V)
+    n, e, v = tl.program_id(1) * N + tl.arange(0, N), tl.arange(0, E), tl.arange(0, V)
     state += bh * (value_dim + 1) * num_features
+    rows = bh * length + n
     keep = keep_rows(padding + b * length, n, length, HAS_PADDING)
     xn = load_rows(x + b * x_b + h * x_h, n, e, x_n, head_dim, keep)
     yn = load_rows(y + b * y_b + h * y_h, n, v, y_n, value_dim, keep)
@@ -170,7 +174,10 @@ def grad_kernel(
         s = load_state(state, v, f, value_dim, num_features)
         s_z = tl.load(state + value_dim * num_features + f, mask=f < num_features, other=0.0)
         grad_phi = dot(yn, s, OPERAND) + un[:, None] * s_z[None, :]
-        dx = PULL(dx, xn, grad_phi, parameters, h, f0, head_dim, F, E, OPERAND)
-    rows = (bh * length + n)[:, None] * head_dim
+        dx = PULL(dx, xn, grad_phi, rows, parameters, bh, h, f0, head_dim, F, E, OPERAND)
     dx = tl.where(keep[:, None], dx, 0.0).to(grad_x.dtype.element_ty)
-    tl.store(grad_x + rows + e[None, :], dx, mask=(n < length)[:, None] & (e < head_dim)[None, :])
+    tl.store(
+        grad_x + rows[:, None] * head_dim + e[None, :],
+        dx,
+        mask=(n < length)[:, None] & (e < head_dim)[None, :],
+    )

@@ -6,6 +6,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
+from macformer.ops.tiled import Tile, of_heads
+
 
 class Products:
     """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
@@ -18,15 +20,15 @@ class Products:
         self.num_columns = sum(widths)
         self.levels = [slice(start, stop) for start, stop in pairwise(accumulate(widths))]
 
-    def features(self, x: Tensor, heads: slice) -> Tensor:
-        projections = self._project(x, self._columns(x, heads))
+    def features(self, x: Tensor, tile: Tile) -> Tensor:
+        projections = self._project(x, of_heads(self.signs, x, tile))
         phi = projections[..., : self.num_features]
         for level in self.levels:
             phi[..., : _width(level)].mul_(projections[..., level])
         return phi
 
-    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        columns = self._columns(x, heads)
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        columns = of_heads(self.signs, x, tile)
         projections = self._project(x, columns)
         phi = projections[..., : self.num_features]
         prefixes = []  # the product before each level; dividing it out would fail at zeros
@@ -55,10 +57,6 @@ class Products:
             self.buffer = x.new_empty(size)
         out = self.buffer[:size].view(x.shape[0], x.shape[1], row)[..., : self.num_columns]
         return torch.bmm(x, columns, out=out)
-
-    def _columns(self, x: Tensor, heads: slice) -> Tensor:
-        columns = self.signs.to(x.dtype)
-        return columns.expand(len(x), -1, -1) if len(columns) == 1 else columns[heads]
 
 
 def _width(level: slice) -> int:

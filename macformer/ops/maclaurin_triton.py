@@ -51,7 +51,7 @@ def _degree(parameters, f0):
 @triton.jit
 @no_type_check
 def _products(
-    x, parameters, h, f0, head_dim,
+    x, rows, parameters, bh, h, f0, head_dim,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """phi = prod_j (x @ signs_j)."""
@@ -65,7 +65,7 @@ def _products(
 @triton.jit
 @no_type_check
 def _pull(
-    dx, x, grad_phi, parameters, h, f0, head_dim,
+    dx, x, grad_phi, rows, parameters, bh, h, f0, head_dim,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr,
 ):  # fmt: skip
     """Add the gradient at x: level j receives that of phi times the product of the other levels.

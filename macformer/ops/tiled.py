@@ -28,7 +28,7 @@ Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
 
 @runtime_checkable
 class FeatureMap(Protocol):
-    """A map from rows to features, for some of the heads.
+    """A map from the rows of a tile to features.
 
     Attributes:
         num_features: The number of features.
@@ -40,11 +40,11 @@ class FeatureMap(Protocol):
     weights: Tensor | float
     constant: Tensor | float
 
-    def features(self, x: Tensor, heads: slice) -> Tensor:
+    def features(self, x: Tensor, tile: Tile) -> Tensor:
         """Return phi(x)."""
         ...
 
-    def pullback(self, x: Tensor, heads: slice) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return phi(x), and the map from the gradient at phi to that at x.
 
         The map is called once, after the last use of phi; it may overwrite phi and its argument.
@@ -59,27 +59,33 @@ def tiled_forward(
     value: Tensor,
     feature_map: FeatureMap,
     *,
+    key_map: FeatureMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output, its denominator before the guard, and the state of the keys."""
+    """Return the output, its denominator before the guard, and the state of the keys.
+
+    Args:
+        key_map: That of the keys, where it is not that of the queries.
+    """
+    key_map = key_map or feature_map
     batch, heads, query_len, _ = query.shape
     value_dim, dtype = value.shape[-1], accumulation_dtype(query)
     state = query.new_zeros(batch, heads, value_dim + 1, feature_map.num_features, dtype=dtype)
     total = query.new_zeros(batch, heads, 1, value_dim + 1, dtype=dtype)
-    for tile in _tiles(_key_lengths(key, key_padding_mask), heads):
-        k, v = _load_keys(key, value, key_padding_mask, tile, dtype)
+    for tile in tiles(key_lengths(key, key_padding_mask), heads):
+        k, v = load_keys(key, value, key_padding_mask, tile, dtype)
         b, h, _ = tile
-        state[b, h].baddbmm_(v.mT, feature_map.features(k, h))
+        state[b, h].baddbmm_(v.mT, key_map.features(k, tile))
         total[b, h] += v.sum(-2, keepdim=True)
     state.mul_(feature_map.weights)
     total.mul_(feature_map.constant)
 
     out = query.new_empty(batch, heads, query_len, value_dim, dtype=dtype)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
-    for tile in _tiles([query_len] * batch, heads):
+    for tile in tiles([query_len] * batch, heads):
         b, h, _ = tile
-        phi = feature_map.features(query[tile].to(dtype), h)
+        phi = feature_map.features(query[tile].to(dtype), tile)
         denominator[tile] = torch.baddbmm(total[b, h, :, -1:], phi, state[b, h, -1:].mT)
         torch.baddbmm(total[b, h, :, :-1], phi, state[b, h, :-1].mT, out=out[tile])
     out.div_(guard_denominator(denominator, eps=eps))
@@ -97,20 +103,22 @@ def tiled_backward(
     denominator: Tensor,
     state: Tensor,
     *,
+    key_map: FeatureMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients at query, key and value."""
+    key_map = key_map or feature_map
     batch, heads, query_len, _ = query.shape
     dtype = state.dtype
     grad_state = torch.zeros_like(state)
     grad_total = state.new_zeros(batch, heads, 1, state.shape[-2])
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     inverse, slope = guarded_inverse(denominator, eps=eps)
-    for tile in _tiles([query_len] * batch, heads):
+    for tile in tiles([query_len] * batch, heads):
         b, h, _ = tile
         grad = grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
-        phi, pull = feature_map.pullback(query[tile].to(dtype), h)
+        phi, pull = feature_map.pullback(query[tile].to(dtype), tile)
         grad_state[b, h].baddbmm_(grad.mT, phi)
         grad_total[b, h] += grad.sum(-2, keepdim=True)
         grad_query[tile] = pull(torch.bmm(grad, state[b, h]))
@@ -122,13 +130,13 @@ def tiled_backward(
     if key_padding_mask is not None:  # no tile visits the padding behind an example's last token
         grad_key.zero_()
         grad_value.zero_()
-    for tile in _tiles(_key_lengths(key, key_padding_mask), heads):
+    for tile in tiles(key_lengths(key, key_padding_mask), heads):
         b, h, _ = tile
-        k, v = _load_keys(key, value, key_padding_mask, tile, dtype)
-        phi, pull = feature_map.pullback(k, h)
+        k, v = load_keys(key, value, key_padding_mask, tile, dtype)
+        phi, pull = key_map.pullback(k, tile)
         grad_v = torch.baddbmm(grad_total[b, h, :, :-1], phi, grad_state[b, h, :-1].mT)
         if key_padding_mask is not None:
-            grad_v.masked_fill_(_padding(key_padding_mask, tile), 0)
+            grad_v.masked_fill_(padding_of(key_padding_mask, tile), 0)
         grad_value[tile] = grad_v
         grad_key[tile] = pull(torch.bmm(v, grad_state[b, h]))
     return grad_query, grad_key, grad_value
@@ -159,7 +167,7 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _tiles(lengths: list[int], heads: int) -> Iterator[Tile]:
+def tiles(lengths: list[int], heads: int) -> Iterator[Tile]:
     """Cut each example into tiles of whole heads, or of one head's tokens where it is long."""
     for b, length in enumerate(lengths):
         num_tokens = max(1, min(length, TILE_TOKENS))
@@ -169,22 +177,31 @@ def _tiles(lengths: list[int], heads: int) -> Iterator[Tile]:
                 yield b, slice(h, h + num_heads), slice(t, min(t + num_tokens, length))
 
 
-def _key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
-    """Return each example's length without the padding behind its last token."""
+def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
+    """Return each example's length without the padding behind its last token.
+
+    On a GPU, where reading a length would wait for the device, the padding counts.
+    """
     batch, _, key_len, _ = key.shape
-    if key_padding_mask is None:
+    if key_padding_mask is None or key.is_cuda:
         return [key_len] * batch
     position = torch.arange(1, key_len + 1, device=key.device)
     return (~key_padding_mask * position).flatten(1).amax(-1).tolist()
 
 
-def _padding(key_padding_mask: Tensor, tile: Tile) -> Tensor:
+def of_heads(columns: Tensor, x: Tensor, tile: Tile) -> Tensor:
+    """Return what each head of a tile is multiplied by, from one matrix for all or one for each."""
+    columns = columns.to(x.dtype)
+    return columns.expand(len(x), -1, -1) if len(columns) == 1 else columns[tile[1]]
+
+
+def padding_of(key_padding_mask: Tensor, tile: Tile) -> Tensor:
     b, _, t = tile
     masks_heads = key_padding_mask.ndim == 3  # of folded examples
     return (key_padding_mask[tile] if masks_heads else key_padding_mask[b, t])[..., None]
 
 
-def _load_keys(
+def load_keys(
     key: Tensor, value: Tensor, key_padding_mask: Tensor | None, tile: Tile, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return keys, and values with a column of ones; both are zero at padding."""
@@ -192,7 +209,7 @@ def _load_keys(
     extended = v.new_ones(*v.shape[:-1], v.shape[-1] + 1, dtype=dtype)
     extended[..., :-1] = v
     if key_padding_mask is not None:
-        padding = _padding(key_padding_mask, tile)
+        padding = padding_of(key_padding_mask, tile)
         k = k.masked_fill(padding, 0)
         extended.masked_fill_(padding, 0)
     return k, extended

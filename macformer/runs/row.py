@@ -4,7 +4,7 @@ from omegaconf import DictConfig
 
 from macformer.record import row_name
 
-PLAIN = {"attention": "softmax", "ppsbn": "without"}  # what train.yaml chooses
+PLAIN = {"attention": "softmax", "ppsbn": "without", "rotary": "without"}  # what train.yaml chooses
 
 
 def check_row(choices: DictConfig, *, _root_: DictConfig) -> str:

@@ -24,12 +24,17 @@ OURS = Path(configs.__path__[0]).resolve()
 
 # Every row of configs/attention: a file that is lost, or comes without notice, shows.
 ROWS = {
+    "cosformer",
+    "hedgehog",
     "kernelized_exp",
     "kernelized_exp_scaled",
     "kernelized_inv",
     "kernelized_log",
     "kernelized_sqrt",
     "kernelized_trigh",
+    "linear",
+    "none",
+    "performer_relu",
     "rfa",
     "rfa_arccos",
     "rmfa_exp",
@@ -39,6 +44,8 @@ ROWS = {
     "rmfa_sqrt",
     "rmfa_trigh",
     "softmax",
+    "synthesizer_dense",
+    "synthesizer_random",
     "uniform",
 }
 
@@ -47,7 +54,7 @@ ROWS = {
 SMALL: dict[str, dict[str, Any]] = {}
 
 # Keys of YAML that hold a count, but of no tokens: they need no entry above.
-NO_LENGTHS = {"num_features", "pool_size"}
+NO_LENGTHS = {"num_features", "pool_size", "rank"}
 
 # Rows that may have over a tenth more parameters than softmax, with the reason.
 LARGER: dict[str, str] = {}

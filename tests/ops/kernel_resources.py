@@ -17,7 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from macformer.ops import fourier_triton, fused, maclaurin_triton
+from macformer.ops import exponential_triton, fourier_triton, fused, maclaurin_triton
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 BATCH, HEADS, LENGTH, NUM_FEATURES = 2, 2, 1024, 128
@@ -36,13 +36,17 @@ class Hopper:
         return 0
 
 
-def feature_maps(head_dim: int):
+def feature_maps(query: torch.Tensor, key: torch.Tensor, padding: torch.Tensor):
+    """Yield each map's name, and those of queries and keys, whose own kernels run on the way."""
+    head_dim = query.shape[-1]
     widths = [NUM_FEATURES, 96, 16, 16]
     signs = torch.randn(1, head_dim, sum(widths)).sign()
     weights, constant = torch.ones(NUM_FEATURES), torch.ones(())
-    yield "maclaurin", maclaurin_triton.products(signs, widths, weights, constant)
+    yield "maclaurin", (maclaurin_triton.products(signs, widths, weights, constant),) * 2
     omega = torch.randn(HEADS, head_dim, NUM_FEATURES)
-    yield "fourier", fourier_triton.waves(omega, torch.zeros_like(omega))
+    yield "fourier", (fourier_triton.waves(omega, torch.zeros_like(omega)),) * 2
+    peaks = exponential_triton.find_peaks(key, omega, padding)
+    yield "exponential", exponential_triton.exponentials(query, omega, peaks)
 
 
 def resources(compiled) -> dict[str, int]:
@@ -71,9 +75,10 @@ def main(dtype: str, head_dim: str) -> None:
     inputs = [torch.randn(shape).to(getattr(torch, dtype)) for _ in range(3)]
     padding = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
     options = {"key_padding_mask": padding, "eps": 1e-6}
-    for name, feature_map in feature_maps(int(head_dim)):
-        results = fused.fused_forward(*inputs, feature_map, **options)
-        fused.fused_backward(*inputs, feature_map, inputs[2], *results, **options)
+    for name, (queries, keys) in feature_maps(*inputs[:2], padding):
+        options["key_map"] = keys
+        results = fused.fused_forward(*inputs, queries, **options)
+        fused.fused_backward(*inputs, queries, inputs[2], *results, **options)
         for use in kernels:
             print(json.dumps({"features": name, **use}))
         kernels.clear()

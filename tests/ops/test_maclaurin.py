@@ -212,9 +212,9 @@ def test_tiles(length, visits, monkeypatch):
     seen = set()
     features = Products.features
 
-    def record(self, x, heads):
+    def record(self, x, tile):
         seen.add(tuple(x.shape[:2]))
-        return features(self, x, heads)
+        return features(self, x, tile)
 
     monkeypatch.setattr(Products, "features", record)
     assert_same(maclaurin_attention, draw_inputs(length, length), draw_features())
@@ -226,9 +226,9 @@ def test_short_examples_share_a_tile_where_heads_share_features(heads, rows, mon
     seen = set()
     features = Products.features
 
-    def record(self, x, heads):
+    def record(self, x, tile):
         seen.add(len(x))
-        return features(self, x, heads)
+        return features(self, x, tile)
 
     monkeypatch.setattr(tiled, "TILE_TOKENS", 6 * 10 + 7)  # six rows of ten tokens
     monkeypatch.setattr(Products, "features", record)
@@ -243,13 +243,13 @@ def test_no_tile_is_spent_on_trailing_padding(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     inputs = draw_inputs(1, 640)
     rows = []
-    load = tiled._load_keys
+    load = tiled.load_keys
 
     def record(key, value, mask, tile, dtype):
         rows.append(tile[2].stop - tile[2].start)
         return load(key, value, mask, tile, dtype)
 
-    monkeypatch.setattr(tiled, "_load_keys", record)
+    monkeypatch.setattr(tiled, "load_keys", record)
     maclaurin_attention(*inputs, draw_features(), key_padding_mask=padding((70, 0), 640))
     assert sum(rows) == HEADS * 70
 

@@ -86,6 +86,73 @@ def test_strided_rows():
     assert_same([*strided, *tensors[3:]], None, tolerance=1e-5)
 
 
+MASKS = {
+    "expanded": lambda mask: mask[:1].expand(len(mask), -1),
+    "transposed": lambda mask: mask.T.contiguous().T,
+    "sliced": lambda mask: torch.cat([mask, ~mask], dim=1)[:, : mask.shape[1]],
+    "stepped": lambda mask: mask.repeat_interleave(2, dim=1)[:, ::2],
+}
+
+
+@pytest.mark.parametrize("stride", MASKS)
+def test_masks_of_any_strides(stride):
+    tensors = [x.repeat(3, 1, 1, 1) for x in draw_inputs(7, 19, 1, torch.float32)[:3]]
+    features = draw_inputs(7, 19, 1, torch.float32)[3:]
+    mask = torch.arange(19) >= torch.tensor([[4], [19], [11]])
+    strided = MASKS[stride](mask).to(DEVICE)
+    assert not strided.is_contiguous()
+    assert_same([*tensors, *features], strided, tolerance=1e-5)
+
+
+STRIDES = {
+    "expanded": lambda x: x[:, :1].expand(-1, HEADS, -1, -1),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "sliced": lambda x: torch.cat([x, x], dim=-1)[..., : x.shape[-1]],
+    "stepped": lambda x: x.repeat_interleave(2, dim=2)[:, :, ::2],
+}
+
+
+@pytest.mark.parametrize("stride", STRIDES)
+def test_inputs_and_gradients_of_any_strides(stride):
+    *inputs, signs, weights, constant = draw_inputs(7, 19, 1, torch.float32)
+    strided = [STRIDES[stride](x) for x in inputs]
+    grad = STRIDES[stride](torch.randn(BATCH, HEADS, 7, VALUE_DIM, device=DEVICE))
+    assert not any(x.is_contiguous() for x in (*strided, grad))
+    tensors = [*strided, signs, weights, constant]
+    results = run_triton(tensors, None, grad), run_tiled(tensors, None, grad)
+    for got, expected in zip(*results, strict=True):
+        scale = float(expected.abs().max())
+        assert_close(got.double(), expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_no_number_of_heads_exceeds_a_grid(monkeypatch):
+    """An axis but the first takes 65,535 programs, and heads of all examples may be more."""
+    grids = []
+
+    class Recorder:
+        def __getitem__(self, grid):
+            grids.append(grid)
+            return lambda *_, **__: None
+
+    for kernel in ("state_kernel", "read_kernel", "grad_kernel"):
+        monkeypatch.setattr(fused, kernel, Recorder())
+    *inputs, signs, weights, constant = draw_inputs(1, 1, 1, torch.float32)
+    many = [x[:, :1].expand(70_000, 1, -1, -1) for x in inputs]
+    grad = torch.ones(70_000, 1, 1, VALUE_DIM)
+    run_triton([*many, signs, weights, constant], None, grad)
+    assert len(grids) == 6 and {grid[0] for grid in grids} == {70_000}
+    assert max(axis for grid in grids for axis in grid[1:]) < 65_536
+
+
+def test_kernels_run_where_their_inputs_are(monkeypatch):
+    visited = []
+    device_of = torch.cuda.device_of
+    monkeypatch.setattr(torch.cuda, "device_of", lambda x: visited.append(x) or device_of(x))
+    tensors = draw_inputs(1, 2, 1, torch.float32)
+    run_triton(tensors, None, torch.ones(BATCH, HEADS, 1, VALUE_DIM, device=DEVICE))
+    assert len(visited) == 2 and all(x is tensors[0] for x in visited)
+
+
 def test_split_of_the_sequence(monkeypatch):
     """Enough programs for few heads: the state is summed in slices, the last one shorter."""
     monkeypatch.setattr(fused, "NUM_PROGRAMS", 8)

@@ -20,7 +20,13 @@ TASKS = ("listops", "text", "retrieval", "pathfinder", "image")
 
 SMALL = """
 defaults:
-  [_self_, task: listops, attention: softmax, ppsbn: without, mixer: attention, recipe: smoke]
+  - _self_
+  - task: listops
+  - attention: softmax
+  - rotary: without
+  - ppsbn: without
+  - mixer: attention
+  - recipe: smoke
 seed: 0
 logger: null
 sweep: runs
@@ -47,8 +53,9 @@ def compose_multirun(*overrides: str):
 def compose_sweep(tmp_path: Path):
     """Compose the multirun of a small configuration, whose cells have the names of ours."""
     folder = tmp_path / "configs"
-    groups = {"task": "listops", "attention": "softmax uniform", "ppsbn": "without"}
-    for group, names in {**groups, "mixer": "attention", "recipe": "smoke"}.items():
+    groups = {"task": "listops", "attention": "softmax uniform", "recipe": "smoke"}
+    groups |= {"mixer": "attention", "rotary": "without", "ppsbn": "without"}
+    for group, names in groups.items():
         (folder / group).mkdir(parents=True)
         for name in names.split():
             (folder / group / f"{name}.yaml").touch()

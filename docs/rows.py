@@ -1,0 +1,133 @@
+"""Write the page of rows: what each computes, by its docstring, and what it costs, by counting."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import get_class
+from omegaconf import DictConfig
+from torch.utils.flop_counter import FlopCounterMode
+
+import configs
+from macformer.attention.contract import is_positional, is_self_attention_only
+from macformer.benchmark.measure import SDPA_FLOPS
+from macformer.runs.build import build_attention, build_model
+from macformer.runs.identity import register_resolver
+
+ROOT = Path(configs.__path__[0])
+LENGTHS = (1024, 4096)
+HEAD_DIM = 32  # Skyformer's
+HEADER = """# Rows
+
+A row of the tables is one file in `configs/attention/`, named after it: `macformer-train
+attention=NAME`. Each is held to one contract: padding has no influence on what is present,
+examples do not depend on one another, gradients are exact, a checkpoint holds everything.
+
+Counted here, not measured: multiplications and additions of one head of width {head_dim} in a
+forward pass, relative to softmax at the same length, and the parameters that a row adds to the
+ListOps classifier of `recipe=skyformer`. `positional` rows care where a key stands; `self` rows
+need queries and keys to be the same tokens. [Speed and memory](studies/speed.md) has times.
+
+{table}
+"""
+
+
+def describe_rows() -> str:
+    """Return the page in Markdown."""
+    register_resolver()
+    rows = {name: _compose(name) for name in _names()}
+    softmax = [_flops(rows["softmax"], length) for length in LENGTHS]
+    size = _num_parameters(rows["softmax"])
+    lines = [
+        "| row | " + " | ".join(f"FLOPs at {n:,}" for n in LENGTHS) + " | parameters | needs |",
+        "|:---|" + "---:|" * (len(LENGTHS) + 1) + ":---|",
+    ]
+    families: dict[str, list[str]] = {}
+    for name, cfg in rows.items():
+        flops = zip((_flops(cfg, length) for length in LENGTHS), softmax, strict=True)
+        shares = " | ".join(f"{ours / theirs:.2g}" for ours, theirs in flops)
+        excess = f"{100 * (_num_parameters(cfg) / size - 1):+.1f} %".replace("+0.0 %", "")
+        lines.append(f"| [`{name}`](#{name}) | {shares} | {excess} | {_needs(cfg)} |")
+        families.setdefault(cfg.attention["_target_"], []).append(name)
+    sections = [_describe_family(target, names, rows) for target, names in families.items()]
+    return HEADER.format(head_dim=HEAD_DIM, table="\n".join(lines)) + "\n" + "\n\n".join(sections)
+
+
+def _names() -> list[str]:
+    found = sorted(path.stem for path in (ROOT / "attention").glob("[!_]*.yaml"))
+    return sorted(found, key=lambda name: name != "softmax")  # the reference first
+
+
+def _compose(name: str) -> DictConfig:
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("train", ["task=listops", "recipe=skyformer", f"attention={name}"])
+
+
+def _build(cfg: DictConfig, length: int) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_attention(cfg, num_heads=1, head_dim=HEAD_DIM, max_seq_len=length).eval()
+
+
+@torch.no_grad()
+def _flops(cfg: DictConfig, length: int) -> int:
+    attention = _build(cfg, length)
+    inputs = torch.randn(3, 1, 1, length, HEAD_DIM).unbind()
+    with FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
+        attention(*inputs)
+    return counter.get_total_flops()
+
+
+def _num_parameters(cfg: DictConfig) -> int:
+    return sum(p.numel() for p in build_model(cfg).parameters())
+
+
+def _needs(cfg: DictConfig) -> str:
+    attention = _build(cfg, LENGTHS[0])
+    names = {"positional": is_positional(attention), "self": is_self_attention_only(attention)}
+    return ", ".join(name for name, holds in names.items() if holds)
+
+
+def _describe_family(target: str, names: list[str], rows: dict[str, DictConfig]) -> str:
+    """Describe a class once, then each of its rows by its note and its options."""
+    attention = get_class(target)
+    parts = [f"## {attention.__name__}", to_markdown(inspect.getdoc(attention) or "")]
+    for name in names:
+        parts.append(f"### {name}")
+        comments = (ROOT / "attention" / f"{name}.yaml").read_text().splitlines()[1:]
+        parts.append(" ".join(line[2:] for line in comments if line.startswith("# ")))
+        options = [(k, v) for k, v in rows[name].attention.items() if not str(k).startswith("_")]
+        if options:
+            parts.append("```yaml\n" + "\n".join(map(_option, options)) + "\n```")
+    return "\n\n".join(filter(None, parts))
+
+
+def _option(item: tuple[Any, Any]) -> str:
+    key, value = item
+    if isinstance(value, DictConfig):
+        value = value.get("_target_", value)
+    return f"{key}: {'null' if value is None else value}"
+
+
+def to_markdown(docstring: str) -> str:
+    """Turn a docstring's roles, formulas and sections into Markdown; formulas stand between $."""
+    text = re.sub(r":math:`(.+?)`", r"$\1$", docstring, flags=re.DOTALL)
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    text = re.sub(r"``(.+?)``", r"`\1`", text, flags=re.DOTALL)
+    text = re.sub(r"\.\. math::((?:[^\n]*\n?)(?:[ \t]+[^\n]*\n?|\n(?=[ \t]))*)", _display, text)
+    text, *sections = re.split(r"^(Args|Raises|Attributes|Returns):\n", text, flags=re.MULTILINE)
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        if title == "Args":
+            text += "\n" + _arguments(body)
+    return text.strip()
+
+
+def _display(match: re.Match[str]) -> str:
+    return "\n$$" + " ".join(match[1].split()) + "$$\n\n"
+
+
+def _arguments(body: str) -> str:
+    items = re.findall(r"^    (\w+): (.+?)(?=^    \w+: |\Z)", body, flags=re.DOTALL | re.MULTILINE)
+    return "\n".join(f"- `{name}`: {' '.join(text.split())}" for name, text in items)

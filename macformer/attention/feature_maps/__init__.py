@@ -1,0 +1,1 @@
+"""Attention through explicit feature maps, in time linear in the length."""

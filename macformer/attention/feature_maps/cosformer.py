@@ -1,0 +1,49 @@
+"""cosFormer (Qin et al. 2022, cosFormer: Rethinking Softmax in Attention)."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.attention.contract import blank_padding
+from macformer.ops import linear_attention
+
+
+class CosFormer(nn.Module):
+    r"""Attend by rectified dot products that fall off with the distance as a cosine.
+
+    .. math:: o_l = \frac{\sum_s w_{ls} v_s}{\sum_s w_{ls}}, \qquad
+        w_{ls} = \mathrm{relu}(q_l)^\top \mathrm{relu}(k_s) \cos\frac{\pi (l - s)}{2 M}
+
+    in linear time, since the cosine of a difference is a sum of two products (equations 10 to 12).
+    M is ``max_seq_len``. The authors' code takes the padded length of each batch in its place, so
+    that an output depends on how far a batch was padded, and has no padding mask.
+    """
+
+    positional = True
+
+    def __init__(self, *, num_heads: int, head_dim: int, max_seq_len: int):
+        super().__init__()
+        self.max_seq_len = max_seq_len
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
+        phi_q, phi_k = self._map(query), self._map(key)
+        return linear_attention(phi_q, phi_k, value, key_padding_mask=key_padding_mask)
+
+    def _map(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N twoE"]:
+        if x.shape[2] > self.max_seq_len:
+            raise ValueError(f"{x.shape[2]} tokens exceed max_seq_len {self.max_seq_len}")
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        position = torch.arange(x.shape[2], device=x.device, dtype=dtype)[:, None]
+        angle = position * (math.pi / (2 * self.max_seq_len))
+        rectified = x.to(dtype).relu()
+        return torch.cat([rectified * angle.cos(), rectified * angle.sin()], dim=-1)

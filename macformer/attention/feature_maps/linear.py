@@ -1,0 +1,44 @@
+"""Linear attention with any feature map (Katharopoulos et al. 2020)."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.attention.contract import blank_padding
+from macformer.ops import linear_attention
+
+
+class LinearAttention(nn.Module):
+    r"""Attend by the inner product of features of queries and keys.
+
+    .. math:: o_l = \frac{\phi_q(q_l)^\top \sum_s \phi_k(k_s) v_s^\top}
+        {\phi_q(q_l)^\top \sum_s \phi_k(k_s)}
+
+    Features are computed in float32 at least. Long Range Arena's code leaves padded keys in both
+    sums; here they leave them.
+
+    Args:
+        feature_map: Factory of the map, built once for queries and once for keys; see
+            :mod:`macformer.attention.feature_maps.maps`.
+    """
+
+    def __init__(self, *, num_heads: int, head_dim: int, feature_map: Callable[..., nn.Module]):
+        super().__init__()
+        self.map_query = feature_map(num_heads=num_heads, head_dim=head_dim)
+        self.map_key = feature_map(num_heads=num_heads, head_dim=head_dim)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        with torch.autocast(query.device.type, enabled=False):
+            phi_q, phi_k = self.map_query(query.to(dtype)), self.map_key(key.to(dtype))
+        return linear_attention(phi_q, phi_k, value, key_padding_mask=key_padding_mask)

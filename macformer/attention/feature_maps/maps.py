@@ -1,0 +1,55 @@
+r"""Feature maps: modules from queries or keys to non-negative features.
+
+A factory ``(*, num_heads, head_dim) -> module``; linear attention builds one for queries
+and one for keys.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import elu
+
+
+class EluMap(nn.Module):
+    r""":math:`\phi(x) = \mathrm{elu}(x) + 1` (Katharopoulos et al. 2020, equation 7)."""
+
+    def __init__(self, *, num_heads: int, head_dim: int):
+        super().__init__()
+
+    def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
+        return elu(x) + 1
+
+
+class ReluMap(nn.Module):
+    r""":math:`\phi(x) = \mathrm{relu}(x) + \epsilon`, the generalised attention of Performer.
+
+    Long Range Arena's code runs its Performer with this map, and no random features, on all tasks
+    but ListOps.
+
+    Args:
+        shift: :math:`\epsilon`, which keeps the denominator from zero.
+    """
+
+    def __init__(self, *, num_heads: int, head_dim: int, shift: float):
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
+        return x.relu() + self.shift
+
+
+class HedgehogMap(nn.Module):
+    r"""A learnt map that can imitate the spikes of softmax (Zhang et al. 2024, Hedgehog).
+
+    .. math:: \phi(x) = \mathrm{softmax}([W_h x, -W_h x])
+
+    with a matrix for each head, initially the identity.
+    """
+
+    def __init__(self, *, num_heads: int, head_dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
+
+    def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N twoE"]:
+        projected = x @ self.weight.to(x.dtype).mT
+        return torch.cat([projected, -projected], dim=-1).softmax(-1)

@@ -1,0 +1,35 @@
+"""No attention at all: the control that shows what tokens say one by one."""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.attention.contract import blank_padding
+
+
+class NoAttention(nn.Module):
+    """Pass the values through, so that tokens meet in the pooling alone.
+
+    With :class:`~macformer.attention.UniformAttention` the second control: a row means something by
+    its distance from both.
+    """
+
+    self_attention_only = True
+
+    def __init__(self, *, num_heads: int, head_dim: int):
+        super().__init__()
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        if query.shape[2] != key.shape[2]:
+            raise ValueError(
+                f"got {query.shape[2]} queries and {key.shape[2]} keys; without attention each "
+                "query has the value of its own token"
+            )
+        _, _, value = blank_padding(query, key, value, key_padding_mask)
+        return value.clone()

@@ -1,0 +1,213 @@
+r"""Attention through positive random features that are never stored.
+
+The exponent of a feature is shifted by something that cancels between numerator and denominator:
+at the keys by the peak :math:`c_f = \max_s w_f^\top k_s - \|k_s\|^2 / 2` over one head's present
+keys, which moves into the exponent of the queries, and there by the maximum over features. No
+exponential exceeds one, and every denominator is at least one. Neither shift has a gradient.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from macformer.ops.dispatch import takes_kernels
+from macformer.ops.linear import linear_attention, without_autocast
+from macformer.ops.registration import Size, register_attention
+from macformer.ops.tiled import (
+    Tile,
+    accumulation_dtype,
+    key_lengths,
+    load_keys,
+    of_heads,
+    padding_of,
+    tiled_backward,
+    tiled_forward,
+    tiles,
+)
+
+
+def exponential_features(
+    x: Float[Tensor, "B H N E"], omega: Float[Tensor, "heads E F"]
+) -> Float[Tensor, "B H N F"]:
+    r"""Map to :math:`\phi(x) = \exp(\Omega^\top x - \|x\|^2 / 2) / \sqrt F`."""
+    return (x @ omega - x.square().sum(-1, keepdim=True) / 2).exp() / omega.shape[-1] ** 0.5
+
+
+def exponential_attention_reference(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    value: Float[Tensor, "B H S Ev"],
+    omega: Float[Tensor, "heads E F"],
+    *,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+) -> Float[Tensor, "B H L Ev"]:
+    """Define :func:`exponential_attention`, where no exponential leaves the range of its dtype."""
+    return linear_attention(
+        exponential_features(query, omega),
+        exponential_features(key, omega),
+        value,
+        key_padding_mask=key_padding_mask,
+        eps=0.0,
+    )
+
+
+class Queries:
+    r""":math:`\exp(w_f^\top q + c_f - \max_g (w_g^\top q + c_g))`, no norm left (a FeatureMap)."""
+
+    weights, constant = 1.0, 0.0
+
+    def __init__(self, omega: Tensor, peaks: Tensor):
+        self.omega, self.peaks = omega, peaks
+        self.num_features = omega.shape[-1]
+
+    def features(self, x: Tensor, tile: Tile) -> Tensor:
+        exponents = torch.baddbmm(self.peaks[tile[:2]], x, of_heads(self.omega, x, tile))
+        return exponents.sub_(exponents.amax(-1, keepdim=True)).exp_()
+
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        phi = self.features(x, tile)
+        return phi, lambda grad: torch.bmm(grad.mul_(phi), of_heads(self.omega, x, tile).mT)
+
+
+class Keys:
+    r""":math:`\exp(w_f^\top k - \|k\|^2 / 2 - c_f)`, at most one at padding, too (a FeatureMap)."""
+
+    weights, constant = 1.0, 0.0
+
+    def __init__(self, omega: Tensor, peaks: Tensor):
+        self.omega, self.peaks = omega, peaks
+        self.num_features = omega.shape[-1]
+
+    def features(self, x: Tensor, tile: Tile) -> Tensor:
+        peaks, omega = self.peaks[tile[:2]], of_heads(self.omega, x, tile)
+        exponents = torch.baddbmm(peaks, x, omega, beta=-1).sub_(_half_square(x))
+        return exponents.clamp_(max=0).exp_()
+
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        phi = self.features(x, tile)
+
+        def pull(grad_phi: Tensor) -> Tensor:
+            grad_exponents = grad_phi.mul_(phi)
+            grad_x = torch.bmm(grad_exponents, of_heads(self.omega, x, tile).mT)
+            return grad_x.addcmul_(grad_exponents.sum(-1, keepdim=True), x, value=-1)
+
+        return phi, pull
+
+
+def _half_square(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().mul_(0.5)
+
+
+@without_autocast
+def find_peaks(key: Tensor, omega: Tensor, key_padding_mask: Tensor | None) -> Tensor:
+    """Return the largest exponent of each feature over a head's present keys, 0 without any."""
+    batch, heads, _, _ = key.shape
+    dtype = accumulation_dtype(key)
+    peaks = key.new_full((batch, heads, 1, omega.shape[-1]), -torch.inf, dtype=dtype)
+    for tile in tiles(key_lengths(key, key_padding_mask), heads):
+        k, _ = load_keys(key, key[..., :0], key_padding_mask, tile, dtype)
+        exponents = torch.bmm(k, of_heads(omega, k, tile)).sub_(_half_square(k))
+        if key_padding_mask is not None:
+            exponents.masked_fill_(padding_of(key_padding_mask, tile), -torch.inf)
+        found = peaks[tile[:2]]
+        torch.maximum(found, exponents.amax(-2, keepdim=True), out=found)
+    return peaks.masked_fill_(peaks == -torch.inf, 0)
+
+
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    omega: Tensor,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    if takes_kernels("exponential_attention", query, key, value):
+        from macformer.ops import exponential_triton, fused
+
+        peaks = exponential_triton.find_peaks(key, omega, key_padding_mask)
+        queries, keys = exponential_triton.exponentials(query, omega, peaks)
+        results = fused.fused_forward(query, key, value, queries, key_map=keys, **options)
+    else:
+        peaks = find_peaks(key, omega, key_padding_mask)
+        queries, keys = Queries(omega, peaks), Keys(omega, peaks)
+        results = tiled_forward(query, key, value, queries, key_map=keys, **options)
+    out, denominator, state = results
+    return out, denominator, torch.cat([state, peaks], dim=-2)
+
+
+def _backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    omega: Tensor,
+    key_padding_mask: Tensor | None,
+    eps: float,
+    _: bool,
+    grad_out: Tensor,
+    out: Tensor,
+    denominator: Tensor,
+    state: Tensor,
+) -> list[Tensor]:
+    state, peaks = state[..., :-1, :].contiguous(), state[..., -1:, :].contiguous()
+    results = grad_out, out, denominator, state
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    if takes_kernels("exponential_attention", query, key, value):
+        from macformer.ops import exponential_triton, fused
+
+        queries, keys = exponential_triton.exponentials(query, omega, peaks)
+        grads = fused.fused_backward(query, key, value, queries, *results, key_map=keys, **options)
+    else:
+        queries, keys = Queries(omega, peaks), Keys(omega, peaks)
+        grads = tiled_backward(query, key, value, queries, *results, key_map=keys, **options)
+    return list(grads)
+
+
+def _size(omega: torch.Size) -> Size:
+    return Size(features=omega[-1], columns=omega[-1], extra_rows=1)
+
+
+_attend = register_attention(
+    "exponential_attention", "Tensor omega", forward=_forward, backward=_backward, size=_size
+)
+
+
+def exponential_attention(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    value: Float[Tensor, "B H S Ev"],
+    omega: Float[Tensor, "heads E F"],
+    *,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    eps: float = 1e-6,
+    out_dtype: torch.dtype | None = None,
+) -> Float[Tensor, "B H L Ev"]:
+    r"""Attend through positive random features (Choromanski et al. 2021, FAVOR+, lemma 1).
+
+    .. math::
+        \phi(x) = \exp(\Omega^\top x - \|x\|^2 / 2) / \sqrt F, \qquad
+        o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)}
+
+    The paper adds a small number to each feature, which mixes uniform attention in; here nothing
+    is added, and no norm takes a feature out of its range.
+
+    On CUDA, Triton kernels take query, key and value of one dtype below float64 and dims to 128.
+    Everything else falls back to tiles of plain torch in float32 or float64.
+    The output is rounded once.
+
+    Args:
+        omega: One set of directions for all heads, or one for each; it receives no gradient.
+        key_padding_mask: True at padding; such keys leave both sums.
+        eps: Keeps the denominator of an example without keys away from zero.
+        out_dtype: Of the output, that of value unless given.
+
+    Raises:
+        ValueError: If omega asks for a gradient.
+    """
+    if omega.requires_grad:
+        raise ValueError("omega requires a gradient, and random directions receive none; detach it")
+    out, _, _ = _attend(query, key, value, omega, key_padding_mask, eps)
+    return out.to(value.dtype if out_dtype is None else out_dtype)
