@@ -36,6 +36,18 @@ from macformer.attention.feature_maps.maps import EluMap, HedgehogMap, ReluMap
 from macformer.attention.feature_maps.performer import Performer
 from macformer.attention.feature_maps.rfa import RFA
 from macformer.attention.inputs.scale import InputScale
+from macformer.attention.landmarks import (
+    AllKeys,
+    FixedProjection,
+    GaussianAttention,
+    Informer,
+    LearntProjection,
+    Linformer,
+    Nystromformer,
+    SampledKeys,
+    SegmentMeans,
+    Skyformer,
+)
 from macformer.attention.maclaurin import exact, kernels, samplers
 from macformer.attention.maclaurin.exact import KernelizedAttention
 from macformer.attention.maclaurin.rmfa import RMFA
@@ -50,21 +62,31 @@ __all__ = [
     "PPSBN",
     "RFA",
     "RMFA",
+    "AllKeys",
     "BatchPreSBN",
     "CosFormer",
     "DenseSynthesizer",
     "EluMap",
+    "FixedProjection",
+    "GaussianAttention",
     "HedgehogMap",
+    "Informer",
     "InputScale",
     "KernelizedAttention",
+    "LearntProjection",
     "LinearAttention",
+    "Linformer",
     "NoAttention",
+    "Nystromformer",
     "Performer",
     "PostSBN",
     "PreSBN",
     "RandomSynthesizer",
     "ReluMap",
     "Rotary",
+    "SampledKeys",
+    "SegmentMeans",
+    "Skyformer",
     "SoftmaxAttention",
     "UniformAttention",
     "blank_padding",
