@@ -42,6 +42,7 @@ ROWS = {
     "none",
     "nystrom",
     "nystrom_conv",
+    "performer",
     "performer_relu",
     "rfa",
     "rfa_arccos",
