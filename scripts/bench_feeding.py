@@ -19,7 +19,7 @@ from torch import Tensor
 
 from macformer.runs.build import build_data, build_model
 from macformer.runs.config import compose
-from macformer.training.step import classification_loss
+from macformer.training import classify
 
 _FEEDING_SECONDS = 5.0
 _TRAINING_STEPS = 2
@@ -69,7 +69,7 @@ def _training_rate(cfg: DictConfig, batches: Iterator[Batch]) -> float:
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(batch: Batch) -> None:
-        loss, _ = classification_loss(model, batch)
+        loss, *_ = classify(model, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -27,7 +27,8 @@ from pytorch_lightning.callbacks import Callback
 
 from macformer.runs import config
 from macformer.runs.build import Run, build_run
-from macformer.training.step import Batch, Gradients, optimisation_step
+from macformer.training.objectives import Batch
+from macformer.training.step import Gradients, optimisation_step
 from tasks.store.rows import TokenRows
 
 
@@ -141,7 +142,9 @@ def bare_steps(twin: Run, trainer: pl.Trainer) -> Iterator[None]:
     """Take a step of the twin, on batches of the trainer's data, each time one is asked for."""
     module = twin.module.to(trainer.strategy.root_device).train()
     (optimizer,), (schedule,) = module.configure_optimizers()
-    gradients = Gradients(module.model, clip=module.clip, compile=None)
+    gradients = Gradients(
+        module.model, objective=module.objective, accumulate=1, clip=module.clip, compile=None
+    )
 
     def autocast_gradients(batch: Batch):
         with trainer.precision_plugin.forward_context():

@@ -37,7 +37,7 @@ from macformer.ops import maclaurin_attention
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_data, build_model
 from macformer.runs.config import VERSION_BASE, run_main
-from macformer.training.step import Batch
+from macformer.training.objectives import Batch
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")

@@ -28,7 +28,7 @@ from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import reverse_batches
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import train
-from macformer.training.step import Batch
+from macformer.training.objectives import Batch
 
 FACTORS = {"batch_size": "batch size", "input_scale": "input scale"}
 READINGS = {

@@ -63,6 +63,7 @@ def build(cfg, data_dir: Path) -> TaskDataModule:
         load=hydra.utils.instantiate(task.load),
         data_dir=data_dir,
         batch_size=BATCH_SIZE,
+        accumulate=1,
         max_seq_len=cfg.max_seq_len,
         padded_len=cfg.max_seq_len,
         seed=0,

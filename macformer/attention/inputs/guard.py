@@ -48,6 +48,9 @@ class NormGuard(nn.Module):
                 self.clipped_share.copy_((clipped * present).sum() / present.sum().clamp(min=1))
         return self._clip(query, query_norm), self._clip(key, key_norm)
 
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {"clipped_share": self.clipped_share}
+
     def _clip(self, x: Tensor, norm: Tensor) -> Tensor:
         return (x * (self.max_norm / norm.clamp(min=self.max_norm))).to(x.dtype)
 
