@@ -1,7 +1,6 @@
 """Autocast, the fused optimiser and compilation, each by itself and together."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import jaxtyping
 import pytest
@@ -119,9 +118,11 @@ def test_precision_is_a_switch_of_the_trainer(make_run):
 
 def test_scaled_losses_are_refused(make_run):
     cfg, _ = make_run()
-    module = build_run(cfg).module
-    module._trainer = SimpleNamespace(scaler=object(), precision="16-mixed")
-    with pytest.raises(ValueError, match="16-mixed, which scales the loss; use bf16-mixed"):
+    built = build_run(cfg)
+    built.trainer.strategy.precision_plugin.scaler = object()
+    module = built.module
+    module.trainer = built.trainer
+    with pytest.raises(ValueError, match="which scales the loss; use bf16-mixed"):
         module.on_train_start()
 
 
