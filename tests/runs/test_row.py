@@ -25,7 +25,7 @@ def test_another_mixer_is_a_row_of_its_own():
     assert cfg.cell.startswith("listops_short-s4d-ppsbn_without-smoke-seed0-")
 
 
-@pytest.mark.parametrize("choice", ["ppsbn=with", "attention=rmfa_exp"])
+@pytest.mark.parametrize("choice", ["ppsbn=with", "rotary=with", "attention=rmfa_exp"])
 def test_what_has_no_effect_on_a_mixer_is_refused(choice):
     group, name = choice.split("=")
     message = f"{group}={name} has no effect under mixer=s4d, which has no attention; leave {group}"
