@@ -48,8 +48,9 @@ from macformer.attention.landmarks import (
     SegmentMeans,
     Skyformer,
 )
-from macformer.attention.maclaurin import exact, kernels, samplers
+from macformer.attention.maclaurin import kernels, samplers
 from macformer.attention.maclaurin.exact import KernelizedAttention
+from macformer.attention.maclaurin.kernels import Kernel
 from macformer.attention.maclaurin.rmfa import RMFA
 from macformer.attention.none import NoAttention
 from macformer.attention.ppsbn import PPSBN, BatchPreSBN, PostSBN, PreSBN
@@ -72,6 +73,7 @@ __all__ = [
     "HedgehogMap",
     "Informer",
     "InputScale",
+    "Kernel",
     "KernelizedAttention",
     "LearntProjection",
     "LinearAttention",
@@ -91,7 +93,6 @@ __all__ = [
     "UniformAttention",
     "blank_padding",
     "directions",
-    "exact",
     "kernels",
     "samplers",
 ]

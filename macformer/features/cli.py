@@ -192,7 +192,7 @@ def _compare(
         )
         runs.append(now)
     rows += [{"attention": f"exact {kernel.name}", "error / signal": 0.0}, {"attention": "softmax"}]
-    runs += [partial(attend_exactly, kernel.exact), softmax]
+    runs += [partial(attend_exactly, kernel), softmax]
     costs = _measure_costs(runs, inputs[0], cfg)
     table = pd.DataFrame([row | cost for row, cost in zip(rows, costs, strict=True)])
     table["time / softmax"] = table["ms"] / table["ms"].iloc[-1]
@@ -227,7 +227,10 @@ def describe_choice(
     choice: Choice, run: DictConfig, kernel: Kernel, dot_bound: float, attention: nn.Module
 ) -> str:
     """Write a choice as an attention file."""
-    base = run.choices.attention if isinstance(attention, RMFA) else f"rmfa_{kernel.name}"
+    ours = {"_target_": f"macformer.attention.kernels.{kernel.name}"}
+    written = OmegaConf.to_container(run.attention.kernel) if "kernel" in run.attention else ours
+    base = f"rmfa_{kernel.name}" if written == ours else "_rmfa"
+    base = run.choices.attention if isinstance(attention, RMFA) else base
     lines = [
         f"# error over signal {choice.error:.2g} on the queries and keys of {run.cell}",
         f"defaults: [{base}, _self_]",
@@ -241,13 +244,12 @@ def describe_choice(
         if run.attention.get("scale") is not None:
             lines += [f"scale: {json.dumps(OmegaConf.to_container(run.attention.scale))}"]
     if choice.max_degree is not None:
-        target = f"macformer.attention.kernels.{kernel.name}"
-        if isinstance(attention, RMFA):
-            target = run.attention.coefficients["_target_"]
         lines += [
-            "coefficients:",
+            "kernel:",
             "  _target_: macformer.attention.kernels.truncated",
             f"  max_degree: {choice.max_degree}",
-            f"  coefficients: {{_target_: {target}, _partial_: true}}",
+            f"  kernel: {json.dumps(written)}",
         ]
+    elif base == "_rmfa":
+        lines += [f"kernel: {json.dumps(written)}"]
     return "\n".join(lines) + "\n"

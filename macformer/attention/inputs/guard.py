@@ -20,7 +20,8 @@ class NormGuard(nn.Module):
         dot_bound: The bound on :math:`|q \cdot k| / \sqrt{E}`.
 
     Attributes:
-        clipped_share: The share of unpadded keys clipped in the last forward pass.
+        clipped_share: The share of unpadded keys clipped in the last forward pass; a diagnostic of
+            the attention around it.
     """
 
     clipped_share: Tensor
