@@ -45,6 +45,8 @@ class KernelizedAttention(nn.Module):
             head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
         self.kernel = in_closed_form(kernel, dot_bound=dot_bound)
+        assert self.kernel.closed_form is not None
+        self.closed_form = self.kernel.closed_form
 
     def diagnostics(self) -> dict[str, Tensor]:
         return {} if self.guard is None else {"clipped_share": self.guard.clipped_share}
@@ -67,7 +69,7 @@ class KernelizedAttention(nn.Module):
                 guard=self.guard,
                 key_padding_mask=key_padding_mask,
             )
-            weights = self.kernel.closed_form(q @ k.mT / math.sqrt(q.shape[-1]))
+            weights = self.closed_form(q @ k.mT / math.sqrt(q.shape[-1]))
             if key_padding_mask is not None:
                 weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
             out = weights @ v.to(dtype) / guard_denominator(weights.sum(-1, keepdim=True))
