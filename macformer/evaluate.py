@@ -4,6 +4,7 @@ macformer-evaluate outputs/runs/<cell> [--checkpoint best|last] [--split test|va
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,10 +21,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     args = parser.parse_args(arguments)
-    path = args.run_dir / "checkpoints" / f"{args.checkpoint}.ckpt"
-    if not path.exists():
-        print(f"{path} does not exist; give the folder of a run that has trained", file=sys.stderr)
-        return 2
     try:
         accuracy = evaluate(args.run_dir, checkpoint=args.checkpoint, split=args.split)
     except (ValueError, OSError) as error:
@@ -37,23 +34,18 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     """Return the accuracy of a checkpoint, ``best`` or ``last``, on a split, by one device.
 
     Raises:
-        ValueError: If the checkpoint is damaged.
+        ValueError: If the configuration or the checkpoint is missing or damaged.
     """
-    import torch
-
-    from macformer.record import read_config
+    from macformer.record import CHECKPOINTS_NAME, read_config
     from macformer.runs.build import build_run
+    from macformer.runs.checkpoint import load_weights
 
+    sys.path.append(os.getcwd())  # where a user's own variants lie
     cfg = read_config(run_dir)
     cfg.logger = None
     cfg.trainer.update(devices=1, num_nodes=1, strategy="auto")
     built = build_run(cfg)
-    path = run_dir / "checkpoints" / f"{checkpoint}.ckpt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes of a damaged file lead to
-        raise ValueError(f"{path} cannot be read as a checkpoint") from error
-    built.module.load_state_dict(state["state_dict"])
+    load_weights(built.module.model, run_dir / CHECKPOINTS_NAME / f"{checkpoint}.ckpt")
     score = built.trainer.test if split == "test" else built.trainer.validate
     (result,) = score(built.module, built.data, verbose=False)
     return next(value for name, value in result.items() if name.endswith("/accuracy"))

@@ -1,25 +1,55 @@
-"""metrics.json: all that is needed to rebuild a row of a table."""
+"""What a run leaves on disk: the names, the schema and the reading of its files.
 
-import importlib.metadata
+outputs/<sweep>/<cell>/
+    config.yaml            the resolved configuration
+    metrics.json           status, results, and all that is needed to rebuild a row of a table
+    predictions.npz        each test row's label, prediction and margin
+    metrics.csv            the curves
+    checkpoints/           best.ckpt, last.ckpt
+    error.log              the traceback of a failure
+
+Every file is the old one or the new one, whole, after a power cut, too. Paths in a configuration
+are those of the folder where it is read: a folder can be moved, copied or linked.
+"""
+
+import io
 import json
-import platform
+import logging
+import os
 import re
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+from macformer.provenance import source_commit, versions
 
 CONFIG_NAME = "config.yaml"
-FILE_NAME = "metrics.json"
-PACKAGES = ("torch", "pytorch-lightning", "numpy", "macformer")
+METRICS_NAME = "metrics.json"
+PREDICTIONS_NAME = "predictions.npz"
+CHECKPOINTS_NAME = "checkpoints"
+
+SCHEMA = 1
+# On disk a run that was killed still says that it is running; the lock of a running one is held.
+STATUSES = ("running", "interrupted", "failed", "finished")
+IDENTITY = ("task", "attention", "ppsbn", "recipe", "seed")  # what tells the cells of a table apart
+_CONFIG_KEYS = ("paths", "task", "model", "trainer")  # the file without one of them is not whole
+
+log = logging.getLogger(__name__)
+
+
+class DamagedRecord(ValueError):
+    """A file of a run that cannot be read, and is not a run's."""
 
 
 def describe_run(cfg: DictConfig) -> dict[str, Any]:
     """Say which run this is, before it has any result."""
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "status": "running",
         "reason": None,
         "identity": cfg.identity,
@@ -30,22 +60,20 @@ def describe_run(cfg: DictConfig) -> dict[str, Any]:
         "recipe": cfg.recipe.name,
         "seed": cfg.seed,
         "commit": source_commit(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name.replace("-", "_"): importlib.metadata.version(name) for name in PACKAGES},
-        },
+        "versions": versions(),
         "exclusive": cfg.exclusive,
+        "sharing": None if cfg.exclusive else "exclusive=false was given",
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
 
 
 def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str, Any]:
     """Say which run this would have been, had there been a configuration for it."""
-    names = {key: choices[key] for key in ("task", "attention", "ppsbn", "recipe", "seed")}
+    names = {key: choices[key] for key in IDENTITY}
     names["attention"] = row_name(choices)
     label = "{task}-{attention}-ppsbn_{ppsbn}-{recipe}-seed{seed}".format(**names)
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "status": "failed",
         "reason": reason,
         "identity": None,
@@ -61,51 +89,164 @@ def row_name(choices: Mapping[Any, Any]) -> str:
     return choices["attention"] + ("" if choices["rotary"] == "without" else "+rotary")
 
 
-def read_config(run_dir: Path) -> DictConfig:
-    """Read the resolved configuration of a run."""
-    cfg = OmegaConf.load(run_dir / CONFIG_NAME)
+def read_config(run_dir: Path, *, folder: Path | None = None) -> DictConfig:
+    """Read the resolved configuration of a run, its own paths as they are now.
+
+    Args:
+        folder: Where the file lies, if not in the run's folder.
+
+    Raises:
+        DamagedRecord: If neither it nor its copy in metrics.json is whole.
+    """
+    path = (folder or run_dir) / CONFIG_NAME
+    cfg = _load_config(path)
+    if cfg is None:
+        cfg = OmegaConf.create((read_metrics(run_dir) or {}).get("config") or {})
+        if not _is_whole(cfg):
+            fault = "is damaged" if path.exists() else "does not exist; give the folder of a run"
+            raise DamagedRecord(f"{path} {fault}")
+        log.warning("%s is missing or damaged; %s has a copy", path, METRICS_NAME)
     assert isinstance(cfg, DictConfig)
-    return cfg
+    values: Any = OmegaConf.to_container(cfg)
+    return DictConfig(_moved(values, cfg.paths.run_dir, str(run_dir)))
+
+
+def _load_config(path: Path) -> DictConfig | None:
+    try:
+        cfg = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError):
+        return None
+    return cfg if isinstance(cfg, DictConfig) and _is_whole(cfg) else None
+
+
+def _is_whole(cfg: Any) -> bool:
+    return all(key in cfg for key in _CONFIG_KEYS)
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """Replace a folder by another in all paths of a configuration."""
+    if isinstance(value, dict):
+        return {key: _moved(item, old, new) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, old, new) for item in value]
+    if isinstance(value, str) and (value == old or value.startswith(old + os.sep)):
+        return new + value[len(old) :]
+    return value
+
+
+def write_config(folder: Path, cfg: DictConfig) -> None:
+    """Write the resolved configuration of a run."""
+    with whole_file(folder / CONFIG_NAME) as file:
+        file.write(OmegaConf.to_yaml(cfg, resolve=True).encode())
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a metrics.json of this schema, whatever its status.
+
+    Raises:
+        DamagedRecord: If it is not the record of a run.
+    """
+    record = _read_json(path)
+    if record.get("schema") != SCHEMA:
+        raise DamagedRecord(f"{path} is not the record of a run (schema {SCHEMA})")
+    return record
 
 
 def read_metrics(run_dir: Path) -> dict[str, Any] | None:
-    """Read a run's metrics, None where it has none."""
-    path = run_dir / FILE_NAME
-    return json.loads(path.read_text()) if path.exists() else None
+    """Read a run's metrics; None where it has none, or names a file that is damaged."""
+    path = run_dir / METRICS_NAME
+    if not path.exists():
+        return None
+    try:
+        return _read_json(path)
+    except DamagedRecord as error:
+        log.warning("%s; the run goes on from what is whole", error)
+        return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedRecord(f"{path} is damaged: {error}") from error
+    if not isinstance(record, dict) or "status" not in record:
+        raise DamagedRecord(f"{path} is not the record of a run (schema {SCHEMA})")
+    if record["status"] not in STATUSES:
+        raise DamagedRecord(
+            f"{path} has status {record['status']}, not one of {', '.join(STATUSES)}"
+        )
+    return record
 
 
 def read_status(run_dir: Path) -> str | None:
-    """Read whether a run is ``running``, ``failed`` or ``finished``; None before its start.
-
-    A run that was interrupted still says that it is running.
-    """
+    """Read one of ``STATUSES``; None before a run's start."""
     return (read_metrics(run_dir) or {}).get("status")
 
 
 def write_metrics(run_dir: Path, metrics: dict[str, Any]) -> None:
-    """Replace a run's metrics at once, so that no reader meets a half of them."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    temporary = run_dir / (FILE_NAME + ".tmp")
-    temporary.write_text(json.dumps(metrics, indent=1))
-    temporary.replace(run_dir / FILE_NAME)
+    """Replace a run's metrics."""
+    with whole_file(run_dir / METRICS_NAME) as file:
+        file.write(json.dumps(metrics, indent=1).encode())
 
 
-def write_failure(run_dir: Path, reason: str) -> None:
-    """Mark a run as failed, keeping what is known of it."""
+def write_end(run_dir: Path, status: str, reason: str) -> None:
+    """Mark a run as failed or interrupted, keeping what is known of it."""
     known = read_metrics(run_dir) or describe_run(read_config(run_dir))
-    write_metrics(run_dir, {**known, "status": "failed", "reason": reason})
+    write_metrics(run_dir, {**known, "status": status, "reason": reason})
 
 
-def source_commit() -> str | None:
-    """Return the source tree's commit, with ``+`` if files were changed; None outside git."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit = _git(here, "rev-parse", "--short", "HEAD")
-        return commit + "+" * bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
+def write_predictions(run_dir: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write what :func:`read_predictions` reads."""
+    buffer = io.BytesIO()  # savez seeks, and leaves a half behind where it cannot write
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    with whole_file(run_dir / PREDICTIONS_NAME) as file:
+        file.write(buffer.getvalue())
+
+
+def read_predictions(run_dir: Path) -> dict[str, np.ndarray] | None:
+    """Read what a run answered on each row of its test split; None where it has not been tested.
+
+    ``row`` counts from the start of the split, and is the same example in every run on the same
+    data. ``label`` is the true class; ``best_prediction`` and ``last_prediction`` are the classes
+    that the best and the last weights answer, and ``best_margin`` and ``last_margin`` the logit of
+    the true class above the largest other one: positive where the answer is right.
+
+    Raises:
+        DamagedRecord: If the file is not whole.
+    """
+    path = run_dir / PREDICTIONS_NAME
+    if not path.exists():
         return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # whatever the bytes of a damaged file lead to
+        raise DamagedRecord(f"{path} is damaged: {error}") from error
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of another one when it is whole and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a replacement to the disk, where folders can be synchronised."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

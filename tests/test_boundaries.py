@@ -40,7 +40,7 @@ ROOMS = {
         "pathfinder": DATA | {"image"},  # its rows are pixels, too
     },
 }
-COMMANDS = {"macformer": {"train", "evaluate", "tune", "prepare"}, "tasks": set()}
+COMMANDS = {"macformer": {"train", "evaluate", "tune"}, "tasks": {"prepare"}}
 EVERY_ROOM = [(package, room) for package, rooms in ROOMS.items() for room in rooms]
 
 

@@ -5,13 +5,14 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
@@ -20,10 +21,8 @@ from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-import configs
 from macformer.benchmark.peers import PEERS
 from macformer.runs.build import build_attention
-from macformer.runs.config import compose
 
 MODES = ("forward", "forward_backward")
 GIB = 2**30
@@ -63,8 +62,7 @@ def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
     """Measure every combination in ``cfg``, one row each."""
     torch.set_num_threads(cfg.threads)
     if cfg.device == "cpu":
-        limit = int(cfg.memory_limit_gib * GIB)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+        limit_memory(int(cfg.memory_limit_gib * GIB))
     ceilings = measure_ceilings(cfg)
     rows = []
     steps = len(cfg.length) * len(cfg.mode) * len(builders(cfg)) * (1 + cfg.rounds)
@@ -80,6 +78,14 @@ def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
             _measure(cases, cfg, report)
             rows += [_row(case, cfg, ceilings) for case in cases]
     return _relate(pd.DataFrame(rows))
+
+
+def limit_memory(limit: int) -> None:
+    """Let a case that wants more bytes fail; no more than the hard limit of the user's shell."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _measure(cases: list[Case], cfg: DictConfig, report: Callable[[Case], None]) -> None:
@@ -102,24 +108,23 @@ def attention_names(cfg: DictConfig) -> list[str]:
     """List the rows to measure: those asked for, or every file that is not a base."""
     if cfg.attention is not None:
         return list(cfg.attention)
-    folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
-    names = {path.stem for folder in folders for path in folder.glob("attention/*.yaml")}
+    shipped = Path(__file__).parents[2] / "configs" / "attention"
+    folders = [shipped, *map(Path, cfg.attention_dir)]
+    names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
     return sorted(name for name in names if not name.startswith("_"))
-
-
-@cache
-def _compose_row(name: str, config_dirs: tuple[str, ...]) -> DictConfig:
-    return compose(f"attention={name}", "bounds.input_norm=1.0", config_dirs=config_dirs)
 
 
 def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
     """Say how to build every attention of the configuration, and the peers."""
     shapes = {"num_heads": cfg.num_heads, "head_dim": cfg.head_dim}
+    search = [f"file://{Path(folder).resolve().parent}" for folder in cfg.attention_dir]
 
     def shipped(name: str) -> nn.Module:
         # Inputs have unit norm, which is what ppSBN would hand to the attention.
-        composed = _compose_row(name, tuple(cfg.config_dirs))
-        return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
+        overrides = [f"attention={name}", "bounds.input_norm=1.0", f"hydra.searchpath={search}"]
+        with initialize_config_module("configs", version_base="1.3"):
+            composed = compose("train", overrides=overrides)
+            return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
 
     peer = shapes | {"num_features": cfg.num_features}
     methods = {name: partial(shipped, name) for name in attention_names(cfg)}

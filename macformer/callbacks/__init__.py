@@ -1,5 +1,6 @@
 """What a run measures, keeps and shows besides its curves."""
 
+from macformer.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from macformer.callbacks.device_use import DeviceUse
 from macformer.callbacks.peak_memory import MemoryMeter, PeakMemory
 from macformer.callbacks.progress import Progress
@@ -7,7 +8,9 @@ from macformer.callbacks.random_states import RandomStates
 from macformer.callbacks.throughput import Stopwatch, Throughput
 
 __all__ = [
+    "BestCheckpoint",
     "DeviceUse",
+    "LastCheckpoint",
     "MemoryMeter",
     "PeakMemory",
     "Progress",

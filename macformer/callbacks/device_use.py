@@ -1,30 +1,69 @@
-"""How long a run holds its devices, and what energy they draw meanwhile."""
+"""How long a run holds its devices, what energy they draw meanwhile, and who else uses them."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
+
+from macformer.callbacks.neighbours import core_times, energy_counter, stranger_counter
+
+# Of the time in which its threads could run. An idle machine is below 0.01.
+MAX_WAITING_SHARE = 0.05
 
 
 class DeviceUse(Callback):
     """Count seconds and joules from the setup of training or testing to its end.
 
-    All that a user pays for is in: warm-up, validation, checkpoints, waiting for data. A resumed
-    run adds to what its checkpoint had counted; the time between the last checkpoint and the
-    interruption is lost. In distributed training the figures are those of one rank's device.
+    All that a user pays for is in: warm-up, validation, checkpoints, waiting for data. Of several
+    tests the last one counts, for a run needs one. A resumed run adds to what its checkpoint had
+    counted; the time between the last checkpoint and the interruption is lost. In distributed
+    training the figures are those of one rank's device.
+
+    ``others`` says how other work was noticed: threads that waited for a core while others ran, or
+    other processes on the GPU. It is None where none was.
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self.joules: float | None = 0.0
-        self._started: tuple[float, float | None] | None = None
+        # Joules are NaN once they are unknown.
+        self._totals: dict[str, float] = dict.fromkeys(("seconds", "joules", "ran", "waited"), 0.0)
+        self._test = dict(self._totals)
+        self._strangers = 0
+        self._started: dict[str, float] | None = None
+        self._stage = ""
+
+    @property
+    def seconds(self) -> float:
+        return self._totals["seconds"] + self._test["seconds"]
+
+    @property
+    def joules(self) -> float | None:
+        joules = self._totals["joules"] + self._test["joules"]
+        return joules if joules == joules else None
+
+    @property
+    def others(self) -> str | None:
+        if self._strangers:
+            return f"{self._strangers} other processes used the GPU"
+        waited = self._totals["waited"] + self._test["waited"]
+        share = waited / max(waited + self._totals["ran"] + self._test["ran"], 1e-9)
+        if share > MAX_WAITING_SHARE:
+            return f"others used its cores: it waited for them {100 * share:.0f} % of the time"
+        return None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._read_joules = energy_counter(trainer.strategy.root_device)
-        self._started = (time.perf_counter(), self._read_joules())
+        device = trainer.strategy.root_device
+        self._read_joules, self._count_strangers = energy_counter(device), stranger_counter(device)
+        self._stage = stage
+        if stage == "test":
+            self._test = dict.fromkeys(self._test, 0.0)
+        self._started = self._read()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._strangers = max(self._strangers, self._count_strangers())
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._strangers = max(self._strangers, self._count_strangers())
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._advance()
@@ -32,37 +71,32 @@ class DeviceUse(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         self._advance()
-        return {"seconds": self.seconds, "joules": self.joules}
+        return {**self._totals, "strangers": self._strangers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.joules = state_dict["seconds"], state_dict["joules"]
+        self._totals = {name: state_dict[name] for name in self._totals}
+        self._strangers = state_dict["strangers"]
+
+    def _read(self) -> dict[str, float]:
+        ran, waited, others = core_times() or (0.0, 0.0, 0.0)
+        joules = self._read_joules()
+        return {
+            "seconds": time.perf_counter(),
+            "joules": float("nan") if joules is None else joules,
+            "ran": ran,
+            "waited": waited,
+            "others": others,
+        }
 
     def _advance(self) -> None:
         """Move what has passed since the last reading to the totals."""
         if self._started is None:
             return
-        seconds, joules = time.perf_counter(), self._read_joules()
-        self.seconds += seconds - self._started[0]
-        if joules is None or self._started[1] is None or self.joules is None:
-            self.joules = None
-        else:
-            self.joules += joules - self._started[1]
-        self._started = (seconds, joules)
-
-
-def energy_counter(device: torch.device) -> Callable[[], float | None]:
-    """Return a reader of the joules that a device has drawn since its driver was loaded.
-
-    Of a GPU from Volta on, by NVML, if the package ``nvidia-ml-py`` is installed; torch reads the
-    momentary power alone, and by the same package. Elsewhere the reader returns None.
-    """
-    try:
-        import pynvml  # pyright: ignore[reportMissingImports] (optional)
-
-        pynvml.nvmlInit()
-        uuid = torch.cuda.get_device_properties(device).uuid
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no package, no GPU, no driver, no counter: the run goes on without it
-        return lambda: None
-    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+        now = self._read()
+        passed = {name: now[name] - self._started[name] for name in now}
+        # More threads than cores wait for each other; what others did not run, they did not take.
+        passed["waited"] = max(min(passed["waited"], passed["others"]), 0.0)
+        totals = self._test if self._stage == "test" else self._totals
+        for name in totals:
+            totals[name] += passed[name]
+        self._started = now

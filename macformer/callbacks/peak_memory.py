@@ -19,35 +19,49 @@ class MemoryMeter:
     """Measure the peak memory since the last ``reset``.
 
     On a GPU the peak of torch's allocator, everything resident included. On the CPU the high-water
-    mark of the process above its level at the reset, so that what was loaded before does not
-    count: one process for each measurement. Linux lets the mark be reset; elsewhere an earlier
-    peak hides a smaller later one.
+    mark of the process above its level at ``mark_level``, so that what was loaded before does not
+    count: one process for each measurement. Pages of files count for nothing, for how many of the
+    data's are there depends on how long one reads, and not on who computes. Linux lets the mark be
+    reset and knows those pages; elsewhere an earlier peak hides a smaller later one.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self._level = 0.0
+        self._level = 0
 
     def reset(self) -> None:
+        """Measure from here on, above the level of now."""
+        self.mark_level()
+        self.reset_peak()
+
+    def mark_level(self) -> None:
+        """Take what is in memory now for what was loaded before."""
+        if self.device.type == "cpu":
+            _give_back()
+            memory = _read_memory()
+            self._level = memory["rss"] - memory["files"]
+
+    def reset_peak(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free does not hide a new peak
+        _give_back()  # what is free does not hide a new peak
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        self._level = _high_water_gib()
 
     def read_gib(self) -> float:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / GIB
-        return max(_high_water_gib() - self._level, 0.0)
+        memory = _read_memory()
+        return max(memory["peak"] - memory["files"] - self._level, 0.0) / GIB
 
 
 class PeakMemory(Callback):
     """Measure the peak memory of training and of testing, in GiB.
 
-    A run that resumes after its last step has that of its checkpoint.
+    The level of training is taken before a checkpoint is loaded: the optimiser's state counts, in a
+    run that resumes as in one that does not. A run that resumes after its last step has the peak of
+    its checkpoint.
     """
 
     def __init__(self) -> None:
@@ -60,16 +74,24 @@ class PeakMemory(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.train_gib = state_dict["train_gib"]
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._meter = MemoryMeter(trainer.strategy.root_device)
+            self._meter.mark_level()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._meter = MemoryMeter(pl_module.device)
-        self._meter.reset()
+        self._meter.reset_peak()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self.train_gib = self._meter.read_gib()
+            self._read()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.train_gib = self._meter.read_gib()
+        self._read()
+
+    def _read(self) -> None:
+        """Take the highest reading: pages of files that come after a peak lower it later."""
+        self.train_gib = max(self.train_gib or 0.0, self._meter.read_gib())
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._meter = MemoryMeter(pl_module.device)
@@ -79,11 +101,20 @@ class PeakMemory(Callback):
         self.inference_gib = self._meter.read_gib()
 
 
-def _high_water_gib() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / GIB
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+def _give_back() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _read_memory() -> dict[str, int]:
+    """Return bytes: the ``peak``, what is resident (``rss``), and what of it is of ``files``."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        fields = {line.partition(":")[0]: line.split()[1] for line in lines if line.endswith("kB")}
+        kib = {name: int(value) for name, value in fields.items()}
+        files = kib.get("RssFile", 0) + kib.get("RssShmem", 0)
+        return {"peak": kib["VmHWM"] * 1024, "rss": kib["VmRSS"] * 1024, "files": files * 1024}
+    except (OSError, KeyError):
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage: bytes on macOS, KiB elsewhere
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return {"peak": peak, "rss": peak, "files": 0}

@@ -1,58 +1,75 @@
 """Throughput of training and of inference, as a user waits for them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+COUNTED = ("examples", "tokens", "positions")
+
+
+@dataclass
+class Interval:
+    """What one rank has worked off in a stretch of time."""
+
+    batches: int = 0
+    examples: int = 0
+    tokens: Tensor | int = 0  # on the device, which nothing waits for
+    positions: int = 0
+    seconds: float = 0.0
+
 
 class Stopwatch:
-    """Count examples, tokens and positions over the time in which it runs.
+    """Count examples, tokens and positions in intervals of the time in which it runs.
 
     Clocks are read only after the device has finished its work.
     """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.seconds = 0.0
-        self.examples = 0
-        self.positions = 0
-        self.tokens: Tensor | int = 0
+        self.intervals: list[Interval] = []
+        self._current = Interval()
         self._started: float | None = None
 
     def start(self) -> None:
         if self._started is None:
+            self._current = Interval()
             self._started = self._now()
 
+    def lap(self) -> None:
+        """End an interval and begin the next one."""
+        if self._started is None:
+            return
+        now = self._now()
+        self._current.seconds = now - self._started
+        if self._current.batches:
+            self.intervals.append(self._current)
+        self._current, self._started = Interval(), now
+
     def stop(self) -> None:
-        if self._started is not None:
-            self.seconds += self._now() - self._started
-            self._started = None
+        self.lap()
+        self._started = None
 
     def count(self, batch: Mapping[str, Tensor]) -> None:
         if self._started is None:
             return
         padding = batch["key_padding_mask"]
-        self.examples += len(batch["labels"])
-        self.positions += padding.numel()
-        self.tokens = self.tokens + (~padding).sum()
+        self._current.batches += 1
+        self._current.examples += len(batch["labels"])
+        self._current.positions += padding.numel()
+        self._current.tokens = self._current.tokens + (~padding).sum()
 
-    def rates(self, num_ranks: int) -> dict[str, float | None]:
-        """Return rates per second over all ranks, or None where nothing was timed."""
-        totals = {
-            "examples": self.examples,
-            "tokens": int(self.tokens),
-            "positions": self.positions,
-        }
-        return {
-            f"{name}_per_second": total * num_ranks / self.seconds if self.seconds else None
-            for name, total in totals.items()
-        }
+    @property
+    def num_batches(self) -> int:
+        """Count the batches of the interval that runs."""
+        return self._current.batches
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -60,54 +77,87 @@ class Stopwatch:
         return time.perf_counter()
 
 
+def summarise(intervals: Sequence[Interval], *, num_ranks: int) -> dict[str, float | int | None]:
+    r"""Return rates per second over all ranks, with their spread, and what they are taken from.
+
+    A rate is the median over intervals of equally many batches, so that a burst of other work does
+    not move it; ``_q25`` and ``_q75`` are the quartiles. ``seconds``, ``examples``, ``tokens`` and
+    ``positions`` are totals. Where nothing was timed, rates are None.
+    """
+    table = np.array([[float(value) for value in astuple(i)] for i in intervals]).reshape(-1, 5)
+    batches, seconds = table[:, 0], table[:, 4]
+    full = batches == batches.max(initial=0)  # the last interval before a pause may be shorter
+    result: dict[str, float | int | None] = {
+        "seconds": float(seconds.sum()),
+        "num_intervals": int(full.sum()),
+    }
+    for name, counts in zip(COUNTED, table.T[1:4], strict=True):
+        result[name] = int(counts.sum()) * num_ranks
+        rates = counts[full] * num_ranks / seconds[full]
+        for suffix, share in (("", 0.5), ("_q25", 0.25), ("_q75", 0.75)):
+            rate = float(np.quantile(rates, share)) if len(rates) else None
+            result[f"{name}_per_second{suffix}"] = rate
+    return result
+
+
 class Throughput(Callback):
     """Time training and testing from batch to batch, data loading included.
 
     The first batches warm up and do not count; neither do validation and checkpoints. ``train`` and
-    ``inference`` hold the last rates, per second. A resumed run times what it trains itself; where
-    that is too little, what its checkpoint had timed stands.
+    ``inference`` hold the last figures of :func:`summarise`. A resumed run adds its intervals to
+    those of its checkpoint.
 
     Args:
-        warmup_batches: Batches left out; at most half of a short test.
+        warmup_batches: Batches left out; at most half of a short run.
+        interval: Optimiser steps of an interval, or batches of a test; best those between points of
+            the training curve, where the device is waited for anyway.
     """
 
-    def __init__(self, *, warmup_batches: int):
+    def __init__(self, *, warmup_batches: int, interval: int):
+        if interval < 1:
+            raise ValueError(f"interval is {interval}; at least 1 is needed")
         self.warmup_batches = warmup_batches
-        self.train: dict[str, float | None] = {}
-        self.train_seconds = 0.0
-        self.inference: dict[str, float | None] = {}
+        self.interval = interval
+        self.train = summarise([], num_ranks=1)
+        self.inference = summarise([], num_ranks=1)
+        self._before: list[Interval] = []
         self._seen = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"train": self.train, "train_seconds": self.train_seconds}
+        rows = [[float(value) for value in astuple(i)] for i in self._train_intervals()]
+        return {"intervals": torch.tensor(rows, dtype=torch.float64).view(-1, 5)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.train, self.train_seconds = state_dict["train"], state_dict["train_seconds"]
+        rows = state_dict["intervals"].tolist()
+        self._before = [Interval(int(b), int(e), int(t), int(p), s) for b, e, t, p, s in rows]
+        self.train = summarise(self._before, num_ranks=1)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._watch = Stopwatch(pl_module.device)
+        self._train_watch = self._watch = Stopwatch(pl_module.device)
         self._seen = 0
+        self._is_warm = False
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if self._is_warm:
+            self._watch.start()  # after a validation
 
     def on_train_batch_end(self, trainer, pl_module, outputs: Any, batch, batch_idx) -> None:
-        before = self._seen
         for step_batch in outputs["batches"]:
             self._watch.count(step_batch)
             self._seen += 1
-        if before < min(self.warmup_batches, max(trainer.max_steps // 2, 1)) <= self._seen:
+        if self._is_warm:
+            if trainer.global_step % self.interval == 0:
+                self._watch.lap()
+        elif self._seen >= min(self.warmup_batches, max(trainer.max_steps // 2, 1)):
+            self._is_warm = True
             self._watch.start()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._watch.stop()
-            self._read(trainer.world_size)
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if self._seen and self._watch.seconds:
-            self._watch.start()  # after a validation
+            self._pause(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._watch.stop()
-        self._read(trainer.world_size)
+        self._pause(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch = Stopwatch(pl_module.device)
@@ -124,12 +174,17 @@ class Throughput(Callback):
         self._seen += 1
         if self._seen == self._test_warmup:
             self._watch.start()
+        elif self._watch.num_batches == self.interval:
+            self._watch.lap()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch.stop()
-        self.inference = self._watch.rates(trainer.world_size)
+        self.inference = summarise(self._watch.intervals, num_ranks=trainer.world_size)
 
-    def _read(self, num_ranks: int) -> None:
-        if self._watch.seconds or not self.train:
-            self.train = self._watch.rates(num_ranks)
-            self.train_seconds = self._watch.seconds
+    def _pause(self, trainer: pl.Trainer) -> None:
+        self._watch.stop()
+        self.train = summarise(self._train_intervals(), num_ranks=trainer.world_size)
+
+    def _train_intervals(self) -> list[Interval]:
+        watch = getattr(self, "_train_watch", None)
+        return self._before + (watch.intervals if watch else [])

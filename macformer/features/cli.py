@@ -36,16 +36,19 @@ from macformer.features.search import (
 from macformer.ops import maclaurin_attention
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_data, build_model
-from macformer.runs.config import VERSION_BASE, run_main
-from macformer.training.objectives import Batch
+from macformer.runs.checkpoint import CheckpointError, load_weights
+from macformer.runs.identity import register_resolver
+from macformer.training.step import Batch
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")
 
+register_resolver()
 
-@hydra.main(config_path="pkg://configs", config_name="features", version_base=VERSION_BASE)
-def features(cfg: DictConfig) -> None:
-    """Print the candidates, and write the best as an attention."""
+
+@hydra.main(config_path="pkg://configs", config_name="features", version_base="1.3")
+def main(cfg: DictConfig) -> None:
+    """Print the candidates, and write the best as an attention; a user's mistake gives one line."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         table, text = choose(cfg)
@@ -61,11 +64,6 @@ def features(cfg: DictConfig) -> None:
     path.write_text(text)
     (folder / "table.md").write_text(table.to_markdown(index=False, floatfmt=".3g") + "\n")
     print(f"\n{text}\nmacformer-train --config-dir {folder} attention=rmfa_chosen ...")
-
-
-def main() -> None:
-    """Run the command; a mistake of the user gives one line and exit code 2."""
-    run_main(features, command="macformer-features")
 
 
 def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
@@ -121,12 +119,17 @@ def find_checkpoint(path: Path, weights: str) -> tuple[Path, Path | None]:
 
 
 def load_model(run: DictConfig, checkpoint: Path | None) -> nn.Module:
-    """Build a run's classifier, with the weights of a checkpoint if there is one."""
+    """Build a run's classifier, with the weights of a checkpoint if there is one.
+
+    Raises:
+        SearchError: If the checkpoint cannot be read.
+    """
     model = build_model(run)
     if checkpoint is not None:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        own = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        model.load_state_dict(own)
+        try:
+            load_weights(model, checkpoint)
+        except CheckpointError as error:
+            raise SearchError(str(error)) from error
     return model
 
 
@@ -192,7 +195,7 @@ def _compare(
         )
         runs.append(now)
     rows += [{"attention": f"exact {kernel.name}", "error / signal": 0.0}, {"attention": "softmax"}]
-    runs += [partial(attend_exactly, kernel), softmax]
+    runs += [partial(attend_exactly, kernel.exact), softmax]
     costs = _measure_costs(runs, inputs[0], cfg)
     table = pd.DataFrame([row | cost for row, cost in zip(rows, costs, strict=True)])
     table["time / softmax"] = table["ms"] / table["ms"].iloc[-1]
@@ -227,10 +230,7 @@ def describe_choice(
     choice: Choice, run: DictConfig, kernel: Kernel, dot_bound: float, attention: nn.Module
 ) -> str:
     """Write a choice as an attention file."""
-    ours = {"_target_": f"macformer.attention.kernels.{kernel.name}"}
-    written = OmegaConf.to_container(run.attention.kernel) if "kernel" in run.attention else ours
-    base = f"rmfa_{kernel.name}" if written == ours else "_rmfa"
-    base = run.choices.attention if isinstance(attention, RMFA) else base
+    base = run.choices.attention if isinstance(attention, RMFA) else f"rmfa_{kernel.name}"
     lines = [
         f"# error over signal {choice.error:.2g} on the queries and keys of {run.cell}",
         f"defaults: [{base}, _self_]",
@@ -244,12 +244,13 @@ def describe_choice(
         if run.attention.get("scale") is not None:
             lines += [f"scale: {json.dumps(OmegaConf.to_container(run.attention.scale))}"]
     if choice.max_degree is not None:
+        target = f"macformer.attention.kernels.{kernel.name}"
+        if isinstance(attention, RMFA):
+            target = run.attention.coefficients["_target_"]
         lines += [
-            "kernel:",
+            "coefficients:",
             "  _target_: macformer.attention.kernels.truncated",
             f"  max_degree: {choice.max_degree}",
-            f"  kernel: {json.dumps(written)}",
+            f"  coefficients: {{_target_: {target}, _partial_: true}}",
         ]
-    elif base == "_rmfa":
-        lines += [f"kernel: {json.dumps(written)}"]
     return "\n".join(lines) + "\n"

@@ -27,10 +27,8 @@ class MeanPooling(nn.Module):
 class PaddedMeanPooling(MeanPooling):
     """Sum the states that are not padding, over the padded length, as Skyformer's code does.
 
-    Unlike :class:`MeanPooling` it depends on how far rows are padded.
+    Unlike :class:`MeanPooling` it depends on how far rows are padded: leave batches untrimmed.
     """
-
-    counts_padding = True
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
@@ -40,8 +38,6 @@ class PaddedMeanPooling(MeanPooling):
 
 class UnmaskedMeanPooling(MeanPooling):
     """Average all states, those at padding too, as Long Range Arena's code does."""
-
-    counts_padding = True
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]

@@ -1,47 +1,57 @@
 """Run one cell from the configuration in its folder: prepare, train, test, write metrics.json."""
 
-import ctypes
 import logging
-import signal
+import os
 import sys
 import textwrap
 import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from signal import SIG_DFL, default_int_handler
 from typing import Any, cast
 
 import torch
 from filelock import Timeout
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
 
-from macformer.callbacks import DeviceUse, PeakMemory, Throughput
-from macformer.provenance import device_name
+from macformer.callbacks import DeviceUse
 from macformer.record import (
+    CHECKPOINTS_NAME,
     describe_run,
     read_config,
-    read_status,
-    write_failure,
+    read_metrics,
+    write_end,
     write_metrics,
+    write_predictions,
 )
 from macformer.runs.build import Run, build_run
-from macformer.runs.process import BUSY, run_lock
-from macformer.runs.score import score_run
+from macformer.runs.checkpoint import WholeCheckpoints, find_start
+from macformer.runs.devices import Claim, claim_devices, device_names
+from macformer.runs.measure import flat, measurements, summary
+from macformer.runs.process import BUSY, FAILED, run_lock
+from macformer.runs.score import DECIDING, find_callback, score_run
+from macformer.runs.stop import TIME_LIMIT, Stopped, die_with_parent, stop_signals_raise
 from macformer.training.capture import CaptureError
 from macformer.training.lightning_module import DivergedError
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-
-def run(run_dir: Path) -> bool:
+def run(run_dir: Path, *, config_dir: Path | None = None) -> bool:
     """Run a cell unless it is finished; what goes wrong ends as one line and a failed status.
+
+    Args:
+        config_dir: Where config.yaml lies, if not in the run's folder.
 
     Returns:
         Whether the cell is finished.
 
     Raises:
         Timeout: If another process runs the cell.
+        Stopped: If it is asked to stop, or its time is up.
     """
-    cfg = read_config(run_dir)
+    cfg = read_config(run_dir, folder=config_dir)
     if rank_zero_only.rank > 0:  # what a run leaves on disk is written by its first rank
         train_and_test(cfg, run_dir)
         return True
@@ -50,103 +60,130 @@ def run(run_dir: Path) -> bool:
 
 
 def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
-    if read_status(run_dir) == "finished" and not cfg.overwrite:
+    before = read_metrics(run_dir) or {}
+    if before.get("status") == "finished" and not cfg.overwrite:
         return True
     error_log = run_dir / "error.log"
     error_log.unlink(missing_ok=True)
+    record = describe_run(cfg)
+    if not cfg.overwrite:
+        record |= {key: before[key] for key in ("data_digest", "sharing") if before.get(key)}
+    names, count = device_names(cfg)
     try:
         print(f"{cfg.cell}: {run_dir}", flush=True)
-        write_metrics(run_dir, describe_run(cfg))
-        metrics = train_and_test(cfg, run_dir)
+        write_metrics(run_dir, record)
+        with claim_devices(names, count=count) as claim:
+            if count == 1 and names != ["cpu"]:
+                os.environ["CUDA_VISIBLE_DEVICES"] = claim.devices[0]
+            metrics = train_and_test(cfg, run_dir, record=record, claim=claim)
+    except Stopped as stop:
+        write_end(run_dir, "interrupted", str(stop))
+        raise
     except Exception as error:
-        error_log.write_text(traceback.format_exc())
         reason = _reason(error)
-        write_failure(run_dir, reason)
         print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
+        with suppress(OSError):  # of a full disk
+            error_log.write_text(traceback.format_exc())
+            write_end(run_dir, "failed", reason)
         return False
     write_metrics(run_dir, metrics)
-    print(_summary(metrics), flush=True)
+    print(summary(metrics), flush=True)
     return True
 
 
-def train_and_test(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
-    """Train from the last checkpoint or from the start, and test the last and the best weights."""
+def train_and_test(
+    cfg: DictConfig,
+    run_dir: Path,
+    *,
+    record: dict[str, Any] | None = None,
+    claim: Claim | None = None,
+) -> dict[str, Any]:
+    """Train from the last checkpoint or from the start, and test the last and the best weights.
+
+    Args:
+        record: What is known of the run, which its first rank completes.
+        claim: The devices of the first rank.
+    """
     for name in ("max_steps", "eval_interval", "eval_batches", "test_batches"):
         if cfg[name] == 0:
             raise ValueError(f"{name} is 0; at least 1 is needed")
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
-    checkpoints = run_dir / "checkpoints"
-    if cfg.overwrite:
-        _remove(checkpoints, run_dir / "metrics.csv")
+    checkpoints = run_dir / CHECKPOINTS_NAME
+    if cfg.overwrite and record is not None:
+        _remove([*checkpoints.glob("*"), run_dir / "metrics.csv", *run_dir.glob("hpc_ckpt_*")])
     built = build_run(cfg)
+    for kind, key in DECIDING.items():
+        if find_callback(built, kind) is None:
+            raise ValueError(f"callbacks.{key} is missing; a run cannot do without it")
+    built.trainer.strategy.checkpoint_io = WholeCheckpoints()
+    start = None if cfg.overwrite else find_start(checkpoints)
+    if record is not None:
+        _check_data(built, run_dir, record, resumes=start is not None)
     for logger in built.trainer.loggers:
         logger.log_hyperparams(cast(dict, OmegaConf.to_container(cfg, resolve=True)))
-    last = checkpoints / "last.ckpt"
+    with _closed_loggers(built):
+        built.trainer.fit(built.module, built.data, ckpt_path=start and str(start))
+        _check_time(built)
+        accuracy, predictions = score_run(built, eval_interval=cfg.eval_interval)
+        metrics = {**(record or {}), **measurements(built), "accuracy": accuracy}
+        for logger in built.trainer.loggers:
+            logger.log_metrics(flat(metrics), step=built.trainer.global_step)
+    if record is not None:
+        write_predictions(run_dir, predictions)
+    return {**metrics, **_sharing(built, record, claim), "status": "finished"}
+
+
+def _check_data(built: Run, run_dir: Path, record: dict[str, Any], *, resumes: bool) -> None:
+    """Note which data a run is trained on; one that goes on must find the same."""
+    data: Any = built.data
+    data.prepare_data()
+    known = record.get("data_digest")
+    if resumes and known not in (None, data.digest):
+        raise ValueError(
+            f"the data are not those that this run began with (digest {known}, now {data.digest}); "
+            "overwrite=true begins anew"
+        )
+    record["data_digest"] = data.digest
+    write_metrics(run_dir, record)
+
+
+def _check_time(built: Run) -> None:
+    """End a run here whose time was up before its last step."""
+    trainer = built.trainer
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # pyright: ignore[reportAttributeAccessIssue]
+    if trainer.global_step < trainer.max_steps and any(
+        (timer.time_remaining() or 0) <= 0 for timer in timers
+    ):
+        steps = f"step {trainer.global_step} of {trainer.max_steps}"
+        raise Stopped(f"trainer.max_time was up at {steps}", TIME_LIMIT)
+
+
+def _sharing(built: Run, record: dict[str, Any] | None, claim: Claim | None) -> dict[str, Any]:
+    """Say whether others have used the device meanwhile, and how that is known."""
+    use = find_callback(built, DeviceUse)
+    reasons = [
+        (record or {}).get("sharing"),
+        "another cell used the device" if claim is not None and not claim.is_alone else None,
+        use and use.others,
+    ]
+    reason = next(filter(None, reasons), None)
+    return {"exclusive": reason is None, "sharing": reason}
+
+
+@contextmanager
+def _closed_loggers(built: Run) -> Iterator[None]:
+    """Close the loggers; the next cell in this process must not log into W&B's run of this one."""
     finished = False
     try:
-        built.trainer.fit(built.module, built.data, ckpt_path=str(last) if last.exists() else None)
-        accuracy = score_run(built, eval_interval=cfg.eval_interval)
-        metrics = {**describe_run(cfg), **_measurements(built), "accuracy": accuracy}
-        for logger in built.trainer.loggers:
-            logger.log_metrics(_flat(metrics), step=built.trainer.global_step)
+        yield
         finished = True
     finally:
         for logger in built.trainer.loggers:
-            logger.finalize("finished" if finished else "failed")
-        _finish_wandb(exit_code=int(not finished))
-    return {**metrics, "status": "finished"}
-
-
-def _measurements(built: Run) -> dict[str, Any]:
-    data: Any = built.data
-    throughput, memory = built.callbacks["throughput"], built.callbacks["peak_memory"]
-    assert isinstance(throughput, Throughput) and isinstance(memory, PeakMemory)
-    use = built.callbacks["device_use"]
-    assert isinstance(use, DeviceUse)
-    return {
-        "device": device_name(built.trainer.strategy.root_device),
-        "num_parameters": sum(p.numel() for p in built.module.model.parameters()),
-        "num_examples": data.num_examples,
-        "majority_rate": data.majority_rate("test"),
-        "train": {
-            "steps": built.trainer.global_step,
-            "seconds": throughput.train_seconds,
-            "loss": built.module.train_loss,
-            "peak_memory_gib": memory.train_gib,
-            **throughput.train,
-        },
-        "use": {
-            "seconds": use.seconds,
-            "joules": use.joules,
-            "num_devices": built.trainer.world_size,
-        },
-        "inference": {"peak_memory_gib": memory.inference_gib, **throughput.inference},
-    }
-
-
-def _flat(metrics: dict[str, Any]) -> dict[str, float]:
-    """Name the results as W&B shows them."""
-    values = {
-        "test/accuracy": metrics["accuracy"]["best"]["test"],
-        "test/accuracy_last": metrics["accuracy"]["last"]["test"],
-        "test/majority_rate": metrics["majority_rate"],
-        "num_parameters": metrics["num_parameters"],
-    }
-    for phase in ("train", "inference"):
-        for name, value in metrics[phase].items():
-            if name.endswith(("_per_second", "_gib")) and value is not None:
-                values[f"perf/{phase}_{name}"] = value
-    return values
-
-
-def _summary(metrics: dict[str, Any]) -> str:
-    best, last = metrics["accuracy"]["best"], metrics["accuracy"]["last"]
-    return (
-        f"{metrics['name']}: test accuracy {100 * best['test']:.2f} % "
-        f"(best validation, step {best['step']}), {100 * last['test']:.2f} % (last step); "
-        f"majority class {100 * metrics['majority_rate']:.2f} %"
-    )
+            logger.finalize("success" if finished else "failed")
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            wandb.finish(exit_code=int(not finished))
 
 
 def _reason(error: Exception) -> str:
@@ -161,39 +198,31 @@ def _reason(error: Exception) -> str:
     return message if plain and message else f"{kind}: {message}"
 
 
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        for file in [path] if path.is_file() else path.glob("*"):
-            file.unlink(missing_ok=True)  # by another rank
-
-
-def _finish_wandb(*, exit_code: int) -> None:
-    """Close the run, if there is one: the next cell in this process must not log into it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def main() -> int:
-    """Run the cell of the folder named by the one argument.
+    """Run the cell of the folder that is the first argument.
 
     Returns:
-        The exit code: 0, 1 if the cell failed, or ``BUSY`` if another process runs it.
+        The exit code: 0, 1 if the cell failed, that of a shell for a signal that stopped it, that
+        of timeout(1) for a time limit, or ``BUSY`` if another process runs it.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Lightning would exit as if the run had failed
+    die_with_parent()
+    sys.path.append(os.getcwd())  # the user's own variants, behind everything else
+    run_dir, *config_dir = map(Path, sys.argv[1:])
     try:
-        return 0 if run(Path(sys.argv[1])) else 1
+        with stop_signals_raise(over=(SIG_DFL, default_int_handler)):
+            finished = run(run_dir, config_dir=config_dir[0] if config_dir else None)
+        return 0 if finished else FAILED
+    except Stopped as stop:
+        return stop.exit_code
     except Timeout:
-        print(f"{sys.argv[1]}: another process runs it", file=sys.stderr)
+        print(f"{run_dir}: another process runs it", file=sys.stderr)
         return BUSY
-
-
-def _die_with_parent() -> None:
-    """Leave no cell behind a sweep that was killed; without Linux the lock must do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

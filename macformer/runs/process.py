@@ -1,23 +1,36 @@
 """Run a cell in a process of its own, which owns its memory and its device."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
+from signal import SIG_DFL, SIGKILL, SIGTERM, default_int_handler
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from macformer.record import CONFIG_NAME, read_status, write_failure
+from macformer.record import read_metrics, read_status, write_config, write_end
 from macformer.runs.identity import register_resolver
+from macformer.runs.stop import (
+    CRASHES,
+    PARENT,
+    TIME_LIMIT,
+    Stopped,
+    end_signal,
+    num_out_of_memory_kills,
+    stop_signals_raise,
+)
 
 BUSY = os.EX_TEMPFAIL  # exit code of a cell that another process runs
-INTERRUPTED = 128 + signal.SIGINT  # exit code, as shells have it
-STOPPED = (-signal.SIGINT, -signal.SIGTERM)  # asked to stop: an interruption, not a failure
-CONCURRENT_LAUNCHERS = ("joblib",)  # several cells at once on one machine
-NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # one entry each, and no driver is woken to look
+FAILED = 1  # that of one whose reason stands in metrics.json
+GRACE_SECONDS = 10.0  # for a cell that was asked to stop
+# How the threads of torch wait for each other. Waiting by spinning keeps cores from whatever else
+# runs, and from each other: with one more process than cores, training is many times slower.
+WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+PATIENCE = {"OMP_WAIT_POLICY": "passive"}
 
 register_resolver()  # workers of a launcher import this module before they compose
 
@@ -28,41 +41,35 @@ def run_composed(cfg: DictConfig) -> bool:
     Returns:
         Whether the cell is finished.
     """
-    hydra_cfg = HydraConfig.get()
-    run_dir = Path(hydra_cfg.runtime.output_dir)
-    gpu = None
-    if hydra_cfg.runtime.choices["hydra/launcher"] in CONCURRENT_LAUNCHERS:
-        cfg.exclusive = False
-        gpu = gpu_of_job(hydra_cfg.job.num) if cfg.trainer.devices == 1 else None
-    if not is_running(run_dir):
-        OmegaConf.save(cfg, run_dir / CONFIG_NAME, resolve=True)
-    return run_in_process(run_dir, overwrite=cfg.overwrite, gpu=gpu)
+    runtime = HydraConfig.get().runtime
+    run_dir, cwd = Path(runtime.output_dir), Path(runtime.cwd)
+    if _rank() == 0:
+        if not is_running(run_dir) and (cfg.overwrite or read_status(run_dir) != "finished"):
+            write_config(run_dir, cfg)
+        return run_in_process(run_dir, overwrite=cfg.overwrite, cwd=cwd)
+    # Another rank may come late, when the first one already holds the lock. It joins whatever
+    # there is, and leaves nothing in the folder.
+    if read_status(run_dir) == "finished" and not cfg.overwrite:
+        return True
+    with TemporaryDirectory() as folder:
+        write_config(Path(folder), cfg)
+        return _wait(cell_command(run_dir, folder), run_dir, cwd=cwd) == 0
 
 
-def gpu_of_job(job: int) -> str | None:
-    """Deal jobs out to the GPUs of this machine in turn; None where there is none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        gpus = [str(index) for index, _ in enumerate(NVIDIA_GPUS.glob("*"))]
-    else:
-        gpus = [name for name in visible.split(",") if name]
-    return gpus[job % len(gpus)] if gpus else None
-
-
-def run_in_process(run_dir: Path, *, overwrite: bool, gpu: str | None = None) -> bool:
+def run_in_process(run_dir: Path, *, overwrite: bool, cwd: Path | None = None) -> bool:
     """Run the cell of a folder in a new process, unless it is finished or runs already.
 
     The parent records a process that could not record its own end. A failed cell does not stop a
-    sweep, and one that was asked to stop resumes when it is called again.
+    sweep, and one that was stopped resumes when it is called again.
 
     Args:
-        gpu: The only GPU that the process sees, by its CUDA name; None leaves it all of them.
+        cwd: The folder where the user called, if not the current one.
 
     Returns:
         Whether the cell is finished.
 
     Raises:
-        SystemExit: If the user interrupts it, which ends a sweep, too.
+        SystemExit: If this process is asked to stop, which ends a sweep, too.
     """
     if read_status(run_dir) == "finished" and not overwrite:
         print(f"{run_dir.name}: finished before, in {run_dir}; overwrite=true trains it again")
@@ -70,19 +77,82 @@ def run_in_process(run_dir: Path, *, overwrite: bool, gpu: str | None = None) ->
     if is_running(run_dir):
         print(f"{run_dir.name}: another process runs it")
         return False
-    environment = os.environ if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
-    command = [sys.executable, "-m", "macformer.runs.cell", str(run_dir)]
+    kills = num_out_of_memory_kills()
+    returncode = _wait(cell_command(run_dir), run_dir, cwd=cwd)
+    if returncode == 0 and read_status(run_dir) == "finished":
+        return True
+    if returncode != BUSY:
+        _record_end(run_dir, returncode, out_of_memory=num_out_of_memory_kills() != kills)
+    return False
+
+
+def cell_command(run_dir: Path, *config_dir: str) -> list[str]:
+    """Return the command that runs the cell of a folder."""
+    return [sys.executable, "-m", "macformer.runs.cell", str(run_dir), *config_dir]
+
+
+def cell_environment() -> dict[str, str]:
+    """Return the environment of a cell, where our packages come before the user's of that name."""
+    ours = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([ours, *filter(None, [os.environ.get("PYTHONPATH")])])
+    patience = {} if any(name in os.environ for name in WAIT_SETTINGS) else PATIENCE
+    own = {PARENT: str(os.getpid()), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **patience, **own}
+
+
+def _wait(command: list[str], run_dir: Path, *, cwd: Path | None) -> int:
+    """Wait for a cell; what stops this process stops it, too."""
+    process = subprocess.Popen(command, env=cell_environment(), cwd=cwd)
     try:
-        process = subprocess.run(command, env=environment)
-    except KeyboardInterrupt:
-        print(f"{run_dir.name}: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    status = read_status(run_dir)
-    if process.returncode not in (0, BUSY, *STOPPED) and status != "failed" and _is_first_rank():
-        reason = _describe_exit(process.returncode)
-        write_failure(run_dir, reason)
-        print(f"{run_dir.name}: failed: {reason}", file=sys.stderr)
-    return process.returncode == 0 and status == "finished"
+        with stop_signals_raise(over=(SIG_DFL, default_int_handler)):
+            return process.wait()
+    except BaseException as stop:
+        _stop(process)
+        if not isinstance(stop, Stopped):
+            raise
+        if read_status(run_dir) == "running" and _rank() == 0:
+            write_end(run_dir, "interrupted", str(stop))
+        _say_interrupted(run_dir, str(stop))
+        sys.exit(stop.exit_code)
+
+
+def _stop(process: Any) -> None:
+    process.send_signal(SIGTERM)
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _record_end(run_dir: Path, returncode: int, *, out_of_memory: bool) -> None:
+    """Record and say how a cell ended that is not finished, unless it has done so itself."""
+    metrics = read_metrics(run_dir) or {}
+    status, reason = metrics.get("status"), metrics.get("reason")
+    if status == "failed" and returncode == FAILED:
+        return
+    signum = end_signal(returncode)
+    if returncode in (0, TIME_LIMIT) or (
+        signum is not None and signum not in CRASHES and not (signum == SIGKILL and out_of_memory)
+    ):
+        if status != "interrupted":
+            reason = f"stopped by {signum.name}" if signum else "stopped"
+            write_end(run_dir, "interrupted", reason)
+        _say_interrupted(run_dir, str(reason))
+        return
+    if signum == SIGKILL:
+        reason = "killed by the system (signal 9), most likely for want of memory"
+    else:
+        reason = f"killed by signal {signum.value}" if signum else f"exit code {returncode}"
+    write_end(run_dir, "failed", reason)
+    print(f"{run_dir.name}: failed: {reason}", file=sys.stderr)
+
+
+def _say_interrupted(run_dir: Path, reason: str) -> None:
+    print(
+        f"{run_dir.name}: interrupted ({reason}); the same command goes on from here",
+        file=sys.stderr,
+    )
 
 
 def run_lock(run_dir: Path) -> FileLock:
@@ -101,12 +171,6 @@ def is_running(run_dir: Path) -> bool:
         return True
 
 
-def _is_first_rank() -> bool:
-    """Say whether Slurm started this process as the first of a distributed run."""
-    return os.environ.get("SLURM_PROCID", "0") == "0"
-
-
-def _describe_exit(returncode: int) -> str:
-    if returncode == -signal.SIGKILL:
-        return "killed by the system (signal 9), most likely for want of memory"
-    return f"killed by signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
+def _rank() -> int:
+    """Return which of the processes of a distributed run Slurm started this one as."""
+    return int(os.environ.get("SLURM_PROCID", "0"))

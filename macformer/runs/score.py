@@ -1,14 +1,34 @@
 """Score a run at the end of its training, by the last weights and by the best in validation."""
 
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
+from macformer.callbacks import BestCheckpoint, LastCheckpoint, RandomStates
 from macformer.runs.build import Run
+from macformer.runs.checkpoint import load_weights
+
+DECIDING: dict[type[pl.Callback], str] = {  # a run without one of them has another result, or none
+    BestCheckpoint: "best",
+    LastCheckpoint: "last",
+    RandomStates: "random_states",
+}
+
+CallbackT = TypeVar("CallbackT", bound=pl.Callback)
 
 
-def score_run(built: Run, *, eval_interval: int) -> dict[str, dict[str, Any]]:
+def find_callback(built: Run, kind: type[CallbackT]) -> CallbackT | None:
+    """Return the callback of a kind, whatever the configuration calls it; None without one."""
+    return next((c for c in built.callbacks.values() if isinstance(c, kind)), None)
+
+
+def score_run(
+    built: Run, *, eval_interval: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Test the weights best in validation, then the last ones, whose speed is reported.
 
     Args:
@@ -16,46 +36,82 @@ def score_run(built: Run, *, eval_interval: int) -> dict[str, dict[str, Any]]:
         eval_interval: Optimiser steps between validations.
 
     Returns:
-        ``best`` and ``last``, each with ``step``, ``val`` and ``test``; the accuracies are of one.
+        ``best`` and ``last``, each with ``step``, ``val`` and ``test``, where the accuracies are of
+        one; and the arrays of :func:`macformer.record.read_predictions`.
     """
+    best = find_callback(built, BestCheckpoint)
+    assert best is not None
     step = built.trainer.global_step
-    val = _validate_last(built, ended_on_validation=step % eval_interval == 0)
-    best = _score_best(built, last_step=step, last_val=val)
-    last = {"step": step, "val": val, "test": _test(built)}
-    return {"last": last, "best": best or last}
+    val = _validate_last(built, best, ended_on_validation=step % eval_interval == 0)
+    best_test = None if best.step == step else _test_best(built, best)
+    test, last_answers = _test(built)
+    best_accuracy, best_answers = best_test or (test, last_answers)
+    accuracy = {
+        "last": {"step": step, "val": val["val/accuracy"], "test": test},
+        "best": {"step": best.step, "val": best.metrics["val/accuracy"], "test": best_accuracy},
+    }
+    return accuracy, _join(best_answers, last_answers)
 
 
-def _validate_last(built: Run, *, ended_on_validation: bool) -> float:
-    """Return the validation accuracy of the last weights, which are in the last checkpoint."""
+def _validate_last(
+    built: Run, best: BestCheckpoint, *, ended_on_validation: bool
+) -> dict[str, float]:
+    """Return what validation says of the last weights, which may be the best, too."""
     trainer = built.trainer
+    if ended_on_validation and "val/accuracy" in trainer.callback_metrics:
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    # Training had ended before, or ended between two validations.
+    (val,) = trainer.validate(built.module, built.data, verbose=False)
     if not ended_on_validation:
-        _save(built, "last")
-    elif "val/accuracy" in trainer.callback_metrics:  # not where training had ended before
-        return float(trainer.callback_metrics["val/accuracy"])
-    return trainer.validate(built.module, built.data, verbose=False)[0]["val/accuracy"]
+        best.consider(trainer, val)
+    return dict(val)
 
 
-def _save(built: Run, name: str) -> None:
-    checkpoint: Any = built.callbacks[name]
-    built.trainer.save_checkpoint(Path(checkpoint.dirpath) / f"{name}.ckpt")
+def _test_best(built: Run, best: BestCheckpoint) -> tuple[float, dict[str, np.ndarray]]:
+    """Test the best checkpoint; the module keeps the last weights."""
+    model = built.module.model
+    last_weights = {name: value.clone() for name, value in model.state_dict().items()}
+    step = load_weights(model, best.path)
+    assert step == best.step, f"{best.path} is of step {step}, not {best.step}"
+    result = _test(built)
+    model.load_state_dict(last_weights)
+    return result
 
 
-def _score_best(built: Run, *, last_step: int, last_val: float) -> dict[str, Any] | None:
-    """Test the best checkpoint, unless it is the last; the module keeps the last weights."""
-    checkpoint: Any = built.callbacks["best"]
-    score = checkpoint.best_model_score
-    if score is None or float(score) < last_val:
-        _save(built, "best")
-        return None
-    state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-    if state["global_step"] == last_step:
-        return None
-    last_weights = {name: value.clone() for name, value in built.module.state_dict().items()}
-    built.module.load_state_dict(state["state_dict"])
-    best = {"step": state["global_step"], "val": float(score), "test": _test(built)}
-    built.module.load_state_dict(last_weights)
-    return best
+def _test(built: Run) -> tuple[float, dict[str, np.ndarray]]:
+    (result,) = built.trainer.test(built.module, built.data, verbose=False)
+    return result["test/accuracy"], _answers(built)
 
 
-def _test(built: Run) -> float:
-    return built.trainer.test(built.module, built.data, verbose=False)[0]["test/accuracy"]
+def _answers(built: Run) -> dict[str, np.ndarray]:
+    """Return the rows of the last test with their labels, predictions and margins, of all ranks."""
+    data: Any = built.data
+    logits, labels = built.module.test_outputs()
+    rows = data.test_rows()[: len(labels)].cpu()
+    parts: list[Any] = [(rows, labels.cpu(), *_judge(logits.float().cpu(), labels.cpu()))]
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        own, parts = parts[0], [None] * dist.get_world_size()
+        dist.all_gather_object(parts, own)
+    row, label, prediction, margin = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    order = row.argsort()
+    return {
+        "row": row[order].astype(np.int32),
+        "label": label[order].astype(np.int32),
+        "prediction": prediction[order].astype(np.int32),
+        "margin": margin[order].astype(np.float32),
+    }
+
+
+def _judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the answered classes, and how far the true one stands above the largest other."""
+    truth = logits.gather(1, labels[:, None].long())
+    others = logits.scatter(1, labels[:, None].long(), float("-inf"))
+    return logits.argmax(1), (truth - others.amax(1, keepdim=True)).squeeze(1)
+
+
+def _join(best: dict[str, np.ndarray], last: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    assert (best["row"] == last["row"]).all()
+    joined = {"row": last["row"], "label": last["label"]}
+    for name, answers in (("best", best), ("last", last)):
+        joined |= {f"{name}_{kind}": answers[kind] for kind in ("prediction", "margin")}
+    return joined

@@ -32,7 +32,9 @@ def points(cfg: DictConfig) -> list[dict[str, Any]]:
     sweep = Path(cfg.study.sweep)
     folders = sorted(file.parent for file in sweep.rglob("metrics.json"))
     records = [(folder, read_metrics(folder) or {}) for folder in folders]
-    finished = [(folder, record) for folder, record in records if record["status"] == "finished"]
+    finished = [
+        (folder, record) for folder, record in records if record.get("status") == "finished"
+    ]
     if not finished:
         raise StudyError(f"no finished run in {sweep}; name another by study.sweep=outputs/...")
     return [{"folder": str(folder), "seed": record["seed"]} for folder, record in finished]
@@ -45,7 +47,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
         StudyError: If the run does not say how long it held its device.
     """
     metrics = read_metrics(Path(point["folder"])) or {}
-    if "use" not in metrics:
+    if metrics.get("use", {}).get("seconds") is None:
         raise StudyError(f"{point['folder']} does not record its device time; train it again")
     use, accuracy = metrics["use"], metrics["accuracy"]["best"]["test"]
     kind = "cpu" if "thread" in metrics["device"] else "gpu"

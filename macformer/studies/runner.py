@@ -13,8 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from macformer.plotting import save
-from macformer.provenance import device_name
-from macformer.record import source_commit
+from macformer.provenance import device_name, package_version, source_commit
 from macformer.runs.identity import digest
 
 ROWS, CONFIG, TABLE = "rows.csv", "config.yaml", "table.md"
@@ -110,7 +109,7 @@ def provenance(device: str) -> Row:
     return {
         "device": device_name(torch.device(device)),
         "torch": torch.__version__,
-        "macformer": importlib.metadata.version("macformer"),
+        "macformer": package_version("macformer"),
         "commit": source_commit(),
     }
 

@@ -4,13 +4,15 @@ Columns are the paths inside the file, joined by dots (`accuracy.best.test`,
 `train.examples_per_second`); what a run did not reach is NaN.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-IDENTITY = ["task", "attention", "ppsbn", "recipe", "seed"]
+from macformer import record
+from macformer.record import METRICS_NAME
+
+IDENTITY = list(record.IDENTITY)
 ACCURACIES = ["accuracy.best.test", "accuracy.last.test", "accuracy.best.val", "accuracy.last.val"]
 PASSES = ["train", "inference"]
 COSTS = [
@@ -29,8 +31,6 @@ COSTS = [
 TEXTS = ["reason", "commit", "device"]
 NUMBERS = ["majority_rate", *ACCURACIES, *COSTS]
 FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive"]
-STATUSES = ["finished", "failed", "running"]
-SCHEMA = 1
 
 
 class TableError(ValueError):
@@ -46,11 +46,11 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     for folder in folders:
         if not folder.is_dir():
             raise TableError(f"no such folder: {folder}")
-    files = sorted({file.resolve() for folder in folders for file in folder.rglob("metrics.json")})
+    files = sorted({file.resolve() for folder in folders for file in folder.rglob(METRICS_NAME)})
     if not files:
-        raise TableError(f"no metrics.json below {', '.join(map(str, folders))}")
+        raise TableError(f"no {METRICS_NAME} below {', '.join(map(str, folders))}")
     records = [_read_record(file) for file in files]
-    configs = [record.pop("config", None) or {} for record in records]
+    configs = [found.pop("config", None) or {} for found in records]
     runs = pd.json_normalize(records).reindex(columns=[*IDENTITY, *FACTS, *NUMBERS])
     runs[NUMBERS] = runs[NUMBERS].apply(pd.to_numeric).astype(float)
     runs[TEXTS] = runs[TEXTS].astype(object)  # a column of blanks would count as numbers
@@ -63,17 +63,13 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
 
 def _read_record(file: Path) -> dict:
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TableError(f"{file} is not valid JSON: {error}") from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise TableError(f"{file} is not the record of a run (schema {SCHEMA})")
-    missing = [key for key in ["status", *IDENTITY] if record.get(key) is None]
+        found = record.read_record(file)
+    except record.DamagedRecord as error:
+        raise TableError(str(error)) from error
+    missing = [key for key in IDENTITY if found.get(key) is None]
     if missing:
         raise TableError(f"{file} lacks {', '.join(missing)}")
-    if record["status"] not in STATUSES:
-        raise TableError(f"{file} has status {record['status']}, not one of {', '.join(STATUSES)}")
-    return record
+    return found
 
 
 def _fill_device(runs: pd.DataFrame) -> pd.DataFrame:

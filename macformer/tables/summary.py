@@ -7,7 +7,8 @@ with softmax taken from the same task, recipe and device.
 
 import pandas as pd
 
-from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS, STATUSES
+from macformer.record import STATUSES
+from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS
 
 SETTING = ["task", "recipe", "device"]
 ROW = ["attention", "ppsbn", "recipe", "device"]
@@ -27,7 +28,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     counts = runs.groupby([*RESULT, "status"]).size().unstack(fill_value=0)
     summary = pd.concat(
         [
-            counts.reindex(columns=STATUSES, fill_value=0).add_prefix("num_"),
+            counts.reindex(columns=list(STATUSES), fill_value=0).add_prefix("num_"),
             runs[finished].groupby(RESULT)["exclusive"].all(),
             measured.mean(),
             measured[ACCURACIES].std().add_suffix(".sd"),

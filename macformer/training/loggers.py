@@ -1,34 +1,48 @@
 """Where a run's curves go: a CSV file that survives a resume, and Weights & Biases."""
 
 import csv
+import io
+import logging
 import netrc
 import os
+import re
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
 
-from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from macformer.record import whole_file
+
 WANDB_URL = "https://api.wandb.ai"
+MAX_ID = 128  # characters that W&B takes for an id
+MAX_TAG = 64
+
+log = logging.getLogger(__name__)
 
 
 class CurveLogger(Logger):
     """Write one row per optimiser step that logged something.
 
     An existing file is continued: a resumed run overwrites the steps that it repeats and keeps the
-    others.
+    others. The file is written with every validation, before the checkpoint that follows it, and in
+    the end: Lightning asks for it after every row.
     """
 
     def __init__(self, *, path: str):
         super().__init__()
         self.path = Path(path)
-        self._rows: dict[int, dict[str, str | float]] = {}
+        self.rows: dict[int, dict[str, str | float]] = {}
+        self._is_due = False
         if self.path.exists():
             with self.path.open(newline="") as file:
-                self._rows = {int(row["step"]): dict(row) for row in csv.DictReader(file)}
+                rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit()]
+            self.rows = {int(row["step"]): dict(row) for row in rows}
 
     @property
     def name(self) -> str:
@@ -45,25 +59,73 @@ class CurveLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         values = {name: value for name, value in metrics.items() if name != "epoch"}
-        self._rows.setdefault(step or 0, {}).update(values)
+        self.rows.setdefault(step or 0, {}).update(values)
+        self._is_due |= any(name.startswith("val/") for name in values)
 
     @rank_zero_only
     def save(self) -> None:
-        columns = sorted({name for row in self._rows.values() for name in row} - {"step"})
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *columns])
-            writer.writeheader()
-            for step in sorted(self._rows):
-                writer.writerow({**self._rows[step], "step": step})
-        temporary.replace(self.path)
+        if self._is_due:
+            self.write()
 
-    def after_save_checkpoint(self, checkpoint_callback: Checkpoint) -> None:
-        self.save()
-
+    @rank_zero_only
     def finalize(self, status: str) -> None:
-        self.save()
+        self.write()
+
+    def write(self) -> None:
+        """Write all rows."""
+        columns = sorted({name for row in self.rows.values() for name in row} - {"step"})
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["step", *columns])
+        writer.writeheader()
+        for step in sorted(self.rows):
+            writer.writerow({**self.rows[step], "step": step})
+        with whole_file(self.path) as file:
+            file.write(text.getvalue().encode())
+        self._is_due = False
+
+
+class ContinuedWandbLogger(WandbLogger):
+    """Log to Weights & Biases, and once more what an offline run before a resume had logged.
+
+    Two offline runs of one id do not add up: syncing the second replaces the first. So what is
+    logged is kept beside them, and goes into the new run in place of the old one, which is removed.
+    An online run is continued by the server.
+
+    Args:
+        journal: The file that keeps it.
+    """
+
+    def __init__(self, *, journal: Path, **options: Any):
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it at every run, whatever its value
+        if rank_zero_only.rank == 0:
+            offline = list(journal.parent.glob(f"offline-run-*-{options['id']}"))
+            if not offline:
+                journal.unlink(missing_ok=True)
+            for folder in offline:
+                shutil.rmtree(folder)
+        self._journal = CurveLogger(path=str(journal))
+        self._to_repeat = dict(self._journal.rows)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = step or 0
+        for earlier in sorted(s for s in self._to_repeat if s < step):
+            row = self._to_repeat.pop(earlier).items()
+            values = {name: float(value) for name, value in row if name != "step" and value != ""}
+            super().log_metrics(values, step=earlier)
+        self._to_repeat.clear()  # later steps are taken again
+        self._journal.log_metrics(metrics, step=step)
+        super().log_metrics(metrics, step=step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._journal.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._journal.finalize(status)
+        super().finalize(status)
 
 
 def wandb_logger(
@@ -75,18 +137,53 @@ def wandb_logger(
     goes on under its own id.
     """
     mode = os.environ.get("WANDB_MODE") or ("online" if _can_reach_wandb() else "offline")
+    options = {
+        "project": project,
+        "save_dir": save_dir,
+        "name": name,
+        "id": wandb_id(name),
+        "group": group[:MAX_ID],
+        "job_type": job_type[:MAX_TAG],
+        "tags": [tag[:MAX_TAG] for tag in tags],
+        "journal": Path(save_dir, "wandb", "logged.csv"),
+    }
     Path(save_dir).mkdir(parents=True, exist_ok=True)
+    if mode == "online" and rank_zero_only.rank == 0:
+        logger = _open_online(options)
+        if logger is not None:
+            return logger
+        mode = "offline"
+    return _make_logger(options, mode)
+
+
+def wandb_id(name: str) -> str:
+    """Turn the name of a run into an id that W&B accepts; its end tells runs apart."""
+    allowed = re.sub(r"[/\\#?%:]", "_", name)
+    return allowed if len(allowed) <= MAX_ID else f"{allowed[: MAX_ID - 12]}-{allowed[-11:]}"
+
+
+def _open_online(options: dict[str, Any]) -> WandbLogger | None:
+    """Connect now, so that a key that W&B refuses costs a line and not the run."""
+    import wandb
+
+    logger = _make_logger(options, "online")
+    try:
+        _ = logger.experiment
+    except (wandb.Error, ValueError) as error:
+        log.warning(
+            "Weights & Biases: %s; the run is logged offline, for wandb sync",
+            str(error).partition("\n")[0],
+        )
+        return None
+    return logger
+
+
+def _make_logger(options: dict[str, Any], mode: str) -> WandbLogger:
     import wandb  # seconds, and only for those who log to it
 
-    return WandbLogger(
-        project=project,
-        save_dir=save_dir,
-        name=name,
-        id=name,
+    return ContinuedWandbLogger(
+        **options,
         resume="allow" if mode == "online" else None,
-        group=group,
-        job_type=job_type,
-        tags=list(tags),
         mode=mode,
         settings=wandb.Settings(silent=mode != "online"),
     )
@@ -98,9 +195,12 @@ def _can_reach_wandb(timeout: float = 3.0) -> bool:
     host = url.hostname or ""
     if not os.environ.get("WANDB_API_KEY") and not _has_netrc_entry(host):
         return False
+    proxy = getproxies().get(url.scheme)
+    if proxy is not None and not proxy_bypass(host):
+        url = urlparse(proxy if "://" in proxy else f"http://{proxy}")
     port = url.port or (80 if url.scheme == "http" else 443)
     try:
-        socket.create_connection((host, port), timeout=timeout).close()
+        socket.create_connection((url.hostname or "", port), timeout=timeout).close()
     except OSError:
         return False
     return True

@@ -1,12 +1,18 @@
 """What is measured around training."""
 
-import time
+import mmap
+from types import SimpleNamespace
+from unittest.mock import create_autospec
 
+import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
-from macformer.callbacks import MemoryMeter, Stopwatch, throughput
+from macformer.callbacks import MemoryMeter, RandomStates, Stopwatch, Throughput, throughput
+from macformer.callbacks.throughput import Interval, summarise
 
+MIB = 2**20
 BATCH = {
     "labels": torch.zeros(3),
     "key_padding_mask": torch.tensor([[False, True], [False, False], [True, True]]),
@@ -25,27 +31,169 @@ def test_stopwatch_counts_only_while_it_runs(monkeypatch):
     watch.start()
     watch.count(BATCH)
     watch.stop()
-    # 2 x 3 examples, 2 x 3 tokens, 2 x 6 positions in 3 s over 2 ranks
-    assert watch.rates(2) == pytest.approx(
-        {"examples_per_second": 4.0, "tokens_per_second": 4.0, "positions_per_second": 8.0}
+    found = summarise(watch.intervals, num_ranks=2)
+    # twice 2 x 3 examples, 2 x 3 tokens, 2 x 6 positions, in 2 s and in 1 s
+    assert found["seconds"] == 3 and found["num_intervals"] == 2
+    assert [found[name] for name in throughput.COUNTED] == [12, 12, 24]
+    assert found["examples_per_second"] == pytest.approx(4.5)
+    assert found["examples_per_second_q25"] == pytest.approx(3.75)
+    assert found["positions_per_second_q75"] == pytest.approx(10.5)
+
+
+def test_nothing_timed_gives_no_rate(monkeypatch):
+    watch = Stopwatch(torch.device("cpu"))
+    watch.start()
+    watch.stop()  # after the warm-up there was no batch left
+    found = summarise(watch.intervals, num_ranks=1)
+    assert {value for name, value in found.items() if "per_second" in name} == {None}
+    assert found["seconds"] == 0
+
+
+def test_a_burst_in_a_tenth_of_the_run_does_not_move_the_rate():
+    rng = np.random.default_rng(0)
+    quiet = [
+        Interval(batches=10, examples=320, tokens=9600, positions=12800, seconds=s)
+        for s in rng.normal(1.0, 0.02, 100)
+    ]
+    disturbed = [
+        Interval(10, i.examples, i.tokens, i.positions, i.seconds * (6 if 40 <= n < 50 else 1))
+        for n, i in enumerate(quiet)
+    ]
+    rates = [summarise(i, num_ranks=1)["examples_per_second"] for i in (quiet, disturbed)]
+    assert rates[1] == pytest.approx(rates[0], rel=0.05)
+    means = [100 * 320 / sum(i.seconds for i in some) for some in (quiet, disturbed)]
+    assert means[1] < 0.7 * means[0]  # what the mean would have reported
+
+
+def test_short_intervals_do_not_enter_the_median():
+    intervals = [Interval(10, 100, 100, 100, 1.0)] * 3 + [Interval(1, 10, 10, 10, 1.0)] * 3
+    found = summarise(intervals, num_ranks=1)
+    assert found["examples_per_second"] == 100 and found["examples"] == 330
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: now.seconds)
+    return now
+
+
+def train(callback: Throughput, clock, *, steps: range, seconds: float, max_steps: int) -> None:
+    """Take steps of one second each, as Lightning would."""
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=max_steps, logger=False, enable_checkpointing=False
     )
+    module = pl.LightningModule()
+    callback.on_train_start(trainer, module)
+    for step in steps:
+        callback.on_train_batch_start(trainer, module, None, 0)
+        clock.seconds += seconds
+        trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = step
+        callback.on_train_batch_end(trainer, module, {"batches": [BATCH]}, None, 0)
+    callback.on_train_end(trainer, module)
 
 
-def test_stopwatch_without_time_gives_no_rate():
-    assert set(Stopwatch(torch.device("cpu")).rates(1).values()) == {None}
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")
+def test_a_resumed_run_adds_to_what_was_measured_before(clock):
+    killed = Throughput(warmup_batches=2, interval=2)
+    train(killed, clock, steps=range(1, 21), seconds=1.0, max_steps=40)
+    assert killed.train["examples"] == 3 * 18 and killed.train["seconds"] == 18
+    resumed = Throughput(warmup_batches=2, interval=2)
+    resumed.load_state_dict(killed.state_dict())
+    clock.seconds += 1000  # nobody was there
+    train(resumed, clock, steps=range(21, 25), seconds=50.0, max_steps=40)
+    assert resumed.train["examples"] == 3 * (18 + 2)
+    assert resumed.train["seconds"] == 18 + 100
+    assert resumed.train["examples_per_second"] == 3.0  # the median of nine quick and one slow
+
+
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")
+def test_one_step_is_a_blank_and_not_a_zero(clock):
+    callback = Throughput(warmup_batches=10, interval=10)
+    train(callback, clock, steps=range(1, 2), seconds=1.0, max_steps=1)
+    assert callback.train["examples_per_second"] is None
 
 
 def test_cpu_peak_is_that_of_the_stretch():
     meter = MemoryMeter(torch.device("cpu"))
-    big = torch.ones(64 * 2**20 // 4)  # 64 MiB, before the reset
+    big = torch.ones(64 * MIB // 4)  # before the reset
     meter.reset()
     del big
-    small = torch.ones(16 * 2**20 // 4)
-    time.sleep(0)
+    small = torch.ones(16 * MIB // 4)
     peak_mib = meter.read_gib() * 1024
     del small
     assert peak_mib < 60  # the earlier 64 MiB do not count twice
     meter.reset()
-    large = torch.ones(96 * 2**20 // 4)
+    large = torch.ones(96 * MIB // 4)
     assert meter.read_gib() * 1024 == pytest.approx(96, abs=12)
     del large
+
+
+def test_pages_of_the_data_are_not_memory_of_the_model(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.ones(64 * MIB, dtype=np.uint8))
+    meter = MemoryMeter(torch.device("cpu"))
+    meter.reset()
+    rows = np.load(path, mmap_mode="r")
+    assert rows.sum() == 64 * MIB and isinstance(rows.base, mmap.mmap)
+    own = torch.ones(32 * MIB // 4)
+    assert meter.read_gib() * 1024 == pytest.approx(32, abs=8)
+    del own
+
+
+def test_the_level_of_a_resumed_run_is_taken_before_its_state_is_loaded():
+    meter = MemoryMeter(torch.device("cpu"))
+    meter.mark_level()
+    state = torch.ones(48 * MIB // 4)
+    meter.reset_peak()
+    assert meter.read_gib() * 1024 == pytest.approx(48, abs=8)
+    del state
+
+
+def test_random_states_are_those_of_the_own_device(monkeypatch):
+    """A checkpoint of a machine with more GPUs is loaded by one with fewer."""
+    asked = []
+
+    def get_state(device):
+        asked.append(device)
+        return torch.zeros(4, dtype=torch.uint8)
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", get_state)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: asked.append(device))
+    device = torch.device("cuda", 1)
+    states = RandomStates()
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=device), global_rank=0)
+    states._device = trainer.strategy.root_device
+    saved = states.state_dict()
+    loaded = RandomStates()
+    loaded._device = torch.device("cuda", 0)
+    loaded.load_state_dict(saved)
+    torch.manual_seed(5)
+    loaded.on_train_batch_start(trainer, None, None, 0)
+    assert asked == [device, torch.device("cuda", 0)] and len(saved["ranks"]) == 1
+
+
+def test_ranks_draw_different_dropout():
+    def first_draw(rank: int) -> float:
+        torch.manual_seed(3)
+        torch.rand(7)  # the model
+        trainer = create_autospec(pl.Trainer, instance=True, global_rank=rank)
+        RandomStates().on_train_start(trainer, pl.LightningModule())
+        return torch.rand(1).item()
+
+    draws = [first_draw(rank) for rank in range(3)]
+    assert len(set(draws)) == 3
+    torch.manual_seed(3)
+    assert draws[0] == torch.rand(8)[-1].item()  # one process is as it was
+
+
+def test_each_rank_goes_on_from_its_own_state():
+    torch.manual_seed(1)
+    first, second = RandomStates().state_dict()["ranks"][0], None
+    torch.manual_seed(2)
+    second = RandomStates().state_dict()["ranks"][0]
+    expected = torch.rand(1)
+    states = RandomStates()
+    states.load_state_dict({"ranks": [first, second]})
+    states.on_train_batch_start(SimpleNamespace(global_rank=1), None, None, 0)
+    assert torch.equal(torch.rand(1), expected)

@@ -6,15 +6,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from macformer.callbacks import DeviceUse, device_use
+from macformer.callbacks import DeviceUse, device_use, neighbours
 
 # Lightning's advice on a machine that has Slurm's command
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
 
 
-def set_up(use: DeviceUse) -> tuple[pl.Trainer, pl.LightningModule, str]:
+def set_up(use: DeviceUse, stage: str = "fit") -> tuple[pl.Trainer, pl.LightningModule, str]:
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    arguments = (pl.Trainer(accelerator="cpu", **options), pl.LightningModule(), "fit")
+    arguments = (pl.Trainer(accelerator="cpu", **options), pl.LightningModule(), stage)
     use.setup(*arguments)
     return arguments
 
@@ -28,8 +28,8 @@ def clock(monkeypatch):
     return now
 
 
-def spend(use: DeviceUse, clock, seconds: float) -> None:
-    arguments = set_up(use)
+def spend(use: DeviceUse, clock, seconds: float, stage: str = "fit") -> None:
+    arguments = set_up(use, stage)
     clock.seconds += seconds
     use.teardown(*arguments)
 
@@ -40,6 +40,54 @@ def test_training_and_testing_add_up_without_the_time_between(clock):
     clock.seconds += 50
     spend(use, clock, 3)
     assert (use.seconds, use.joules) == (10, 50)
+
+
+def test_testing_counts_once_whether_the_best_weights_are_the_last_or_not(clock):
+    use = DeviceUse()
+    spend(use, clock, 7)
+    spend(use, clock, 3, "test")
+    spend(use, clock, 4, "test")
+    assert (use.seconds, use.joules) == (11, 55)
+
+
+@pytest.mark.parametrize(
+    ("ran", "waited", "others", "shared"),
+    [
+        (10.0, 0.05, 9.0, False),
+        (10.0, 3.0, 9.0, True),
+        (10.0, 3.0, 0.1, False),  # more threads than cores: they wait for each other
+    ],
+)
+def test_a_run_that_waited_for_cores_that_others_used_says_so(
+    clock, monkeypatch, ran, waited, others, shared
+):
+    times = iter([(1.0, 1.0, 1.0), (1.0 + ran, 1.0 + waited, 1.0 + others)])
+    monkeypatch.setattr(device_use, "core_times", lambda: next(times))
+    use = DeviceUse()
+    spend(use, clock, 10)
+    assert (use.others is not None) == shared
+    if shared:
+        assert "23 % of the time" in str(use.others)
+
+
+def test_other_processes_on_the_gpu_are_noticed(monkeypatch):
+    monkeypatch.setattr(device_use, "stranger_counter", lambda _: lambda: 2)
+    use = DeviceUse()
+    arguments = set_up(use)
+    use.on_validation_end(*arguments[:2])
+    use.teardown(*arguments)
+    assert "2 other processes" in str(use.others)
+    resumed = DeviceUse()
+    resumed.load_state_dict(use.state_dict())
+    assert resumed.others == use.others
+
+
+def test_this_machine_tells_its_core_times():
+    before = neighbours.core_times()
+    sum(range(10**6))
+    after = neighbours.core_times()
+    if before is not None and after is not None:  # Linux
+        assert after[0] >= before[0] and after[1] >= before[1] >= 0
 
 
 def test_a_resumed_run_adds_to_its_checkpoint(clock):
@@ -65,7 +113,7 @@ def test_energy_is_unknown_without_a_counter(monkeypatch):
 
 
 def test_a_cpu_has_no_counter():
-    assert device_use.energy_counter(torch.device("cpu"))() is None
+    assert neighbours.energy_counter(torch.device("cpu"))() is None
 
 
 def test_the_counter_is_read_in_joules(monkeypatch):
@@ -77,4 +125,4 @@ def test_the_counter_is_read_in_joules(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
     properties = SimpleNamespace(uuid="ab-12")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    assert device_use.energy_counter(torch.device("cuda"))() == 4.5
+    assert neighbours.energy_counter(torch.device("cuda"))() == 4.5

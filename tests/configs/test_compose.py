@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 import configs
-from macformer.runs.config import compose
+from macformer.runs.identity import register_resolver
 
 ROOT = Path(configs.__path__[0])
 # The contract of attentions builds each of them, and the test of recipes each of those.
@@ -19,7 +20,9 @@ def options(group: str) -> list[str]:
 
 
 def compose_train(*overrides: str):
-    return compose(*overrides)
+    register_resolver()
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("train", list(overrides))
 
 
 def test_the_options_are_found():

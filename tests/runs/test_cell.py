@@ -3,16 +3,22 @@
 import csv
 import json
 import math
+import os
+import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.callbacks import Timer
 
 from macformer.evaluate import evaluate
 from macformer.evaluate import main as evaluate_main
+from macformer.record import read_predictions
 from macformer.runs import cell
+from macformer.runs.stop import Stopped, stop_signals_raise
 from macformer.training.lightning_module import ClassificationModule
 
 
@@ -235,3 +241,108 @@ def test_a_learnable_problem_is_learnt(make_run):
     metrics = read_metrics(run_dir)
     error = math.sqrt(metrics["majority_rate"] * (1 - metrics["majority_rate"]) / 200)
     assert metrics["accuracy"]["last"]["test"] > metrics["majority_rate"] + 5 * error
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [(("~callbacks",), "best"), (("~callbacks.random_states",), "random_states")],
+)
+def test_callbacks_that_decide_are_asked_for_before_training(make_run, overrides, key):
+    _, run_dir = make_run(*overrides)
+    assert not cell.run(run_dir)
+    assert f"callbacks.{key} is missing" in read_metrics(run_dir)["reason"]
+    assert not (run_dir / "checkpoints").exists()
+
+
+def test_what_nothing_watches_is_blank_and_the_best_may_be_that_of_the_loss(make_run):
+    watchers = ("device_use", "throughput", "peak_memory", "progress")
+    selection = ("callbacks.best.monitor=val/loss", "callbacks.best.mode=min")
+    _, run_dir = make_run(*(f"~callbacks.{name}" for name in watchers), *selection)
+    assert cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert metrics["use"] == {"seconds": None, "joules": None, "num_devices": 1}
+    assert metrics["inference"] == {"peak_memory_gib": None}
+    with (run_dir / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/loss"]]
+    best = min(rows, key=lambda row: float(row["val/loss"]))
+    found = metrics["accuracy"]["best"]
+    assert found["step"] == int(best["step"])
+    assert found["val"] == pytest.approx(float(best["val/accuracy"]))
+
+    predictions = read_predictions(run_dir)
+    assert predictions is not None and predictions["row"].tolist() == list(range(27))
+    for weights in ("best", "last"):
+        right = predictions[f"{weights}_prediction"] == predictions["label"]
+        assert right.mean() == pytest.approx(metrics["accuracy"][weights]["test"])
+        assert (right == (predictions[f"{weights}_margin"] > 0)).all()
+
+
+def test_a_moved_and_damaged_run_ends_as_if_nothing_had_happened(make_run, power_cut, caplog):
+    """Its folder is moved, metrics.json empty and last.ckpt cut off; best.ckpt is whole."""
+    _, whole = make_run(folder="whole")
+    assert cell.run(whole)
+    _, before = make_run(folder="before")
+    with power_cut(before_step=6):
+        assert not cell.run(before)
+    moved = before.rename(before.with_name("moved"))
+    (moved / "metrics.json").write_text("")
+    last = moved / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert cell.run(moved)
+    assert f"{moved / 'metrics.json'} is damaged" in caplog.text
+    assert f"{last} cannot be read" in caplog.text
+    assert read_metrics(moved)["accuracy"] == read_metrics(whole)["accuracy"]
+    assert all(torch.equal(v, last_weights(whole)[k]) for k, v in last_weights(moved).items())
+    assert not before.exists()
+
+
+def test_a_time_limit_interrupts_and_the_same_command_goes_on(make_run, monkeypatch):
+    _, whole = make_run(folder="whole")
+    assert cell.run(whole)
+    _, run_dir = make_run("+trainer.max_time='00:00:00:05'", folder="limited")
+    readings = iter(range(100))  # the clock is read once before training, then after each step
+    with monkeypatch.context() as patch:
+        patch.setattr(Timer, "time_elapsed", lambda *_: 10.0 * (next(readings) >= 3))
+        with pytest.raises(Stopped, match=r"trainer\.max_time was up at step 3 of 8") as stop:
+            cell.run(run_dir)
+    assert stop.value.exit_code == 124
+    assert read_metrics(run_dir)["status"] == "interrupted"
+    assert "max_time" in read_metrics(run_dir)["reason"]
+    make_run(folder="limited")
+    assert cell.run(run_dir)
+    assert read_metrics(run_dir)["accuracy"] == read_metrics(whole)["accuracy"]
+    assert all(torch.equal(v, last_weights(whole)[k]) for k, v in last_weights(run_dir).items())
+
+
+def test_a_signal_interrupts(make_run, monkeypatch):
+    def step(self, dataloader_iter):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    _, run_dir = make_run()
+    monkeypatch.setattr(ClassificationModule, "training_step", step)
+    with pytest.raises(Stopped), stop_signals_raise(over=(signal.SIG_DFL,)):
+        cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert (metrics["status"], metrics["reason"]) == ("interrupted", "stopped by SIGTERM")
+    assert not (run_dir / "error.log").exists()
+
+
+def test_other_data_are_named_before_the_run_goes_on(make_run, power_cut):
+    _, run_dir = make_run()
+    with power_cut(before_step=6):
+        assert not cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    (run_dir / "metrics.json").write_text(json.dumps({**metrics, "data_digest": "of others"}))
+    assert not cell.run(run_dir)
+    assert "the data are not those that this run began with" in read_metrics(run_dir)["reason"]
+
+
+def test_another_logger_of_lightning_works_beside_ours(make_run):
+    target = "_target_: pytorch_lightning.loggers.CSVLogger"
+    _, run_dir = make_run(f"+logger.csv={{{target}, save_dir: ${{paths.run_dir}}}}")
+    assert cell.run(run_dir)
+    (theirs,) = run_dir.glob("lightning_logs/version_0/metrics.csv")
+    for path in (theirs, run_dir / "metrics.csv"):
+        with path.open() as file:
+            assert len({row["train/loss"] for row in csv.DictReader(file)} - {""}) == 4, path

@@ -4,26 +4,29 @@ import json
 import os
 import signal
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-from macformer.runs import process
+from macformer.record import SCHEMA
+from macformer.runs import process, stop
 
 
 @pytest.fixture
 def exit_with(monkeypatch):
     """Replace the process of a cell by one that ends at once with a given code."""
     commands = []
-    call = subprocess.run
 
-    def replace(returncode):
-        def run(command, **options):
-            if "macformer.runs.cell" not in command:
-                return call(command, **options)
-            commands.append(command)
-            return subprocess.CompletedProcess(command, returncode)
+    def replace(returncode, kills=(0, 0)):
+        def popen(command, **options):
+            commands.append((command, options))
+            return SimpleNamespace(wait=lambda: returncode)
 
-        monkeypatch.setattr(subprocess, "run", run)
+        stand_in = SimpleNamespace(Popen=popen, TimeoutExpired=subprocess.TimeoutExpired)
+        monkeypatch.setattr(process, "subprocess", stand_in)
+        counts = iter(kills)
+        monkeypatch.setattr(process, "num_out_of_memory_kills", lambda: next(counts))
         return commands
 
     return replace
@@ -33,13 +36,14 @@ def read_metrics(run_dir):
     return json.loads((run_dir / "metrics.json").read_text())
 
 
-def write_status(run_dir, status):
-    (run_dir / "metrics.json").write_text(json.dumps({"status": status, "task": "listops"}))
+def write_status(run_dir, status, **keys):
+    record = {"schema": SCHEMA, "status": status, "task": "listops", **keys}
+    (run_dir / "metrics.json").write_text(json.dumps(record))
 
 
 @pytest.mark.parametrize(
     ("returncode", "reason"),
-    [(-signal.SIGKILL, "signal 9"), (-signal.SIGSEGV, "signal 11"), (3, "exit code 3")],
+    [(-signal.SIGSEGV, "signal 11"), (-signal.SIGABRT, "signal 6"), (3, "exit code 3")],
 )
 def test_the_parent_records_a_cell_that_could_not(tmp_path, exit_with, returncode, reason):
     write_status(tmp_path, "running")
@@ -52,35 +56,71 @@ def test_the_parent_records_a_cell_that_could_not(tmp_path, exit_with, returncod
 
 def test_a_cell_that_dies_before_it_writes_still_has_a_row(make_run, exit_with):
     cfg, run_dir = make_run("attention=rfa")
-    exit_with(-signal.SIGKILL)
+    exit_with(-signal.SIGSEGV)
     assert not process.run_in_process(run_dir, overwrite=False)
     metrics = read_metrics(run_dir)
     assert (metrics["status"], metrics["attention"]) == ("failed", "rfa")
     assert metrics["identity"] == cfg.identity
 
 
-@pytest.mark.parametrize("returncode", [-signal.SIGINT, -signal.SIGTERM, os.EX_TEMPFAIL])
-def test_a_cell_that_was_asked_to_stop_has_not_failed(tmp_path, exit_with, returncode):
+@pytest.mark.parametrize(
+    "returncode",
+    [
+        *(-s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)),
+        *(-s for s in (signal.SIGHUP, signal.SIGKILL, signal.SIGXCPU)),
+        0,  # as Lightning ends on SIGTERM up to 2.6.6
+        143,  # and later
+    ],
+)
+def test_a_cell_that_was_stopped_is_interrupted(tmp_path, exit_with, capsys, returncode):
     write_status(tmp_path, "running")
     exit_with(returncode)
+    assert not process.run_in_process(tmp_path, overwrite=False)
+    assert read_metrics(tmp_path)["status"] == "interrupted"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "interrupted" in line and "the same command goes on" in line
+
+
+@pytest.mark.parametrize(("kills", "status"), [((4, 5), "failed"), ((None, None), "interrupted")])
+def test_the_system_kills_for_want_of_memory(tmp_path, exit_with, kills, status):
+    write_status(tmp_path, "running")
+    exit_with(-signal.SIGKILL, kills)
+    assert not process.run_in_process(tmp_path, overwrite=False)
+    assert read_metrics(tmp_path)["status"] == status
+    assert ("memory" in read_metrics(tmp_path)["reason"]) == (status == "failed")
+
+
+def test_a_cell_that_another_process_runs_is_left_alone(tmp_path, exit_with):
+    write_status(tmp_path, "running")
+    exit_with(os.EX_TEMPFAIL)
     assert not process.run_in_process(tmp_path, overwrite=False)
     assert read_metrics(tmp_path)["status"] == "running"
 
 
-def test_an_interruption_by_the_user_is_one_line_and_no_failure(tmp_path, monkeypatch, capsys):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_stopped_parent_stops_its_cell_and_says_so(tmp_path, monkeypatch, capsys, signum):
+    write_status(tmp_path, "running")
+    sent = []
 
-    monkeypatch.setattr(process.subprocess, "run", interrupt)
+    def wait(*timeout):
+        if not timeout:
+            os.kill(os.getpid(), signum)
+        return -signal.SIGTERM
+
+    cell = SimpleNamespace(wait=wait, send_signal=sent.append)
+    stand_in = SimpleNamespace(
+        Popen=lambda *args, **options: cell, TimeoutExpired=subprocess.TimeoutExpired
+    )
+    monkeypatch.setattr(process, "subprocess", stand_in)
     with pytest.raises(SystemExit) as exit_:
         process.run_in_process(tmp_path, overwrite=False)
-    assert exit_.value.code == 130
+    assert exit_.value.code == 128 + signum and sent == [signal.SIGTERM]
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert not (tmp_path / "metrics.json").exists()
+    assert read_metrics(tmp_path)["status"] == "interrupted"
 
 
 def test_a_cell_that_recorded_its_failure_keeps_its_reason(tmp_path, exit_with):
-    (tmp_path / "metrics.json").write_text(json.dumps({"status": "failed", "reason": "no data"}))
+    write_status(tmp_path, "failed", reason="no data")
     exit_with(1)
     assert not process.run_in_process(tmp_path, overwrite=False)
     assert read_metrics(tmp_path)["reason"] == "no data"
@@ -103,29 +143,69 @@ def test_a_running_cell_starts_no_second_process(tmp_path, exit_with):
     assert commands == [] and not process.is_running(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [("0,1", ["0", "1", "0"]), ("GPU-a", ["GPU-a"] * 3), ("", [None] * 3), (None, ["0", "1", "0"])],
-)
-def test_jobs_take_turns_on_the_gpus(tmp_path, monkeypatch, visible, expected):
-    for name in ("0000:17:00.0", "0000:65:00.0"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr(process, "NVIDIA_GPUS", tmp_path)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert [process.gpu_of_job(job) for job in range(3)] == expected
+@pytest.fixture
+def composed(make_run, monkeypatch, tmp_path):
+    """A configuration as Hydra has composed it, and the folder of its run."""
+    cfg, run_dir = make_run()
+    runtime = SimpleNamespace(output_dir=str(run_dir), cwd=str(tmp_path))
+    monkeypatch.setattr(process.HydraConfig, "get", lambda: SimpleNamespace(runtime=runtime))
+    return cfg, run_dir
 
 
-def test_a_cell_sees_the_gpu_that_it_is_given(tmp_path, monkeypatch):
-    environments = []
+def test_a_finished_cell_keeps_its_configuration(composed, exit_with):
+    cfg, run_dir = composed
+    exit_with(0)
+    write_status(run_dir, "finished")
+    (run_dir / "config.yaml").write_text("as it was")
+    assert process.run_composed(cfg)
+    assert (run_dir / "config.yaml").read_text() == "as it was"
 
-    def run(command, *, env):
-        environments.append(env["CUDA_VISIBLE_DEVICES"])
-        return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    process.run_in_process(tmp_path, overwrite=False, gpu="2")
-    process.run_in_process(tmp_path, overwrite=False)
-    assert environments == ["2", "0,1,2"]
+def test_a_late_rank_joins_the_run_that_the_first_one_has_locked(composed, exit_with, monkeypatch):
+    cfg, run_dir = composed
+    commands = exit_with(0)
+    before = (run_dir / "config.yaml").read_bytes()
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with process.run_lock(run_dir):
+        assert process.run_composed(cfg)
+    ((command, _),) = commands
+    assert command[3] == str(run_dir) and command[4] != str(run_dir)
+    assert (run_dir / "config.yaml").read_bytes() == before
+
+
+SHADOWS = ("tasks.py", "configs.py", "macformer.py")
+
+
+def test_modules_of_the_user_do_not_hide_ours(tmp_path, monkeypatch):
+    for name in SHADOWS:
+        (tmp_path / name).write_text("raise RuntimeError('the user's own')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    code = "import tasks, configs, macformer; print(macformer.__path__)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, env=process.cell_environment(), capture_output=True, text=True, check=True
+    )
+    assert str(tmp_path) not in result.stdout
+    assert process.cell_environment()["PYTHONSAFEPATH"] == "1"
+
+
+def test_threads_wait_without_spinning_unless_the_user_wants_it(monkeypatch):
+    for name in process.WAIT_SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    assert process.cell_environment()["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "100")
+    assert "OMP_WAIT_POLICY" not in process.cell_environment()
+
+
+def test_a_cell_whose_parent_has_gone_ends(monkeypatch):
+    calls = []
+    libc = SimpleNamespace(prctl=lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(stop.ctypes, "CDLL", lambda name: libc)
+    monkeypatch.setattr(stop.sys, "platform", "linux")
+    monkeypatch.setenv(stop.PARENT, str(os.getppid()))
+    stop.die_with_parent()
+    assert calls == [(1, signal.SIGKILL)]
+    assert os.environ[stop.PARENT] == str(os.getpid())  # for the ranks that it starts
+    with pytest.raises(SystemExit):  # the parent of this process is another one
+        stop.die_with_parent()

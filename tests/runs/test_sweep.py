@@ -81,7 +81,7 @@ def launched(monkeypatch):
     """Replace the processes of cells: each writes down a finished run, or what a test asks for."""
     cells = []
 
-    def run(run_dir, *, overwrite, gpu):
+    def run(run_dir, *, overwrite, cwd):
         cells.append(run_dir.name)
         assert (run_dir / "config.yaml").exists()
         set_status(run_dir, "finished")
@@ -192,10 +192,10 @@ def test_a_launcher_that_dies_loses_no_cell(compose_sweep, launched, monkeypatch
     config = compose_sweep(*FOUR)
     finish = process.run_in_process
 
-    def die_at_the_second(run_dir, *, overwrite, gpu):
+    def die_at_the_second(run_dir, *, overwrite, cwd):
         if len(launched) == 1:
             raise RuntimeError("the queue is gone")
-        return finish(run_dir, overwrite=overwrite, gpu=gpu)
+        return finish(run_dir, overwrite=overwrite, cwd=cwd)
 
     monkeypatch.setattr(process, "run_in_process", die_at_the_second)
     assert not sweep.run_sweep(config)

@@ -5,14 +5,17 @@ import math
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 
-from macformer.runs.config import compose
+from macformer.runs.identity import register_resolver
 from macformer.studies import approximation
 
 
 @pytest.fixture(scope="module")
 def cfg():
-    return compose("study=approximation", name="study")
+    register_resolver()
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("study", ["study=approximation"])
 
 
 def rows_of(cfg, **point) -> pd.DataFrame:

@@ -3,12 +3,13 @@
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from macformer.attention import RMFA, KernelizedAttention
 from macformer.features.calls import core_attentions, record_attention, transplant
-from macformer.runs.config import compose
+from macformer.runs.identity import register_resolver
 from macformer.studies import error_cost
 
 RMFA_POINT = {
@@ -23,7 +24,9 @@ RMFA_POINT = {
 
 @pytest.fixture(scope="module")
 def cfg():
-    return compose("study=error_cost", "study.sizes.smoke.num_steps=2", name="study")
+    register_resolver()
+    with initialize_config_module("configs", version_base="1.3"):
+        return compose("study", ["study=error_cost", "study.sizes.smoke.num_steps=2"])
 
 
 def build(cfg, *, seed=0, **changes):

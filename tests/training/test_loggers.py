@@ -5,9 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from macformer.runs import cell
-from macformer.training.loggers import CurveLogger, wandb_logger
+from macformer.training import loggers
+from macformer.training.loggers import CurveLogger, wandb_id, wandb_logger
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -21,7 +25,7 @@ def test_curve_merges_what_one_step_logs(tmp_path):
     logger.log_metrics({"a": 1.0, "epoch": 0}, step=3)
     logger.log_metrics({"b": 2.0}, step=3)
     logger.log_metrics({"a": 4.0}, step=1)
-    logger.save()
+    logger.write()
     assert read_rows(path) == [
         {"step": "1", "a": "4.0", "b": ""},
         {"step": "3", "a": "1.0", "b": "2.0"},
@@ -33,10 +37,10 @@ def test_resumed_curve_keeps_what_came_before(tmp_path):
     first = CurveLogger(path=str(path))
     for step in (1, 2, 3):
         first.log_metrics({"a": float(step)}, step=step)
-    first.save()
+    first.write()
     second = CurveLogger(path=str(path))
     second.log_metrics({"a": 30.0, "b": 1.0}, step=3)
-    second.save()
+    second.write()
     assert [(r["step"], r["a"], r["b"]) for r in read_rows(path)] == [
         ("1", "1.0", ""),
         ("2", "2.0", ""),
@@ -67,6 +71,94 @@ def test_offline_run_holds_config_metrics_and_names(make_run, monkeypatch):
         "max_steps",
     ):
         assert expected in text, expected
+
+
+def offline_logger(folder: Path, **names):
+    options = {"name": "n", "group": "g", "job_type": "j", "tags": ["t"], **names}
+    return wandb_logger(project="p", save_dir=str(folder), **options)
+
+
+def read_history(folder: Path) -> list[dict]:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def test_an_offline_run_that_was_killed_and_resumed_keeps_all_steps(tmp_path, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for steps, finished in (((10, 20, 30), False), ((30, 40), True)):
+        logger = offline_logger(tmp_path)
+        for step in steps:
+            logger.log_metrics({"train/loss": step + 0.5, "val/accuracy": 0.25}, step=step)
+            logger.save()
+        if finished:
+            logger.finalize("success")
+        wandb.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*-n")
+    text = json.dumps(read_history(folder))
+    for loss in ("10.5", "20.5", "30.5", "40.5"):
+        assert loss in text, text
+
+
+@pytest.mark.parametrize("name", ["a/b", "100%:c#d?", "mine\\elu"])
+def test_ids_are_what_weights_and_biases_accepts(name):
+    assert not set(wandb_id(name)) & set("/\\#?%:")
+    assert wandb_id("plain-name_1.0") == "plain-name_1.0"
+
+
+def test_long_names_stay_apart():
+    one, two = (wandb_id("x" * 200 + identity) for identity in ("-0123456789", "-9876543210"))
+    assert one != two and len(one) == len(two) == 128
+
+
+def test_a_proxy_is_asked_where_there_is_one(monkeypatch):
+    asked = []
+
+    def connect(address, timeout):
+        asked.append(address)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(loggers.socket, "create_connection", connect)
+    for name in ("https_proxy", "no_proxy", "NO_PROXY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    assert loggers._can_reach_wandb()
+    monkeypatch.setenv("NO_PROXY", "api.wandb.ai")
+    assert loggers._can_reach_wandb()
+    assert asked == [("proxy.example", 3128), ("api.wandb.ai", 443)]
+
+
+def test_a_key_that_is_refused_is_one_line_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
+    import wandb
+
+    def refuse(**options):
+        raise wandb.errors.AuthenticationError("the API key is not valid\nand more")
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr(wandb, "init", refuse)
+    with caplog.at_level("WARNING"):
+        logger = offline_logger(tmp_path)
+    assert logger._wandb_init["mode"] == "offline" and "anonymous" not in logger._wandb_init
+    (line,) = caplog.text.splitlines()
+    assert "the API key is not valid; the run is logged offline" in line
+
+
+def test_a_curve_is_written_with_validations_and_in_the_end(tmp_path):
+    path = tmp_path / "metrics.csv"
+    logger = CurveLogger(path=str(path))
+    logger.log_metrics({"train/loss": 1.0}, step=1)
+    logger.save()  # as Lightning does after every row
+    assert not path.exists()
+    logger.log_metrics({"val/accuracy": 0.5}, step=2)
+    logger.save()
+    assert [row["step"] for row in read_rows(path)] == ["1", "2"]
+    logger.log_metrics({"train/loss": 0.5}, step=3)
+    logger.finalize("success")
+    assert len(read_rows(path)) == 3
 
 
 def test_key_without_network_goes_offline_quickly(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from macformer import prepare
+from tasks import prepare
 
 SMALL = [
     "task.num_examples.train=11",

@@ -1,0 +1,77 @@
+"""Find out whether others used the cores or the GPU of this process."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def core_times() -> tuple[float, float, float] | None:
+    """Return seconds since their starts: this process ran, it waited for a core, others ran.
+
+    Of all threads; a thread waits where it could run and no core is free. None where the system
+    does not tell, as Linux does.
+    """
+    times = os.times()
+    ran = times.user + times.system
+    try:
+        tasks = [path.read_text() for path in Path("/proc/self/task").glob("*/schedstat")]
+        waited = sum(int(text.split()[1]) for text in tasks) / 1e9
+        fields = [int(field) for field in Path("/proc/stat").read_text().split()[1:9]]
+    except (OSError, ValueError, IndexError):
+        return None
+    user, nice, system, _, _, irq, softirq, steal = fields
+    everybody = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+    return ran, waited, everybody - ran
+
+
+def gpu_handle(device: torch.device) -> tuple[Any, Any] | None:
+    """Return NVML and its handle of a GPU; None without the package ``nvidia-ml-py``, say."""
+    try:
+        import pynvml  # pyright: ignore[reportMissingImports] (optional)
+
+        pynvml.nvmlInit()
+        uuid = torch.cuda.get_device_properties(device).uuid
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except Exception:  # no package, no GPU, no driver: the run goes on without it
+        return None
+
+
+def energy_counter(device: torch.device) -> Callable[[], float | None]:
+    """Return a reader of the joules that a device has drawn since its driver was loaded.
+
+    Of a GPU from Volta on; torch reads the momentary power alone. Elsewhere the reader returns
+    None.
+    """
+    found = gpu_handle(device)
+    if found is None:
+        return lambda: None
+    nvml, handle = found
+    try:
+        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except Exception:  # no counter
+        return lambda: None
+    return lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+
+
+def stranger_counter(device: torch.device) -> Callable[[], int]:
+    """Return a counter of the other processes that compute on a GPU now; 0 where nobody tells.
+
+    A container sees other numbers for its processes than the driver does: then one is taken for
+    this one.
+    """
+    found = gpu_handle(device)
+    if found is None:
+        return lambda: 0
+    nvml, handle = found
+
+    def count() -> int:
+        try:
+            pids = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        except Exception:  # not supported
+            return 0
+        return max(len(pids) - 1, 0)
+
+    return count

@@ -1,0 +1,99 @@
+"""Write, choose and load the checkpoints of a run."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import nn
+
+from macformer.record import whole_file
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or read."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write checkpoints of which each is the old one or the new one, and say where that failed."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        try:
+            with whole_file(Path(path)) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch wraps what the file system says
+            cause = error if isinstance(error, OSError) else error.__context__ or error
+            reason = getattr(cause, "strerror", None) or cause
+            raise CheckpointError(
+                f"{path} cannot be written: {reason}; the checkpoint before it is whole"
+            ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load a checkpoint to the CPU.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; give the folder of a run that has trained")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not state.keys() >= {"state_dict", "global_step", "callbacks"}:
+            raise KeyError("state_dict")
+    except Exception as error:  # whatever the bytes of a damaged file lead to
+        raise CheckpointError(f"{path} cannot be read as a checkpoint") from error
+    return state
+
+
+def load_weights(model: nn.Module, path: Path) -> int:
+    """Load the model's part of a checkpoint, and return the step that it was saved at.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, or another model's.
+    """
+    state = load_checkpoint(path)
+    prefix = "model."
+    own = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if prefix in k[:6]}
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is of another model: {reason}") from error
+    return state["global_step"]
+
+
+def find_start(checkpoints: Path) -> Path | None:
+    """Return the checkpoint from which a run goes on; None to begin anew.
+
+    That is the last one, if it is whole and the best weights that it speaks of are there; else the
+    best one. What is damaged is named.
+    """
+    last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
+    state, best_state = _load_or_name(last), _load_or_name(best)
+    if state is not None:
+        best_step = state["callbacks"].get("BestCheckpoint", {}).get("step")
+        if best_step is None or best_state is not None:
+            return last
+        if best_step == state["global_step"]:
+            shutil.copyfile(last, best)  # the same weights
+            return last
+        log.warning("%s is gone, and no other file has its weights; training begins anew", best)
+        return None
+    return None if best_state is None else best
+
+
+def _load_or_name(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return load_checkpoint(path)
+    except CheckpointError as error:
+        log.warning("%s; the run goes on from what is whole", error)
+        return None

@@ -1,0 +1,62 @@
+"""What the callbacks of a run have measured, as metrics.json, W&B and the terminal show it."""
+
+from typing import Any
+
+from macformer.callbacks import DeviceUse, PeakMemory, Throughput
+from macformer.provenance import device_name
+from macformer.runs.build import Run
+from macformer.runs.score import find_callback
+
+
+def measurements(built: Run) -> dict[str, Any]:
+    """Collect what a finished run has measured; what nothing watched is blank."""
+    data: Any = built.data
+    throughput = find_callback(built, Throughput)
+    memory = find_callback(built, PeakMemory)
+    use = find_callback(built, DeviceUse)
+    return {
+        "device": device_name(built.trainer.strategy.root_device),
+        "num_parameters": sum(p.numel() for p in built.module.model.parameters()),
+        "num_examples": data.num_examples,
+        "majority_rate": data.majority_rate("test"),
+        "train": {
+            "steps": built.trainer.global_step,
+            "loss": built.module.train_loss,
+            "peak_memory_gib": memory and memory.train_gib,
+            **(throughput.train if throughput else {}),
+        },
+        "use": {
+            "seconds": use and use.seconds,
+            "joules": use and use.joules,
+            "num_devices": built.trainer.world_size,
+        },
+        "inference": {
+            "peak_memory_gib": memory and memory.inference_gib,
+            **(throughput.inference if throughput else {}),
+        },
+    }
+
+
+def flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """Name the results as W&B shows them."""
+    values = {
+        "test/accuracy": metrics["accuracy"]["best"]["test"],
+        "test/accuracy_last": metrics["accuracy"]["last"]["test"],
+        "test/majority_rate": metrics["majority_rate"],
+        "num_parameters": metrics["num_parameters"],
+    }
+    for phase in ("train", "inference"):
+        for name, value in metrics[phase].items():
+            if name.endswith(("_per_second", "_gib")) and value is not None:
+                values[f"perf/{phase}_{name}"] = value
+    return values
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """Say in one line what a run has reached."""
+    best, last = metrics["accuracy"]["best"], metrics["accuracy"]["last"]
+    return (
+        f"{metrics['name']}: test accuracy {100 * best['test']:.2f} % "
+        f"(best validation, step {best['step']}), {100 * last['test']:.2f} % (last step); "
+        f"majority class {100 * metrics['majority_rate']:.2f} %"
+    )

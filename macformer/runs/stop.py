@@ -1,0 +1,93 @@
+"""A run that is stopped from outside is interrupted, and the same command goes on from there."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# What users, schedulers and closed terminals send. A program's own faults raise other signals.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+CRASHES = (
+    signal.SIGSEGV,
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+)
+TIME_LIMIT = 124  # exit code, as that of timeout(1)
+PARENT = "MACFORMER_PARENT"  # the process without which a cell must not go on
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Stopped(BaseException):
+    """The run must end here. No ``except Exception`` on the way takes it for a failure."""
+
+    def __init__(self, reason: str, exit_code: int):
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+@contextmanager
+def stop_signals_raise(*, over: tuple[Any, ...]) -> Iterator[None]:
+    """Raise ``Stopped`` at a signal to stop; a second one ends the process at once.
+
+    Args:
+        over: The handlers that this one takes the place of. Others stay: a launcher's, say, or
+            nohup's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
+    mine = [s for s, handler in before.items() if handler in over]
+
+    def stop(signum: int, frame: Any) -> None:
+        for each in mine:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(f"stopped by {signal.Signals(signum).name}", 128 + signum)
+
+    for each in mine:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each in mine:
+            signal.signal(each, before[each])
+
+
+def end_signal(returncode: int) -> signal.Signals | None:
+    """Return the signal that ended a process, by its exit code or by that of a shell."""
+    number = -returncode if returncode < 0 else returncode - 128
+    try:
+        return signal.Signals(number) if number > 0 else None
+    except ValueError:
+        return None
+
+
+def num_out_of_memory_kills() -> int | None:
+    """Count the processes that the system has killed for want of memory; None if it does not."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return None
+    counts = dict(line.split() for line in lines)
+    return int(counts["oom_kill"]) if "oom_kill" in counts else None
+
+
+def die_with_parent() -> None:
+    """Leave no cell behind a sweep that was killed, not even one killed while the cell started.
+
+    Outside Linux the lock of the run must do. Processes that this one starts get it as parent.
+    """
+    if sys.platform == "linux" and PARENT in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ[PARENT]):
+            sys.exit("the process that started this cell has ended")
+    os.environ[PARENT] = str(os.getpid())
