@@ -224,8 +224,10 @@ def slice_grid(
 def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
     """Return what the compiler fixes: tokens N and features F as large as registers allow."""
     head_dim, dim = x.shape[-1], max(x.shape[-1], value_dim)
-    half = x.dtype == torch.bfloat16
-    if half:
+    half, num_warps = x.dtype == torch.bfloat16, 8
+    if half and dim <= 64 and kernel in ("read", "grad"):
+        tokens, features, num_warps, registers = 128, 32, 4, 255
+    elif half:  # a sum over tokens keeps its state in registers, and would spill with more tokens
         tokens, features = 64, 32 if dim <= 64 else 16
         registers = None if dim <= 64 else 255
     else:
@@ -237,7 +239,7 @@ def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
         "F": features,
         "E": max(16, triton.next_power_of_2(head_dim)),
         "V": max(16, triton.next_power_of_2(value_dim)),
-        "num_warps": 8,
+        "num_warps": num_warps,
         # Left alone, ptxas spills a little to fit one more program on a multiprocessor.
         "maxnreg": registers,
     }
