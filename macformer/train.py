@@ -2,6 +2,9 @@
 
 macformer-train task=listops attention=rmfa_exp ppsbn=with
 macformer-train -m task=listops,text attention=softmax,rmfa_exp ppsbn=with,without seed=0,1,2
+
+A run: this module -> runs.process (a folder and a process for it) -> runs.cell -> runs.build. A
+sweep: Hydra's multirun -> runs.sweep, which configs/train.yaml names as a callback -> the cells.
 """
 
 import sys
@@ -11,14 +14,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from macformer.runs.config import VERSION_BASE, run_main
 from macformer.runs.process import run_composed
 
 
-@hydra.main(config_path="pkg://configs", config_name="train", version_base="1.3")
-def main(cfg: DictConfig) -> None:
+@hydra.main(config_path="pkg://configs", config_name="train", version_base=VERSION_BASE)
+def train(cfg: DictConfig) -> None:
     """Run one cell; the cells of a sweep are run by ``macformer.runs.sweep.RunSweep``."""
     if not run_composed(cfg) and HydraConfig.get().mode == RunMode.RUN:
         sys.exit(1)
+
+
+def main() -> None:
+    """Run the command; a mistake of the user gives one line and exit code 2."""
+    run_main(train, command="macformer-train")
 
 
 if __name__ == "__main__":

@@ -5,21 +5,23 @@ macformer-tune task=listops attention=rmfa_exp [--num-trials 50] [--config my_se
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import configs
-from macformer.record import CONFIG_NAME, read_metrics
+from macformer.record import CONFIG_NAME, read_metrics, read_status
+from macformer.runs.config import ConfigError, compose
+from macformer.runs.hydra_bridge import one_line
+from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
 
 if TYPE_CHECKING:
@@ -35,7 +37,12 @@ class SearchError(ValueError):
 
 
 def search(
-    overrides: Sequence[str], *, space: dict[str, Any], sampler: dict[str, Any], num_trials: int
+    overrides: Sequence[str],
+    *,
+    space: dict[str, Any],
+    sampler: dict[str, Any],
+    num_trials: int,
+    config_dirs: Sequence[Path] = (),
 ) -> "optuna.Study":
     """Run trials until a study has as many as asked for, and return it.
 
@@ -44,11 +51,14 @@ def search(
 
     Args:
         overrides: Options of ``macformer-train`` that all trials share.
-        space: For each further option its values, or ``low``, ``high`` and ``log`` of an interval.
+        space: For each further option its values, or ``low``, ``high`` and ``log`` or ``step`` of
+            an interval, of whole numbers where both ends are.
         sampler: Arguments of ``optuna.samplers.TPESampler``.
+        config_dirs: Folders of the user's own configurations.
 
     Raises:
-        SearchError: If the space does not suit the options, or another search has the folder.
+        SearchError: If the space does not suit the options, another search has the folder, or
+            another process runs a trial's cell.
     """
     try:
         import optuna
@@ -58,8 +68,9 @@ def search(
     from optuna.trial import TrialState
 
     distributions = {name: _distribution(name, spec) for name, spec in space.items()}
+    prepare = partial(prepare_cell, overrides, config_dirs=config_dirs)
     first_values = {name: _first_value(spec) for name, spec in space.items()}
-    folder = prepare_cell(overrides, first_values, save=False).parent
+    folder = prepare(first_values, save=False).parent
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -78,45 +89,50 @@ def search(
             interrupted = study.get_trials(states=(TrialState.RUNNING,))
             while len(study.trials) - len(interrupted) < num_trials or interrupted:
                 trial = interrupted.pop(0) if interrupted else study.ask(distributions)
-                _run_trial(study, trial, overrides)
+                _run_trial(study, trial, prepare)
     except Timeout:
         raise SearchError(f"another search is at work in {folder}") from None
     return study
 
 
-def prepare_cell(overrides: Sequence[str], params: dict[str, Any], *, save: bool = True) -> Path:
+def prepare_cell(
+    overrides: Sequence[str],
+    params: dict[str, Any],
+    *,
+    config_dirs: Sequence[Path] = (),
+    save: bool = True,
+) -> Path:
     """Compose the cell of a trial, and write its configuration into its folder.
 
     Raises:
         SearchError: If it cannot be composed.
     """
-    options = [*overrides, *(f"{name}={value}" for name, value in params.items())]
     try:
-        with initialize_config_module("configs", version_base="1.3"):
-            cfg = compose("train", options, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise SearchError(" ".join(str(error).split())) from error
-    HydraConfig.instance().set_config(cfg)
-    run_dir = Path(cfg.hydra.run.dir)
+        cfg = compose(*overrides, *_options(params), config_dirs=config_dirs)
+        run_dir = Path(cfg.paths.run_dir)
+    except (ConfigError, OmegaConfBaseException) as error:
+        raise SearchError(one_line(error)) from error
     if save:
-        cfg.paths.run_dir = str(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        shown = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        OmegaConf.save(shown, run_dir / CONFIG_NAME, resolve=True)
+        OmegaConf.save(cfg, run_dir / CONFIG_NAME, resolve=True)
     return run_dir
 
 
-def _run_trial(study: "optuna.Study", trial: Any, overrides: Sequence[str]) -> None:
+def _run_trial(study: "optuna.Study", trial: Any, prepare: Callable[..., Path]) -> None:
     from optuna.trial import TrialState
 
-    run_dir = prepare_cell(overrides, trial.params)
+    run_dir = prepare(trial.params)
     if run_in_process(run_dir, overwrite=False):
         score = (read_metrics(run_dir) or {})["accuracy"]["best"]["val"]
         study.tell(trial.number, score)
         outcome = f"validation accuracy {100 * score:.2f} %"
-    else:
+    elif read_status(run_dir) == "failed":
         study.tell(trial.number, state=TrialState.FAIL)
         outcome = "failed"
+    else:  # another process runs it, or it was stopped: the trial is still open
+        raise SearchError(
+            f"trial {trial.number} is not finished ({run_dir}); the same command goes on with it"
+        )
     print(f"trial {trial.number}: {_join(trial.params)}: {outcome}", flush=True)
 
 
@@ -132,15 +148,17 @@ def _read_search(path: Path) -> dict[str, Any]:
 
 
 def _distribution(name: str, spec: Any) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     try:
         if isinstance(spec, list):
             return CategoricalDistribution(spec)
-        return FloatDistribution(**spec)
-    except (TypeError, ValueError) as error:
+        ends = [value for key, value in spec.items() if key in ("low", "high", "step")]
+        whole = all(isinstance(value, int) for value in ends)
+        return (IntDistribution if whole else FloatDistribution)(**spec)
+    except (AttributeError, TypeError, ValueError) as error:
         raise SearchError(
-            f"{name}: {spec} is neither a list of values nor {{low, high, log}}: {error}"
+            f"{name}: {spec} is neither a list of values nor {{low, high, log, step}}: {error}"
         ) from error
 
 
@@ -148,8 +166,12 @@ def _first_value(spec: Any) -> Any:
     return spec[0] if isinstance(spec, list) else spec["low"]
 
 
+def _options(params: dict[str, Any]) -> list[str]:
+    return [write_override(name, value) for name, value in params.items()]
+
+
 def _join(params: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in params.items())
+    return shlex.join(_options(params))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,12 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="macformer-tune", description="Search hyperparameters.")
     parser.add_argument("overrides", nargs="*", help="options of macformer-train for every trial")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="what is searched")
-    parser.add_argument("--config-dir", type=Path, help="a folder of further configurations")
+    parser.add_argument("--config-dir", type=Path, action="append", default=[], help="of your own")
     parser.add_argument("--num-trials", type=int, help="trials in all, earlier calls included")
     args = parser.parse_intermixed_args(arguments)
     overrides = [f"sweep={args.config.stem}", *args.overrides]
-    if args.config_dir is not None:
-        overrides.append(f"hydra.searchpath=[file://{args.config_dir.resolve()}]")
     try:
         cfg = _read_search(args.config)
         study = search(
@@ -170,14 +190,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             space=cfg["space"],
             sampler={"seed": cfg["seed"], "n_startup_trials": cfg["num_startup_trials"]},
             num_trials=cfg["num_trials"] if args.num_trials is None else args.num_trials,
+            config_dirs=args.config_dir,
         )
         best = study.best_trial
     except (SearchError, OSError, ValueError) as error:
         print(f"macformer-tune: {error}", file=sys.stderr)
         return 2
     print(f"best of {len(study.trials)}: trial {best.number}, {100 * study.best_value:.2f} %")
-    config_dir = [] if args.config_dir is None else ["--config-dir", args.config_dir]
-    print("macformer-train", *config_dir, *args.overrides, _join(best.params))
+    folders = [f"--config-dir={folder}" for folder in args.config_dir]
+    print(shlex.join(["macformer-train", *folders, *args.overrides, *_options(best.params)]))
     return 0
 
 

@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
-import hydra
 import pandas as pd
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from macformer.runs.build import build_data, build_model
-from macformer.runs.identity import register_resolver
-from macformer.training.step import classification_loss
+from macformer.runs.config import compose
+from macformer.training import classify
 
 _FEEDING_SECONDS = 5.0
 _TRAINING_STEPS = 2
@@ -37,12 +36,7 @@ Batch = Mapping[str, Tensor]
 
 def main(overrides: Sequence[str]) -> None:
     """Print a table: one row for each way of feeding."""
-    register_resolver()
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        configs = {
-            name: hydra.compose("train", overrides=[*overrides, *variant])
-            for name, variant in _VARIANTS.items()
-        }
+    configs = {name: compose(*overrides, *variant) for name, variant in _VARIANTS.items()}
     rows = [
         {"feeding": name, **_measure(cfg, train=name.startswith("memory-mapped"))}
         for name, cfg in configs.items()
@@ -75,7 +69,7 @@ def _training_rate(cfg: DictConfig, batches: Iterator[Batch]) -> float:
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step(batch: Batch) -> None:
-        loss, _ = classification_loss(model, batch)
+        loss, *_ = classify(model, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -19,16 +19,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import hydra
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
+from macformer.runs import config
 from macformer.runs.build import Run, build_run
-from macformer.runs.identity import register_resolver
-from macformer.training.step import Batch, Gradients, optimisation_step
+from macformer.training.objectives import Batch
+from macformer.training.step import Gradients, optimisation_step
 from tasks.store.rows import TokenRows
 
 
@@ -39,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--vs", action="append", default=[], help="options of a further row")
     parser.add_argument("--rounds", type=int, default=7, help="stretches of each loop")
     args = parser.parse_args(arguments)
-    register_resolver()
     rows = []
     for variation in ([], *(text.split() for text in args.vs)):
         overrides = [*args.overrides, *variation]
@@ -79,8 +78,7 @@ def take_turns(overrides: Sequence[str], *, rounds: int) -> "TakeTurns":
 def compose(overrides: Sequence[str], *, rounds: int, run_dir: str) -> DictConfig:
     """Compose a fit of a warm-up stretch and the rounds, without validation."""
     fixed = ["logger=curve", f"paths.run_dir={run_dir}", "+trainer.enable_checkpointing=false"]
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        cfg = hydra.compose("train", [*fixed, *overrides])
+    cfg = config.compose(*fixed, *overrides)
     cfg.max_steps = cfg.log_interval * (
         rounds + 2
     )  # the schedule of the bare loop, warmed up apart
@@ -144,7 +142,9 @@ def bare_steps(twin: Run, trainer: pl.Trainer) -> Iterator[None]:
     """Take a step of the twin, on batches of the trainer's data, each time one is asked for."""
     module = twin.module.to(trainer.strategy.root_device).train()
     (optimizer,), (schedule,) = module.configure_optimizers()
-    gradients = Gradients(module.model, clip=module.clip, compile=None)
+    gradients = Gradients(
+        module.model, objective=module.objective, accumulate=1, clip=module.clip, compile=None
+    )
 
     def autocast_gradients(batch: Batch):
         with trainer.precision_plugin.forward_context():

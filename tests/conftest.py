@@ -12,13 +12,11 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, as by Lightning
 
 import pytest
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 import configs
 from macformer.record import CONFIG_NAME
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 from macformer.training import ClassificationModule
 
 OURS = Path(configs.__path__[0]).resolve()
@@ -45,13 +43,10 @@ def composed() -> Callable[..., DictConfig]:
 
     ``folder`` names a folder of further configuration groups.
     """
-    register_resolver()
 
     @cache
     def compose_once(*overrides: str, folder: Path | None = None) -> DictConfig:
-        search = [] if folder in (None, OURS) else [f"hydra.searchpath=[file://{folder}]"]
-        with initialize_config_module("configs", version_base="1.3"):
-            cfg = compose("train", [*overrides, *search])
+        cfg = compose(*overrides, config_dirs=[] if folder in (None, OURS) else [folder])
         OmegaConf.set_readonly(cfg, True)
         return cfg
 
@@ -141,27 +136,16 @@ def make_run(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., tuple[DictConfig, Path]]:
     """Compose a tiny run and write its config.yaml; return both."""
-    register_resolver()
 
     def make(*overrides: str, folder: str = "run") -> tuple[DictConfig, Path]:
         run_dir = tmp_path / folder
         run_dir.mkdir(exist_ok=True)
         paths = [f"paths.run_dir={run_dir}", f"paths.data_dir={tmp_path / 'data'}"]
-        with initialize_config_module("configs", version_base="1.3"):
-            cfg = compose("train", [*TINY, *paths, *overrides], return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        resolved = {key: value for key, value in cfg.items() if key != "hydra"}
-        cfg = OmegaConf.create(OmegaConf.to_container(_without_hydra(cfg), resolve=True))
-        assert isinstance(cfg, DictConfig) and set(cfg) == set(resolved)
+        cfg = OmegaConf.create(
+            OmegaConf.to_container(compose(*TINY, *paths, *overrides), resolve=True)
+        )
+        assert isinstance(cfg, DictConfig)
         OmegaConf.save(cfg, run_dir / CONFIG_NAME)
         return cfg, run_dir
 
     return make
-
-
-def _without_hydra(cfg: DictConfig) -> DictConfig:
-    copy = cfg.copy()
-    OmegaConf.set_struct(copy, False)
-    OmegaConf.set_readonly(copy, False)
-    del copy["hydra"]
-    return copy

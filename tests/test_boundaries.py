@@ -40,7 +40,7 @@ ROOMS = {
         "pathfinder": DATA | {"image"},  # its rows are pixels, too
     },
 }
-COMMANDS = {"macformer": {"train", "evaluate", "tune"}, "tasks": {"prepare"}}
+COMMANDS = {"macformer": {"train", "evaluate", "tune", "prepare"}, "tasks": set()}
 EVERY_ROOM = [(package, room) for package, rooms in ROOMS.items() for room in rooms]
 
 

@@ -36,8 +36,21 @@ from macformer.attention.feature_maps.maps import EluMap, HedgehogMap, ReluMap
 from macformer.attention.feature_maps.performer import Performer
 from macformer.attention.feature_maps.rfa import RFA
 from macformer.attention.inputs.scale import InputScale
-from macformer.attention.maclaurin import exact, kernels, samplers
+from macformer.attention.landmarks import (
+    AllKeys,
+    FixedProjection,
+    GaussianAttention,
+    Informer,
+    LearntProjection,
+    Linformer,
+    Nystromformer,
+    SampledKeys,
+    SegmentMeans,
+    Skyformer,
+)
+from macformer.attention.maclaurin import kernels, samplers
 from macformer.attention.maclaurin.exact import KernelizedAttention
+from macformer.attention.maclaurin.kernels import Kernel
 from macformer.attention.maclaurin.rmfa import RMFA
 from macformer.attention.none import NoAttention
 from macformer.attention.ppsbn import PPSBN, BatchPreSBN, PostSBN, PreSBN
@@ -50,26 +63,36 @@ __all__ = [
     "PPSBN",
     "RFA",
     "RMFA",
+    "AllKeys",
     "BatchPreSBN",
     "CosFormer",
     "DenseSynthesizer",
     "EluMap",
+    "FixedProjection",
+    "GaussianAttention",
     "HedgehogMap",
+    "Informer",
     "InputScale",
+    "Kernel",
     "KernelizedAttention",
+    "LearntProjection",
     "LinearAttention",
+    "Linformer",
     "NoAttention",
+    "Nystromformer",
     "Performer",
     "PostSBN",
     "PreSBN",
     "RandomSynthesizer",
     "ReluMap",
     "Rotary",
+    "SampledKeys",
+    "SegmentMeans",
+    "Skyformer",
     "SoftmaxAttention",
     "UniformAttention",
     "blank_padding",
     "directions",
-    "exact",
     "kernels",
     "samplers",
 ]

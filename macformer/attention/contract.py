@@ -30,6 +30,12 @@ def is_positional(module: nn.Module) -> bool:
     return bool(getattr(module, "positional", False))
 
 
+def diagnostics(module: nn.Module) -> dict[str, Tensor]:
+    """Return what a module says about its last forward pass, which may be nothing."""
+    offered = getattr(module, "diagnostics", None)
+    return {} if offered is None else offered()
+
+
 def blank_padding(
     query: Float[Tensor, "B H L E"],
     key: Float[Tensor, "B H S E"],

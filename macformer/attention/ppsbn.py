@@ -17,6 +17,7 @@ from macformer.attention.contract import (
     blank,
     blank_queries,
     build,
+    diagnostics,
     is_positional,
     is_self_attention_only,
 )
@@ -165,6 +166,9 @@ class PPSBN(nn.Module):
     @property
     def positional(self) -> bool:
         return is_positional(self.attention)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return diagnostics(self.attention)
 
     def forward(
         self,

@@ -1,5 +1,6 @@
 """Command line and reports of the attention benchmark."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from macformer.plotting import draw_over_length, save
 
 PLOTS = {"ms": ("time", "time (ms)"), "peak MiB": ("memory", "peak memory (MiB)")}
-LISTS = ("attention", "attention_dir", "vs", "length", "mode")
+LISTS = ("attention", "vs", "length", "mode")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
     from macformer.benchmark.measure import run_benchmark  # torch takes seconds, errors should not
 
+    parser = argparse.ArgumentParser(prog="macformer-bench", description="Measure attentions.")
+    parser.add_argument("options", nargs="*", help="key=value of configs/benchmark.yaml")
+    parser.add_argument("--config-dir", type=Path, action="append", default=[])
+    args = parser.parse_intermixed_args(arguments)
     try:
-        cfg = load_config(sys.argv[1:] if arguments is None else arguments)
+        cfg = load_config(args.options, config_dirs=args.config_dir)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -32,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_config(arguments: Sequence[str]) -> DictConfig:
+def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -> DictConfig:
     """Override ``configs/benchmark.yaml`` by ``key=value`` and ``key=value,value``.
+
+    Args:
+        config_dirs: Folders of the user's own configurations.
 
     Raises:
         ValueError: If a key, a mode, a peer or a value is unknown.
@@ -48,13 +56,15 @@ def load_config(arguments: Sequence[str]) -> DictConfig:
         raise ValueError(f"arguments are key=value, got {sorted(set(arguments) - set(given))}")
     split = [
         f"{key}=[{value.strip('[]')}]" if key in LISTS else f"{key}={value}"
-        for key, _, value in (argument.removeprefix("--").partition("=") for argument in given)
+        for key, _, value in (argument.partition("=") for argument in given)
     ]
     try:
         cfg = OmegaConf.merge(defaults, OmegaConf.from_dotlist(split))
     except OmegaConfBaseException as error:
         raise ValueError(f"{str(error).splitlines()[0]}; keys are {sorted(defaults)}") from error
     assert isinstance(cfg, DictConfig)
+    OmegaConf.set_struct(cfg, False)
+    cfg.config_dirs = [str(folder.expanduser().resolve()) for folder in config_dirs]
     for key, allowed in (("mode", MODES), ("vs", PEERS)):
         unknown = set(cfg[key]) - set(allowed)
         if unknown:
@@ -69,7 +79,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 def write_report(table: pd.DataFrame, cfg: DictConfig) -> None:
     """Write table.csv, table.md, config.yaml, and a plot of time and one of memory."""
-    folder = Path(cfg.output_dir)
+    folder = Path(cfg.output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml")
     table.to_csv(folder / "table.csv", index=False)

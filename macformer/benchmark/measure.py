@@ -5,14 +5,13 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
@@ -21,8 +20,10 @@ from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+import configs
 from macformer.benchmark.peers import PEERS
 from macformer.runs.build import build_attention
+from macformer.runs.config import compose
 
 MODES = ("forward", "forward_backward")
 GIB = 2**30
@@ -108,23 +109,24 @@ def attention_names(cfg: DictConfig) -> list[str]:
     """List the rows to measure: those asked for, or every file that is not a base."""
     if cfg.attention is not None:
         return list(cfg.attention)
-    shipped = Path(__file__).parents[2] / "configs" / "attention"
-    folders = [shipped, *map(Path, cfg.attention_dir)]
-    names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+    folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
+    names = {path.stem for folder in folders for path in folder.glob("attention/*.yaml")}
     return sorted(name for name in names if not name.startswith("_"))
+
+
+@cache
+def _compose_row(name: str, config_dirs: tuple[str, ...]) -> DictConfig:
+    return compose(f"attention={name}", "bounds.input_norm=1.0", config_dirs=config_dirs)
 
 
 def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
     """Say how to build every attention of the configuration, and the peers."""
     shapes = {"num_heads": cfg.num_heads, "head_dim": cfg.head_dim}
-    search = [f"file://{Path(folder).resolve().parent}" for folder in cfg.attention_dir]
 
     def shipped(name: str) -> nn.Module:
         # Inputs have unit norm, which is what ppSBN would hand to the attention.
-        overrides = [f"attention={name}", "bounds.input_norm=1.0", f"hydra.searchpath={search}"]
-        with initialize_config_module("configs", version_base="1.3"):
-            composed = compose("train", overrides=overrides)
-            return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
+        composed = _compose_row(name, tuple(cfg.config_dirs))
+        return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
 
     peer = shapes | {"num_features": cfg.num_features}
     methods = {name: partial(shipped, name) for name in attention_names(cfg)}

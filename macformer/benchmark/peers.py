@@ -25,7 +25,11 @@ class PublishedCausal(nn.Module):
     def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
         super().__init__()
         self.features = code(
-            exp, num_features=num_features, num_heads=1, head_dim=head_dim, dot_bound=1.0
+            exp().coefficients,
+            num_features=num_features,
+            num_heads=1,
+            head_dim=head_dim,
+            dot_bound=1.0,
         )
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

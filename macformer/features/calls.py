@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention import PPSBN
 from macformer.models import MultiheadAttention
-from macformer.training.step import Batch
+from macformer.training.objectives import Batch
 
 
 class AttentionCall(NamedTuple):

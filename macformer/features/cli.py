@@ -37,18 +37,16 @@ from macformer.ops import maclaurin_attention
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_data, build_model
 from macformer.runs.checkpoint import CheckpointError, load_weights
-from macformer.runs.identity import register_resolver
-from macformer.training.step import Batch
+from macformer.runs.config import VERSION_BASE, run_main
+from macformer.training.objectives import Batch
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")
 
-register_resolver()
 
-
-@hydra.main(config_path="pkg://configs", config_name="features", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    """Print the candidates, and write the best as an attention; a user's mistake gives one line."""
+@hydra.main(config_path="pkg://configs", config_name="features", version_base=VERSION_BASE)
+def features(cfg: DictConfig) -> None:
+    """Print the candidates, and write the best as an attention."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         table, text = choose(cfg)
@@ -64,6 +62,11 @@ def main(cfg: DictConfig) -> None:
     path.write_text(text)
     (folder / "table.md").write_text(table.to_markdown(index=False, floatfmt=".3g") + "\n")
     print(f"\n{text}\nmacformer-train --config-dir {folder} attention=rmfa_chosen ...")
+
+
+def main() -> None:
+    """Run the command; a mistake of the user gives one line and exit code 2."""
+    run_main(features, command="macformer-features")
 
 
 def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
@@ -195,7 +198,7 @@ def _compare(
         )
         runs.append(now)
     rows += [{"attention": f"exact {kernel.name}", "error / signal": 0.0}, {"attention": "softmax"}]
-    runs += [partial(attend_exactly, kernel.exact), softmax]
+    runs += [partial(attend_exactly, kernel), softmax]
     costs = _measure_costs(runs, inputs[0], cfg)
     table = pd.DataFrame([row | cost for row, cost in zip(rows, costs, strict=True)])
     table["time / softmax"] = table["ms"] / table["ms"].iloc[-1]
@@ -230,7 +233,10 @@ def describe_choice(
     choice: Choice, run: DictConfig, kernel: Kernel, dot_bound: float, attention: nn.Module
 ) -> str:
     """Write a choice as an attention file."""
-    base = run.choices.attention if isinstance(attention, RMFA) else f"rmfa_{kernel.name}"
+    ours = {"_target_": f"macformer.attention.kernels.{kernel.name}"}
+    written = OmegaConf.to_container(run.attention.kernel) if "kernel" in run.attention else ours
+    base = f"rmfa_{kernel.name}" if written == ours else "_rmfa"
+    base = run.choices.attention if isinstance(attention, RMFA) else base
     lines = [
         f"# error over signal {choice.error:.2g} on the queries and keys of {run.cell}",
         f"defaults: [{base}, _self_]",
@@ -244,13 +250,12 @@ def describe_choice(
         if run.attention.get("scale") is not None:
             lines += [f"scale: {json.dumps(OmegaConf.to_container(run.attention.scale))}"]
     if choice.max_degree is not None:
-        target = f"macformer.attention.kernels.{kernel.name}"
-        if isinstance(attention, RMFA):
-            target = run.attention.coefficients["_target_"]
         lines += [
-            "coefficients:",
+            "kernel:",
             "  _target_: macformer.attention.kernels.truncated",
             f"  max_degree: {choice.max_degree}",
-            f"  coefficients: {{_target_: {target}, _partial_: true}}",
+            f"  kernel: {json.dumps(written)}",
         ]
+    elif base == "_rmfa":
+        lines += [f"kernel: {json.dumps(written)}"]
     return "\n".join(lines) + "\n"

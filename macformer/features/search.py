@@ -10,8 +10,12 @@ from torch import Tensor, nn
 
 from macformer.attention import RMFA, KernelizedAttention, SoftmaxAttention, kernels
 from macformer.attention.inputs.guard import bound_inputs
-from macformer.attention.maclaurin import exact as closed_forms
-from macformer.attention.maclaurin.kernels import Coefficients, truncated, truncation_degree
+from macformer.attention.maclaurin.kernels import (
+    Kernel,
+    in_closed_form,
+    truncated,
+    truncation_degree,
+)
 from macformer.features.calls import AttentionCall
 from macformer.features.error import error_over_signal
 from macformer.ops import MaclaurinFeatures, maclaurin_attention
@@ -21,14 +25,6 @@ Sampler = Callable[..., MaclaurinFeatures]
 
 class SearchError(ValueError):
     """An attention whose features cannot be chosen; one line says why."""
-
-
-class Kernel(NamedTuple):
-    """A dot-product kernel by name, coefficients and values."""
-
-    name: str
-    coefficients: Coefficients
-    exact: Callable[[Tensor], Tensor]
 
 
 class Inputs(NamedTuple):
@@ -70,27 +66,14 @@ def kernel_of(attention: nn.Module) -> Kernel:
         SearchError: If it has none with known coefficients.
     """
     if isinstance(attention, SoftmaxAttention):
-        return Kernel("exp", kernels.exp, closed_forms.exp)
+        return kernels.exp()
     if isinstance(attention, RMFA):
-        name, coefficients = _name(attention.coefficients), attention.coefficients
-        return Kernel(name, coefficients, getattr(closed_forms, name, None) or _sum(attention))
-    if isinstance(attention, KernelizedAttention) and hasattr(
-        kernels, name := _name(attention.kernel)
-    ):
-        return Kernel(name, getattr(kernels, name), attention.kernel)
+        return in_closed_form(attention.kernel, dot_bound=attention.dot_bound)
+    if isinstance(attention, KernelizedAttention):
+        return attention.kernel
     raise SearchError(
         f"{type(attention).__name__} has no kernel with known Maclaurin coefficients; "
         "softmax, rmfa_* and kernelized_* have"
-    )
-
-
-def _name(function: Callable) -> str:
-    return getattr(function, "func", function).__name__
-
-
-def _sum(attention: RMFA) -> Callable[[Tensor], Tensor]:
-    return partial(
-        closed_forms.series, coefficients=attention.coefficients, dot_bound=attention.dot_bound
     )
 
 
@@ -103,14 +86,14 @@ def prepare_inputs(calls: Sequence[AttentionCall], *, num_layers: int) -> list[I
         with torch.no_grad():
             query, key = bound_inputs(call.query, call.key, **bounds, key_padding_mask=mask)
         exact = attend_exactly(
-            kernel_of(call.attention).exact, query, key, call.value, key_padding_mask=mask
+            kernel_of(call.attention), query, key, call.value, key_padding_mask=mask
         )
         prepared.append(Inputs(index % num_layers, query, key, call.value, mask, exact))
     return prepared
 
 
 def attend_exactly(
-    kernel: Callable[[Tensor], Tensor],
+    kernel: Kernel,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -156,21 +139,24 @@ def search(
         The choice, or that of the most features where none meets the error; None where the series
         is cut too early for any number of features.
     """
-    coefficients = kernel.coefficients
     if max_degree is not None:
-        coefficients = partial(truncated, coefficients=coefficients, max_degree=max_degree)
-        if _truncation_error(inputs, coefficients, max_degree) > error:
-            return None
-    degree = max_degree or truncation_degree(coefficients, dot_bound=dot_bound)
+        kernel = truncated(kernel, max_degree=max_degree)
+        if measure_error(inputs, [partial(attend_exactly, kernel)]) > error:
+            return None  # not with infinitely many features
+    degree = max_degree or truncation_degree(kernel.coefficients, dot_bound=dot_bound)
     choice = None
     for count in sorted(num_features):
-        draws = [
-            _draw(inputs[0], sampler, coefficients, count, dot_bound) for _ in range(num_draws)
-        ]
+        draws = [_draw(inputs[0], sampler, kernel, count, dot_bound) for _ in range(num_draws)]
         measured = measure_error(inputs, [partial(maclaurin_attention, features=f) for f in draws])
         columns = sum(sum(features.widths) for features in draws) // num_draws
         choice = Choice(
-            _name(sampler), max_degree, degree, count, measured, columns, features=draws[0]
+            getattr(sampler, "func", sampler).__name__,
+            max_degree,
+            degree,
+            count,
+            measured,
+            columns,
+            features=draws[0],
         )
         if measured <= error:
             break
@@ -178,10 +164,10 @@ def search(
 
 
 def _draw(
-    inputs: Inputs, sampler: Sampler, coefficients: Coefficients, count: int, dot_bound: float
+    inputs: Inputs, sampler: Sampler, kernel: Kernel, count: int, dot_bound: float
 ) -> MaclaurinFeatures:
     features = sampler(
-        coefficients,
+        kernel.coefficients,
         num_features=count,
         num_heads=1,
         head_dim=inputs.query.shape[-1],
@@ -189,17 +175,6 @@ def _draw(
     )
     tensors = {name: getattr(features, name) for name in ("signs", "weights", "constant")}
     return features._replace(**{name: x.to(inputs.query.device) for name, x in tensors.items()})
-
-
-def _truncation_error(
-    inputs: Sequence[Inputs], coefficients: Coefficients, max_degree: int
-) -> float:
-    """Return the error that the cut series would leave with infinitely many features."""
-
-    def polynomial(t: Tensor) -> Tensor:
-        return torch.stack([coefficients(n) * t**n for n in range(max_degree + 1)]).sum(0)
-
-    return measure_error(inputs, [partial(attend_exactly, polynomial)])
 
 
 def measure_error(inputs: Sequence[Inputs], attends: Sequence[Callable[..., Tensor]]) -> float:

@@ -29,9 +29,11 @@ from macformer.models.pooling import (
     PaddedMeanPooling,
     UnmaskedMeanPooling,
 )
+from macformer.models.s4d import S4D
 from macformer.models.tagger import TokenTagger
 
 __all__ = [
+    "S4D",
     "ClsPooling",
     "EncoderLayer",
     "LearnedPositions",

@@ -27,8 +27,10 @@ class MeanPooling(nn.Module):
 class PaddedMeanPooling(MeanPooling):
     """Sum the states that are not padding, over the padded length, as Skyformer's code does.
 
-    Unlike :class:`MeanPooling` it depends on how far rows are padded: leave batches untrimmed.
+    Unlike :class:`MeanPooling` it depends on how far rows are padded.
     """
+
+    counts_padding = True
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
@@ -38,6 +40,8 @@ class PaddedMeanPooling(MeanPooling):
 
 class UnmaskedMeanPooling(MeanPooling):
     """Average all states, those at padding too, as Long Range Arena's code does."""
+
+    counts_padding = True
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]

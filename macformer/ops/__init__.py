@@ -3,16 +3,23 @@
 from macformer.ops.arccos import arccos_attention
 from macformer.ops.exponential import exponential_attention
 from macformer.ops.fourier import fourier_attention
+from macformer.ops.gaussian import gaussian_attention, gaussian_kernel
+from macformer.ops.iterated_inverse import iterated_solve
 from macformer.ops.linear import guard_denominator, linear_attention
 from macformer.ops.maclaurin import MaclaurinFeatures, lay_out, maclaurin_attention
+from macformer.ops.segments import segment_means
 
 __all__ = [
     "MaclaurinFeatures",
     "arccos_attention",
     "exponential_attention",
     "fourier_attention",
+    "gaussian_attention",
+    "gaussian_kernel",
     "guard_denominator",
+    "iterated_solve",
     "lay_out",
     "linear_attention",
     "maclaurin_attention",
+    "segment_means",
 ]

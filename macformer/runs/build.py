@@ -12,11 +12,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from macformer.attention.contract import build
+from macformer.runs.config import ConfigError, make_importable
 from macformer.training.lightning_module import ClassificationModule
 
-
-class ConfigError(ValueError):
-    """A configuration from which nothing can be built; one line says why."""
+DECIDING = ("best", "last", "random_states")
 
 
 @dataclass
@@ -35,7 +34,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
     Raises:
         ConfigError: If a part cannot be built.
     """
-    return _instantiate(cfg.model)
+    return _instantiate(cfg, cfg.model)
 
 
 def build_attention(
@@ -47,7 +46,7 @@ def build_attention(
         ConfigError: If it cannot be built.
     """
     return build(
-        _instantiate(cfg.ppsbn),
+        _instantiate(cfg, cfg.ppsbn),
         num_heads=num_heads,
         head_dim=head_dim,
         max_seq_len=max_seq_len,
@@ -56,7 +55,7 @@ def build_attention(
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule:
     """Build the data module; its folder and files are not touched yet."""
-    return _instantiate(cfg.data)
+    return _instantiate(cfg, cfg.data)
 
 
 def build_run(cfg: DictConfig) -> Run:
@@ -66,11 +65,15 @@ def build_run(cfg: DictConfig) -> Run:
         ConfigError: If a part cannot be built.
     """
     _quieten()
+    _check_callbacks(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    module = _instantiate(cfg.module, model=build_model(cfg))
-    callbacks = {name: _instantiate(node) for name, node in (cfg.get("callbacks") or {}).items()}
-    loggers = [_instantiate(node) for node in (cfg.get("logger") or {}).values()]
+    model = build_model(cfg)
+    _check_padding(cfg, model)
+    module = _instantiate(cfg, cfg.module, model=model)
+    callbacks = {name: _instantiate(cfg, node) for name, node in cfg.callbacks.items() if node}
+    loggers = [_instantiate(cfg, node) for node in (cfg.get("logger") or {}).values() if node]
     trainer = _instantiate(
+        cfg,
         cfg.trainer,
         callbacks=list(callbacks.values()),
         logger=loggers,
@@ -86,7 +89,28 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric).*")
 
 
-def _instantiate(node: Any, **kwargs: Any) -> Any:
+def _check_callbacks(cfg: DictConfig) -> None:
+    """Refuse a run that lacks what decides its result; what only watches may be left out."""
+    callbacks = cfg.get("callbacks") or {}
+    missing = [name for name in DECIDING if not callbacks.get(name)]
+    if missing:
+        raise ConfigError(
+            f"callbacks lack {', '.join(missing)}; {', '.join(DECIDING)} decide what a run "
+            "ends with, all others may be left out"
+        )
+
+
+def _check_padding(cfg: DictConfig, model: Any) -> None:
+    pooling = getattr(model, "pooling", None)
+    if cfg.data.trim_batches and getattr(pooling, "counts_padding", False):
+        raise ConfigError(
+            f"task.trim_batches=true cuts padding off, and {type(pooling).__name__} counts it: "
+            "the result would depend on the batch; use task.trim_batches=false"
+        )
+
+
+def _instantiate(cfg: DictConfig, node: Any, **kwargs: Any) -> Any:
+    make_importable(cfg.paths.config_dirs)
     try:
         return instantiate(node, **kwargs)
     except InstantiationException as error:

@@ -1,64 +1,65 @@
 """What makes two runs the same run.
 
-A hash over the resolved configuration, without what cannot change a result: paths, logging,
-callbacks that only watch, and the blocks of the recipe that belong to other tasks. It names the
-run's folder, so that a cell finds its own interrupted run and never another's.
+A hash over the resolved configuration, without what its block ``nuisance`` lists: that cannot
+change a result. It names the run's folder, so that a cell finds its own interrupted run and never
+another's.
+
+The hash knows how data are made: the source, the generator's seed and sizes, the digest that a
+table of the user's own carries in its YAML. What was really prepared is known to the data module
+alone, as ``digest``. A cell writes it into metrics.json as ``data_digest`` when it starts, and a
+run with another digest than that of the data which are there now is not the same run: it is named,
+and neither resumed nor taken for finished.
 """
 
+import fnmatch
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from macformer.runs.protocol import merge_protocol
-from macformer.runs.row import check_row
 
-IRRELEVANT = (
-    "paths",
-    "logger",
-    "hydra",
-    "identity",
-    "cell",
-    "sweep",
-    "overwrite",
-    "retry",
-    "exclusive",
-    "experiment",
-)
-WATCHERS = ("last", "random_states", "throughput", "device_use", "peak_memory", "progress")
-IRRELEVANT_ANYWHERE = ("data_dir", "source_dir", "num_workers")  # where data lie, how they are made
+def fix_identity(cfg: DictConfig) -> str:
+    """Hash a configuration once it is complete, and write the hash and the protocol into it."""
+    protocol = cfg.protocol  # merged once, in place of once for each value that is taken from it
+    if not OmegaConf.is_interpolation(cfg, "identity"):
+        return cfg.identity
+    with read_write(cfg):
+        cfg.protocol = protocol
+        cfg.identity = run_identity(cfg)
+    return cfg.identity
 
 
 def run_identity(cfg: DictConfig) -> str:
-    """Hash a composed configuration to ten hexadecimal digits."""
-    cfg.protocol = cfg.protocol  # merged once, in place of once for each value taken from it
-    keys = [key for key in cfg if key not in IRRELEVANT]
-    return digest({key: _resolved(cfg, key) for key in keys})
+    """Hash what decides a result to ten hexadecimal digits."""
+    patterns = [pattern for group in cfg.nuisance.values() for pattern in group]
+    cfg = cfg.copy()
+    OmegaConf.set_readonly(cfg, False)
+    cfg.identity = "identity"  # what lies in the run's folder has its name in it
+    OmegaConf.update(cfg, "paths", {key: f"/{key}" for key in cfg.paths})
+    kept = [str(key) for key in cfg if key != "hydra" and not _matches(str(key), patterns)]
+    decisive: Any = {key: _plain(cfg, key) for key in kept}
+    return digest({key: value for key, value in _leaves(decisive) if not _matches(key, patterns)})
 
 
-def _resolved(cfg: DictConfig, key: Any) -> Any:
-    if key == "recipe":
-        return cfg.recipe.name
-    if key == "callbacks":
-        return _deciding_callbacks(cfg)
+def _plain(cfg: DictConfig, key: str) -> Any:
     node = cfg[key]
-    value = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    return _without_paths(value)
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def _deciding_callbacks(cfg: DictConfig) -> dict[str, Any]:
-    """Return the callbacks that choose weights or may end a run; their paths stay unresolved."""
-    if cfg.callbacks is None:
-        return {}
-    callbacks: Any = OmegaConf.to_container(cfg.callbacks, resolve=False)
-    return {name: node for name, node in callbacks.items() if name not in WATCHERS}
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    """Say whether a key, or one above it, is listed."""
+    return any(fnmatch.fnmatchcase(key, p) or fnmatch.fnmatchcase(key, f"{p}.*") for p in patterns)
 
 
-def _without_paths(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _without_paths(v) for k, v in value.items() if k not in IRRELEVANT_ANYWHERE}
-    return [_without_paths(v) for v in value] if isinstance(value, list) else value
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value with its dotted key; lists and empty mappings are values."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
 
 
 def digest(value: Any) -> str:
@@ -67,9 +68,5 @@ def digest(value: Any) -> str:
 
 
 def register_resolver() -> None:
-    """Make ``${identity:}``, ``${protocol:...}`` and ``${row:...}`` known to configurations."""
-    OmegaConf.register_new_resolver("protocol", merge_protocol, replace=True)
-    OmegaConf.register_new_resolver(
-        "identity", lambda *, _root_: run_identity(_root_), replace=True
-    )
-    OmegaConf.register_new_resolver("row", check_row, replace=True)
+    """Make the resolvers of configurations known."""
+    import macformer.runs.config  # noqa: F401

@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
-from hydra.types import HydraContext
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from macformer.record import describe_uncomposed, read_metrics, write_metrics
+from macformer.runs.config import COMPOSITION_ERRORS
+from macformer.runs.hydra_bridge import (
+    compose_job,
+    current_loader,
+    expand_glob,
+    find_options,
+    is_glob,
+    launch,
+    one_line,
+    parse_overrides,
+    use_hydra_config,
+)
 from macformer.runs.process import is_running, run_composed
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
@@ -58,8 +62,9 @@ class RunSweep(Callback):
             return
         try:
             finished = run_sweep(config)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            sys.exit(f"macformer-train: {error}")
+        except (*COMPOSITION_ERRORS, ValueError) as error:
+            print(f"macformer-train: {one_line(error)}", file=sys.stderr)
+            sys.exit(2)
         except Exception:  # Hydra would only warn, and go on to its own sweeper
             traceback.print_exc()
             sys.exit(1)
@@ -77,11 +82,11 @@ def run_sweep(config: DictConfig) -> bool:
 
     Raises:
         HydraException: If no cell can be composed.
-        ValueError: If ``retry`` is not a status.
+        ValueError: If ``retry`` is not a status, or a pattern matches nothing.
     """
     if config.retry not in (None, *RETRY):
         raise ValueError(f"retry={config.retry} is not one of null, {', '.join(RETRY)}")
-    loader = GlobalHydra.instance().config_loader()
+    loader = current_loader()
     cells = plan_cells(config, loader)
     wanted = {"new", "interrupted", config.retry}
     if config.overwrite:
@@ -115,11 +120,11 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
     for overrides in jobs:
         try:
             run_dir = _compose_run_dir(config, loader, overrides)
-        except (HydraException, OmegaConfBaseException) as error:
+        except COMPOSITION_ERRORS as error:
             errors.append((overrides, error))
         else:
             cells[run_dir] = Cell(overrides, run_dir, _read_state(run_dir))
-    HydraConfig.instance().set_config(config)
+    use_hydra_config(config)
     if errors and not cells:
         raise errors[0][1]
     return [*cells.values(), *(_record_uncomposed(config, *error) for error in errors)]
@@ -129,19 +134,33 @@ def _parse_jobs(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     """Return the overrides of each job: the product of what the experiment and the user sweep."""
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     choices: dict[str, list[str]] = {}  # the command line comes later, and wins
-    parser = OverridesParser.create(config_loader=loader)
-    for override in parser.parse_overrides([*swept, *config.hydra.overrides.task]):
+    for override in parse_overrides([*swept, *config.hydra.overrides.task]):
         key = override.get_key_element()
         if override.is_sweep_override():
-            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            values = _swept_values(override, config, loader)
+            choices[key] = [f"{key}={value}" for value in values]
+        elif override.is_delete():
+            choices[key] = [str(override.input_line)]
         else:
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]
     return [list(job) for job in itertools.product(*choices.values())]
 
 
+def _swept_values(override: Override, config: DictConfig, loader: ConfigLoader) -> Sequence[str]:
+    if not is_glob(override):
+        return list(override.sweep_string_iterator())
+    group = override.key_or_group
+    hidden: list[str] = list(config.get("unless_named", {}).get(group, []))
+    values = expand_glob(override, find_options(loader, group), hidden)
+    if not values:
+        raise ValueError(
+            f"{override.input_line} leaves nothing; {', '.join(hidden)} must be named to be swept"
+        )
+    return values
+
+
 def _compose_run_dir(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> Path:
-    cfg = loader.load_sweep_config(config, list(overrides))
-    HydraConfig.instance().set_config(cfg)
+    cfg = compose_job(config, loader, overrides)
     return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
 
 
@@ -154,27 +173,18 @@ def _read_state(run_dir: Path) -> str:
 
 def _record_uncomposed(config: DictConfig, overrides: Sequence[str], error: Exception) -> Cell:
     chosen = {**config.hydra.runtime.choices, "seed": config.seed}
-    chosen |= dict(override.split("=", 1) for override in overrides)
+    chosen |= {key: value for key, _, value in (o.partition("=") for o in overrides)}
     chosen["seed"] = int(chosen["seed"])
-    reason = " ".join(str(error).partition("Config search path")[0].split())
+    reason = one_line(error)
     metrics = describe_uncomposed(chosen, reason=reason)
+    print(f"{metrics['name']}: no valid configuration: {reason}", file=sys.stderr)
     run_dir = Path(config.hydra.sweep.dir, UNCOMPOSED + metrics["name"])
     write_metrics(run_dir, metrics)
     return Cell(overrides, run_dir, "uncomposed")
 
 
 def _launch(config: DictConfig, loader: ConfigLoader, cells: Sequence[Cell]) -> None:
-    launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks()),
-        task_function=run_composed,
-        config=config,
-    )
-    try:
-        jobs = launcher.launch([list(cell.overrides) for cell in cells], initial_job_idx=0)
-        errors = [job._return_value for job in jobs if job.status == JobStatus.FAILED]
-    except Exception as error:  # of a queue, say; what the cells did is on disk
-        errors = [error]
-    for error in errors:
+    for error in launch(config, loader, run_composed, [cell.overrides for cell in cells]):
         print(f"launcher: {type(error).__name__}: {error}", file=sys.stderr)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from macformer.attention import KernelizedAttention, kernels, samplers
-from macformer.attention.maclaurin import exact as closed_forms
+from macformer.attention.maclaurin.kernels import Kernel
 from macformer.features.error import (
     concentration_bound,
     error_over_signal,
@@ -60,28 +60,28 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     width, count = point["head_dim"], point["num_features"]
     query, key, value = clustered_tokens(point["length"], width, **cfg.study.settings.tokens)
     query, key = point["norm"] * query, point["norm"] * key
-    coefficients = getattr(kernels, point["kernel"])
+    kernel = getattr(kernels, point["kernel"])()
     bound = point["norm"] ** 2 / width**0.5
     draws = [
         getattr(samplers, point["sampler"])(
-            coefficients, num_features=count, num_heads=1, head_dim=width, dot_bound=bound
+            kernel.coefficients, num_features=count, num_heads=1, head_dim=width, dot_bound=bound
         )
         for _ in range(cfg.study.settings.num_draws)
     ]
     q, k = query[:NUM_PAIRED], key[:NUM_PAIRED]
-    exact = getattr(closed_forms, point["kernel"])(q @ k.T / width**0.5)
+    exact = kernel.closed_form(q @ k.T / width**0.5)
     errors = torch.stack([estimate_kernel(features, q, k) - exact for features in draws])
     size = exact.square().mean().sqrt()
     law = predicted_deviation(
-        coefficients, q, k, sampler=point["sampler"], num_features=count, dot_bound=bound
+        kernel.coefficients, q, k, sampler=point["sampler"], num_features=count, dot_bound=bound
     )
     yield {
         "kernel_error": float(errors.square().mean().sqrt() / size),
         "predicted_error": float(law.square().mean().sqrt() / size),
         "pointwise_error": float(errors.abs().flatten().sort().values[int(0.95 * errors.numel())]),
-        "pointwise_bound": concentration_bound(coefficients, q, k, num_features=count),
+        "pointwise_bound": concentration_bound(kernel.coefficients, q, k, num_features=count),
         "bias": _bias(errors),
-        **_output_error(point["kernel"], draws, query, key, value),
+        **_output_error(kernel, draws, query, key, value),
     }
 
 
@@ -95,12 +95,12 @@ def _bias(errors: Float[Tensor, "draws L S"]) -> float:
     return float((paired.mean(0) / standard_error).square().mean().sqrt())
 
 
-def _output_error(kernel: str, draws: list, *inputs: Tensor) -> dict[str, float]:
+def _output_error(kernel: Kernel, draws: list, *inputs: Tensor) -> dict[str, float]:
     query, key, value = (x[None, None] for x in inputs)
     attention = KernelizedAttention(
         num_heads=1,
         head_dim=query.shape[-1],
-        kernel=getattr(closed_forms, kernel),
+        kernel=kernel,
         input_norm=None,
         guard=None,
         scale=None,

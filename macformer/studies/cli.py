@@ -5,23 +5,19 @@ import sys
 from pathlib import Path
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from macformer.runs.identity import register_resolver
-
-register_resolver()
+from macformer.runs.config import VERSION_BASE, ConfigError, make_importable, run_main
 
 
-@hydra.main(config_path="pkg://configs", config_name="study", version_base="1.3")
-def main(cfg: DictConfig) -> None:
-    """Run a study, or render one that was measured; a user's mistake gives one line."""
+@hydra.main(config_path="pkg://configs", config_name="study", version_base=VERSION_BASE)
+def study(cfg: DictConfig) -> None:
+    """Run a study, or render one that was measured."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
-    from macformer.runs.build import ConfigError  # torch takes seconds, and --help does not need it
-    from macformer.studies.runner import StudyError, render_study, run_study
+    from macformer.studies.runner import StudyError, render_study, run_study  # torch takes seconds
 
-    GlobalHydra.instance().clear()  # for studies to compose cells of the tables
+    make_importable(cfg.paths.config_dirs)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         files = (render_study if cfg.render else run_study)(cfg, folder)
@@ -30,6 +26,11 @@ def main(cfg: DictConfig) -> None:
         sys.exit(2)
     print((folder / "table.md").read_text())
     print("wrote " + ", ".join(map(str, files)))
+
+
+def main() -> None:
+    """Run the command; a mistake of the user gives one line and exit code 2."""
+    run_main(study, command="macformer-study")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,13 @@
-"""Compose a cell of the tables inside a study."""
+"""Compose a cell of the tables inside a study, once for all points that share it."""
 
 from functools import cache
-from pathlib import Path
 
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
+
+from macformer.runs.config import compose
 
 
 @cache
-def compose_cell(*overrides: str, attention_dir: tuple[str, ...] = ()) -> DictConfig:
-    """Compose ``configs/train.yaml`` as ``macformer-train`` would, for parts to be built from it.
-
-    Args:
-        attention_dir: Folders of further attention files.
-    """
-    search = [f"file://{Path(folder).resolve().parent}" for folder in attention_dir]
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("train", [*overrides, f"hydra.searchpath={search}"])
+def compose_cell(*overrides: str, config_dirs: tuple[str, ...]) -> DictConfig:
+    """Compose ``configs/train.yaml`` as ``macformer-train`` would."""
+    return compose(*overrides, config_dirs=config_dirs)

@@ -21,6 +21,7 @@ from macformer.features.error import error_over_signal
 from macformer.models import TokenTagger
 from macformer.plotting import COLOURS, MARKERS, draw_panels
 from macformer.runs.build import build_model
+from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import reverse_batches
 from macformer.studies.seeds import mean_sd
@@ -99,7 +100,10 @@ def _build(point: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
     if point["sampler"]:
         options["attention/sampler"] = point["sampler"]
         options["attention.num_features"] = point["num_features"]
-    composed = compose_cell(*(f"{name}={value}" for name, value in options.items()))
+    composed = compose_cell(
+        *(write_override(name, value) for name, value in options.items()),
+        config_dirs=tuple(cfg.paths.config_dirs),
+    )
     classifier: Any = build_model(composed)
     tagger = TokenTagger(
         classifier.encoder,

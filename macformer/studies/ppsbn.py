@@ -23,11 +23,12 @@ from torch import nn
 from macformer.models import EncoderLayer, TokenTagger
 from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.runs.build import build_data, build_model
+from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import reverse_batches
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import train
-from macformer.training.step import Batch
+from macformer.training.objectives import Batch
 
 FACTORS = {"batch_size": "batch size", "input_scale": "input scale"}
 READINGS = {
@@ -145,7 +146,10 @@ def _compose(point: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConf
     attention = settings.variants.get(name, {"attention": name})
     chosen = {key: point[key] for key in ("ppsbn", "batch_size", "seed")} | {**attention}
     fixed = {**settings.options, "paths.data_dir": cfg.paths.data_dir}
-    return compose_cell(*(f"{k}={v}" for k, v in {**fixed, **options, **chosen}.items()))
+    return compose_cell(
+        *(write_override(k, v) for k, v in {**fixed, **options, **chosen}.items()),
+        config_dirs=tuple(cfg.paths.config_dirs),
+    )
 
 
 def _centre(frame: pd.DataFrame) -> dict[str, Any]:

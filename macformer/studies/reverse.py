@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from macformer.training.step import Batch
+from macformer.training.objectives import Batch
 
 
 def reverse_batches(

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
 
+from macformer.training.objectives import Batch, classify
 from macformer.training.schedules import one_cycle
-from macformer.training.step import Batch, Gradients, optimisation_step
+from macformer.training.step import Gradients, optimisation_step
 
 DIVERGED_ABOVE = 1.1  # times chance: an untrained model's loss is within a few percent of it
 
@@ -60,7 +61,7 @@ def train(
     def record(parameters: list[nn.Parameter]) -> None:
         norms.append(get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
-    gradients = Gradients(model, clip=record, compile=None)
+    gradients = Gradients(model, objective=classify, accumulate=1, clip=record, compile=None)
     for _ in range(num_steps):
         optimisation_step(gradients, _to(next(batches), device), optimizer, scheduler)
     loss, accuracy = evaluate(model, [_to(batch, device) for batch in test])

@@ -3,6 +3,7 @@
 from macformer.training.capture import CapturedGradients
 from macformer.training.lightning_module import ClassificationModule
 from macformer.training.loggers import CurveLogger, wandb_logger
+from macformer.training.objectives import Loss, classify
 from macformer.training.schedules import cosine, one_cycle, rsqrt
 from macformer.training.step import Gradients
 
@@ -11,6 +12,8 @@ __all__ = [
     "ClassificationModule",
     "CurveLogger",
     "Gradients",
+    "Loss",
+    "classify",
     "cosine",
     "one_cycle",
     "rsqrt",

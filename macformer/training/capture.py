@@ -6,14 +6,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
-from macformer.training.step import Batch, Gradients
+from macformer.training.objectives import Batch, Loss
+from macformer.training.step import Gradients
 
 _WARMUP_CALLS = 3  # as torch's notes on CUDA graphs advise; they are steps like any other
-
-Outputs = tuple[Tensor, Tensor]
 
 
 class CaptureError(RuntimeError):
@@ -53,8 +51,8 @@ class CapturedGradients:
         self._num_calls = 0
         self._recording: _Recording | None = None
 
-    def __call__(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-        """Return the loss and the number of correct predictions, both on the device."""
+    def __call__(self, batch: Batch) -> Loss:
+        """Return the loss before the step and the counts, all on the device."""
         if not can_capture(batch["labels"].device):
             return self._gradients(batch)
         self._num_calls += 1
@@ -86,7 +84,7 @@ class _Recording:
         """Say whether the model holds a tensor that the graph does not know."""
         return any(tensors.get(name) is not tensor for tensors, name, tensor in self._places)
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch) -> Loss:
         for name, value in batch.items():
             if value.shape != self._batch[name].shape:
                 raise ValueError(
@@ -98,8 +96,7 @@ class _Recording:
         self._replay()
         for parameter, grad in self._grads:
             parameter.grad = grad  # a validation in between takes gradients away
-        loss, num_correct = self._outputs
-        return loss.clone(), num_correct.clone()
+        return Loss(*(output.clone() for output in self._outputs))
 
 
 def can_capture(device: torch.device) -> bool:
@@ -107,7 +104,7 @@ def can_capture(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+def record(function: Callable[[], Loss]) -> tuple[Callable[[], None], Loss]:
     """Record a function without running it.
 
     Returns:
@@ -129,7 +126,7 @@ def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs
     return graph.replay, outputs
 
 
-def run_beside(function: Callable[[], Outputs]) -> Outputs:
+def run_beside(function: Callable[[], Loss]) -> Loss:
     """Run a function on a stream of its own, as work that is recorded later must have been."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

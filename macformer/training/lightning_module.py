@@ -7,18 +7,38 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric, Metric
 
-from macformer.attention.inputs.guard import NormGuard
-from macformer.training.step import Batch, Clip, classification_loss, optimisation_step
+from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
+from macformer.training.objectives import Batch, Loss, Objective
+from macformer.training.step import Clip, optimisation_step
 
 
 class DivergedError(RuntimeError):
     """The training loss is no longer finite."""
 
 
+class Accuracy(Metric):
+    """The share of right predictions among those scored."""
+
+    correct: Tensor
+    scored: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, num_correct: Tensor, num_scored: Tensor) -> None:
+        self.correct += num_correct
+        self.scored += num_scored
+
+    def compute(self) -> Tensor:
+        return self.correct.float() / self.scored
+
+
 class ClassificationModule(pl.LightningModule):
-    """Train and score a classifier under manual optimisation.
+    """Train and score a model under manual optimisation.
 
     One call of ``training_step`` takes several optimiser steps, so that Lightning's work is shared
     out among them; it never passes a point of the curve, a validation or the end.
@@ -26,8 +46,8 @@ class ClassificationModule(pl.LightningModule):
     same, and the number of steps per call changes no result.
 
     Args:
-        model: From ``inputs`` and ``key_padding_mask`` to logits.
-        gradients: Factory ``(model, clip=, backward=) -> (batch -> loss, num_correct)``.
+        objective: What validation and test score; see :mod:`macformer.training.objectives`.
+        gradients: Factory ``(model, clip=, backward=) -> (batch -> Loss)``.
         steps_per_call: The most optimiser steps of one call.
         optimizer: Factory ``(parameters) -> optimizer``.
         scheduler: Factory ``(optimizer) -> schedule``, stepped once per optimiser step.
@@ -39,8 +59,8 @@ class ClassificationModule(pl.LightningModule):
         self,
         *,
         model: nn.Module,
-        num_classes: int,
-        gradients: Callable[..., Callable[[Batch], tuple[Tensor, Tensor]]],
+        objective: Objective,
+        gradients: Callable[..., Callable[[Batch], Loss]],
         steps_per_call: int,
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
@@ -53,28 +73,28 @@ class ClassificationModule(pl.LightningModule):
                 raise ValueError(f"{name} is {value}; at least 1 is needed")
         self.automatic_optimization = False
         self.model = model
+        self.objective = objective
         self.clip = clip
         self.steps_per_call = steps_per_call
         self.log_interval = log_interval
         self._gradients = gradients
         self._optimizer = optimizer
         self._scheduler = scheduler
-        self._guards = {
-            name: module for name, module in model.named_modules() if isinstance(module, NormGuard)
-        }
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.val_loss = MeanMetric()
+        self.val_accuracy = Accuracy()
+        self.test_accuracy = Accuracy()
         self.train_loss = float("nan")
         self._interval = _no_sums()
-        self._compute: Callable[[Batch], tuple[Tensor, Tensor]] | None = None  # in training only
-        self._test_outputs: list[tuple[Tensor, Tensor]] = []
+        self._compute: Callable[[Batch], Loss] | None = None  # in training only
+        self._test_logits: list[Tensor] = []
+        self._test_labels: list[Tensor] = []
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.model.parameters())
         return [optimizer], [{"scheduler": self._scheduler(optimizer), "interval": "step"}]
 
     def on_train_start(self) -> None:
-        if self.trainer.scaler is not None:
+        if scales_loss(self.trainer):
             raise ValueError(
                 f"trainer.precision is {self.trainer.precision}, which scales the loss; "
                 "use bf16-mixed, which needs no scale"
@@ -95,17 +115,17 @@ class ClassificationModule(pl.LightningModule):
         for host_batch, *_ in islice(dataloader_iter, self._num_steps_of_call()):
             batch = {k: v.to(self.device, non_blocking=True) for k, v in host_batch.items()}
             learning_rate = optimizer.param_groups[0]["lr"]
-            loss, num_correct = optimisation_step(
+            result = optimisation_step(
                 self._compute,
                 batch,
                 optimizer,
                 cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
             )
-            self._interval["loss"] = self._interval["loss"] + loss
-            self._interval["num_correct"] = self._interval["num_correct"] + num_correct
-            self._interval["num_examples"] += len(batch["labels"])
+            for name, value in result._asdict().items():
+                self._interval[name] = self._interval[name] + value
             batches.append(batch)
-        self._count_steps(len(batches))
+        self._interval["num_steps"] += len(batches)
+        count_steps(self.trainer, len(batches))
         if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
             self._log_interval(float(learning_rate))
         return {"batches": batches}
@@ -114,19 +134,12 @@ class ClassificationModule(pl.LightningModule):
         """Count the steps up to the next point of the curve, validation or end, if few enough."""
         step, trainer = self.global_step, self.trainer
         limits = [self.steps_per_call, self.log_interval - step % self.log_interval]
-        if isinstance(trainer.val_check_batch, int):  # infinite without validation
-            limits.append(trainer.val_check_batch - step % trainer.val_check_batch)
+        to_validation = steps_to_validation(trainer)
+        if to_validation is not None:
+            limits.append(to_validation)
         if trainer.max_steps > 0:
             limits.append(trainer.max_steps - step)
         return min(limits)
-
-    def _count_steps(self, num_steps: int) -> None:
-        """Tell Lightning, which has counted one batch and no step."""
-        self._interval["num_steps"] += num_steps
-        loop: Any = self.trainer.fit_loop.epoch_loop
-        loop.batch_progress.increment_by(num_steps - 1)
-        loop._batches_that_stepped += num_steps - 1
-        loop.manual_optimization.optim_step_progress.increment_by(num_steps)
 
     def _log_interval(self, learning_rate: float) -> None:
         """Log the means since the last point, and the rate of the last step.
@@ -143,13 +156,11 @@ class ClassificationModule(pl.LightningModule):
             )
         values = {
             "train/loss": self.train_loss,
-            "train/accuracy": sums["num_correct"] / sums["num_examples"],
+            "train/accuracy": sums["num_correct"] / sums["num_scored"],
             "learning_rate": learning_rate,
             "step": float(self.global_step),  # Lightning would count from zero
         }
-        if self._guards:
-            shares = torch.stack([guard.clipped_share for guard in self._guards.values()])
-            values["attention/clipped_share"] = float(shares.mean())
+        values |= {f"attention/{name}": value for name, value in diagnostics(self.model).items()}
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=1)
 
     def _sum_over_ranks(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
@@ -167,30 +178,46 @@ class ClassificationModule(pl.LightningModule):
         self.train_loss = checkpoint["train_loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss, logits = classification_loss(self.model, batch)
-        self.val_accuracy(logits, batch["labels"])
+        loss, num_correct, num_scored = self.objective(self.model, batch)
+        self.val_loss.update(loss, weight=num_scored)
+        self.val_accuracy.update(num_correct, num_scored)
         size = len(batch["labels"])
-        self.log("val/loss", loss, on_epoch=True, sync_dist=True, batch_size=size)
+        self.log("val/loss", self.val_loss, on_epoch=True, batch_size=size)
         self.log("val/accuracy", self.val_accuracy, on_epoch=True, batch_size=size)
         self.log("step", float(self.global_step), on_epoch=True, batch_size=size)
 
     def on_test_start(self) -> None:
-        self._test_outputs = []
+        self._test_logits, self._test_labels = [], []
+        self._hook = self.model.register_forward_hook(
+            lambda model, inputs, logits: self._test_logits.append(logits.detach())
+        )
+
+    def on_test_end(self) -> None:
+        self._hook.remove()
 
     def test_outputs(self) -> tuple[Tensor, Tensor]:
         """Return the logits and the labels of this rank's share of the last test, in its order."""
-        logits, labels = zip(*self._test_outputs, strict=True)
-        return torch.cat(logits), torch.cat(labels)
+        return torch.cat(self._test_logits), torch.cat(self._test_labels)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        _, logits = classification_loss(self.model, batch)
-        self._test_outputs.append((logits, batch["labels"]))
-        self.test_accuracy(logits, batch["labels"])
+        _, num_correct, num_scored = self.objective(self.model, batch)
+        self._test_labels.append(batch["labels"])
+        self.test_accuracy.update(num_correct, num_scored)
         self.log(
             "test/accuracy", self.test_accuracy, on_epoch=True, batch_size=len(batch["labels"])
         )
 
 
+def diagnostics(model: nn.Module) -> dict[str, float]:
+    """Average each diagnostic over the modules that offer it."""
+    values: dict[str, list[Tensor]] = {}
+    for module in model.modules():
+        offer: Callable[[], dict[str, Tensor]] | None = getattr(module, "diagnostics", None)
+        for name, value in offer().items() if offer is not None else ():
+            values.setdefault(name, []).append(value)
+    return {name: float(torch.stack(shares).mean()) for name, shares in values.items()}
+
+
 def _no_sums() -> dict[str, Tensor | float]:
     """Start the sums over an interval of the training curve."""
-    return dict.fromkeys(("loss", "num_correct", "num_examples", "num_steps"), 0.0)
+    return dict.fromkeys((*Loss._fields, "num_steps"), 0.0)

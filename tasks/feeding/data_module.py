@@ -10,6 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
+from tasks.feeding.lightning_counters import num_batches_processed
+from tasks.store.describe import describe
 from tasks.store.manifest import SPLITS, read_manifest
 from tasks.store.rows import TokenRows
 
@@ -24,6 +26,7 @@ class TaskDataModule(pl.LightningDataModule):
         prepare: Called with data_dir; makes the data set if needed and returns its folder.
         load: Called with that folder and the name of a split.
         batch_size: Rows per batch and rank.
+        accumulate: Training batches that are given as one, for a step to take apart again.
         max_seq_len: Rows are cut at this length.
         padded_len: And padded to this one.
         seed: Decides the order of training.
@@ -39,6 +42,7 @@ class TaskDataModule(pl.LightningDataModule):
         load: Callable[[Path, str], TokenRows],
         data_dir: Path | str,
         batch_size: int,
+        accumulate: int,
         max_seq_len: int,
         padded_len: int,
         seed: int,
@@ -47,7 +51,11 @@ class TaskDataModule(pl.LightningDataModule):
         bucket_by_length: bool,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("max_seq_len", max_seq_len)):
+        for name, value in (
+            ("batch_size", batch_size),
+            ("accumulate", accumulate),
+            ("max_seq_len", max_seq_len),
+        ):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if padded_len < max_seq_len:
@@ -58,6 +66,7 @@ class TaskDataModule(pl.LightningDataModule):
         self.load = load
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
+        self.accumulate = accumulate
         self.max_seq_len = max_seq_len
         self.padded_len = padded_len
         self.seed = seed
@@ -83,8 +92,10 @@ class TaskDataModule(pl.LightningDataModule):
             self.rows = {split: rows.to(device) for split, rows in self.rows.items()}
 
     def train_dataloader(self) -> TrainingBatches:
+        options = self._options()
+        options["batch_size"] *= self.accumulate
         return TrainingBatches(
-            self.rows["train"], seed=self.seed, start=self.num_batches_consumed, **self._options()
+            self.rows["train"], seed=self.seed, start=self.num_batches_consumed, **options
         )
 
     def val_dataloader(self) -> EvaluationBatches:
@@ -118,6 +129,10 @@ class TaskDataModule(pl.LightningDataModule):
         """
         return read_manifest(self._prepared()).get("floors", {})
 
+    def describe(self) -> list[str]:
+        """Name the prepared folder, and describe each of its splits in a line."""
+        return [str(self._prepared()), *describe(self._prepared())]
+
     def test_rows(self) -> Int[Tensor, "rows"]:
         """Return the rows of this rank's share of the test split, in the order of its batches."""
         return torch.cat(self.test_dataloader().batches)
@@ -127,9 +142,7 @@ class TaskDataModule(pl.LightningDataModule):
         """Count the training batches that a step was taken on, not those only prefetched."""
         if self.trainer is None:
             return self._start
-        # Annotated as its base class, which does not count what was processed.
-        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return max(self._start, total.processed)
+        return max(self._start, num_batches_processed(self.trainer))
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_batches_consumed": self.num_batches_consumed}

@@ -25,7 +25,10 @@ OURS = Path(configs.__path__[0]).resolve()
 # Every row of configs/attention: a file that is lost, or comes without notice, shows.
 ROWS = {
     "cosformer",
+    "gaussian",
     "hedgehog",
+    "informer",
+    "informer_sampled",
     "kernelized_exp",
     "kernelized_exp_scaled",
     "kernelized_inv",
@@ -33,7 +36,13 @@ ROWS = {
     "kernelized_sqrt",
     "kernelized_trigh",
     "linear",
+    "linformer",
+    "linformer_learnt",
+    "linformer_means",
     "none",
+    "nystrom",
+    "nystrom_conv",
+    "performer",
     "performer_relu",
     "rfa",
     "rfa_arccos",
@@ -43,6 +52,7 @@ ROWS = {
     "rmfa_log",
     "rmfa_sqrt",
     "rmfa_trigh",
+    "skyformer",
     "softmax",
     "synthesizer_dense",
     "synthesizer_random",
@@ -51,13 +61,24 @@ ROWS = {
 
 # For a row whose blocks, landmarks or windows exceed the suite's 11 to 17 tokens: the keys of its
 # YAML that make them small, so that it is not tested as plain softmax only.
-SMALL: dict[str, dict[str, Any]] = {}
+SMALL: dict[str, dict[str, Any]] = {
+    "informer": {"num_queries": 3},
+    "informer_sampled": {"num_queries": 3},
+    "linformer": {"num_slots": 4},
+    "linformer_learnt": {"num_slots": 4},
+    "linformer_means": {"num_slots": 4},
+    "nystrom": {"num_landmarks": 4},
+    "nystrom_conv": {"num_landmarks": 4, "conv_kernel": 3},
+    "skyformer": {"num_landmarks": 6},
+}
 
 # Keys of YAML that hold a count, but of no tokens: they need no entry above.
 NO_LENGTHS = {"num_features", "pool_size", "rank"}
 
 # Rows that may have over a tenth more parameters than softmax, with the reason.
-LARGER: dict[str, str] = {}
+LARGER: dict[str, str] = {
+    "linformer_learnt": "a weight for each head, slot and position: five times softmax's number",
+}
 
 # Rows that are also held to the contract inside ppSBN: one of each kind is enough for a wrapper.
 WRAPPED = ("rmfa_exp", "softmax")

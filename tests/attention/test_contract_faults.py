@@ -1,164 +1,69 @@
-"""Faulty attentions outside the project: the property meant for each fault catches it.
+"""Planted faults: the property meant for each catches it, and sound rows pass every one.
 
-Each has its class in one module and one YAML, as a user's variant would.
+The rows in ``faulty/`` come to the contract as a user's own would, by ``--config-dir``. They hold
+the faults that published code of the baselines had, and one for each other property.
 """
 
 import os
 import subprocess
 import sys
-import textwrap
 from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-MODULE = '''
-import torch
-from torch import nn
+HERE = Path(__file__).parent
+FOLDER = HERE / "faulty"
+CONTRACT = [str(HERE / f"test_contract{part}.py") for part in ("", "_state", "_device")]
 
-from macformer.attention import blank_padding
-
-
-class Sound(nn.Module):
-    """Linear attention through random softplus features, as it should be."""
-
-    def __init__(self, *, num_heads, head_dim, num_features):
-        super().__init__()
-        self.register_buffer("projection", torch.randn(head_dim, num_features))
-
-    def phi(self, x):
-        return nn.functional.softplus(x @ self.projection)
-
-    def forward(self, query, key, value, *, key_padding_mask=None):
-        query, key, value = blank_padding(query, key, value, key_padding_mask)
-        phi_q, phi_k = self.phi(query), self.phi(key)
-        if key_padding_mask is not None:
-            padding = key_padding_mask[:, None, :, None]
-            phi_k, value = phi_k.masked_fill(padding, 0), value.masked_fill(padding, 0)
-        denominator = phi_q @ phi_k.sum(-2)[..., None]
-        return phi_q @ (phi_k.mT @ value) / denominator.clamp(min=1e-6)
-
-
-class MasksValuesOnly(Sound):
-    def forward(self, query, key, value, *, key_padding_mask=None):
-        if key_padding_mask is not None:
-            value = value.masked_fill(key_padding_mask[:, None, :, None], 0)
-        return super().forward(query, key, value)
-
-
-class TakesProjection(Sound):
-    def __init__(self, *, num_heads, head_dim, projection):
-        super().__init__(num_heads=num_heads, head_dim=head_dim, num_features=2)
-        self.project = projection
-
-    def phi(self, x):
-        return nn.functional.softplus(self.project(x))
-
-
-class Unregistered(Sound):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        plain = self.projection.double()
-        del self.projection
-        self.projection = plain
-
-    def phi(self, x):
-        return nn.functional.softplus(x @ self.projection.to(x.dtype))
-
-
-class Transposed(Sound):
-    def forward(self, query, key, value, *, key_padding_mask=None):
-        return super().forward(query, key, value, key_padding_mask=key_padding_mask).mT
-
-
-class SubtractsBatchMean(Sound):
-    def forward(self, query, key, value, *, key_padding_mask=None):
-        key = key - key.mean(0, keepdim=True)
-        return super().forward(query, key, value, key_padding_mask=key_padding_mask)
-
-
-class Oversized(Sound):
-    def __init__(self, *, num_heads, head_dim, num_features):
-        super().__init__(num_heads=num_heads, head_dim=head_dim, num_features=num_features)
-        self.projection = nn.Parameter(torch.randn(head_dim, num_features))
-
-
-class Detached(Sound):
-    def forward(self, query, key, value, *, key_padding_mask=None):
-        return super().forward(query, key.detach(), value, key_padding_mask=key_padding_mask)
-
-
-class PrivateGenerator(Sound):
-    def __init__(self, *, num_heads, head_dim, num_features):
-        super().__init__(num_heads=num_heads, head_dim=head_dim, num_features=num_features)
-        self.projection.normal_(generator=torch.Generator().manual_seed(7))
-
-
-def cosh(degree):
-    result = 1.0
-    for n in range(2, degree + 1):
-        result /= n
-    return 0.0 if degree % 2 else result
-'''
-
-VARIANT = "{{_target_: outside.{name}, _partial_: true, num_features: {num_features}}}"
-SHARED = """
-_target_: outside.TakesProjection
-_partial_: true
-projection: {_target_: torch.nn.LazyLinear, out_features: 11}
-"""
-KERNEL = """
-defaults: [_rmfa, _self_]
-coefficients: {_target_: outside.cosh}
-"""
-CONTRACT = [
-    str(Path(__file__).with_name(f"test_contract{x}.py")) for x in ("", "_state", "_device")
-]
-FAULTS = {  # the property that must fail; the last two only warn, because they are a user's choice
+CUTTING = "test_only_a_row_that_says_positional_tells_padding_between_from_none"
+FAULTS = {
     "MasksValuesOnly": "test_padding_is_inert",
-    "TakesProjection": "test_two_layers_share_no_tensor",
-    "Unregistered": "test_a_checkpoint_reproduces_the_output",
+    "ZeroKeysStay": "test_padding_behind_equals_cutting_it_off",
+    "LeaksNaN": "test_padding_is_inert",
+    "LeaksBackward": "test_padding_is_inert",
+    "StatisticsOfPaddedQueries": "test_padding_is_inert",
+    "ShortcutOnPaddedLength": "test_output_does_not_depend_on_how_far_a_batch_is_padded",
+    "StridedLocal": "test_output_does_not_depend_on_how_far_a_batch_is_padded",
     "Transposed": "test_output_has_the_shape_of_queries_and_values",
+    "ReshapedHeads": "test_padding_behind_equals_cutting_it_off",
     "SubtractsBatchMean": "test_examples_are_independent",
+    "StabiliserOfTheBatch": "test_examples_are_independent",
     "Detached": "test_gradients_are_those_of_central_differences",
+    "RedrawsAtEvaluation": "test_evaluation_draws_nothing",
+    "NeedlesslyPositional": CUTTING,
+    "NeedlesslySelfAttentionOnly": (
+        "test_only_a_row_that_says_self_attention_only_refuses_other_queries"
+    ),
+    "TakesProjection": "test_two_layers_share_no_tensor",
+    "PlainTensor": "test_a_checkpoint_reproduces_the_output",
+    "ReadsTheMask": "test_nothing_waits_for_the_device",
+    "BooleanIndex": "test_nothing_waits_for_the_device",
+    "WidensKeys": "test_ops_receive_one_dtype_under_autocast",
 }
-WARNINGS = {
+WARNINGS = {  # what a user may mean
     "Oversized": "more parameters than softmax",
     "PrivateGenerator": "the same whatever the seed",
+    "HiddenSizes": "needs small values of ['block_size'] in SMALL",
 }
-SOUND = ("Sound", "cosh")
+SOUND = ("sound", "cosh")
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
-    """Run the contract on all variants at once.
+    """Run the contract on all of them at once.
 
     Returns:
-        What was printed, and for each variant the tests that passed and those that failed.
+        What was printed, and for each row the tests that passed and those that failed.
     """
-    folder = tmp_path_factory.mktemp("outside")
-    (folder / "outside.py").write_text(MODULE)
-    (folder / "attention").mkdir()
-    yamls = {
-        name: VARIANT.format(name=name, num_features=1031 if name == "Oversized" else 11)
-        for name in (*FAULTS, *WARNINGS, "Sound")
-    }
-    yamls |= {"TakesProjection": SHARED, "cosh": KERNEL}
-    for name, text in yamls.items():
-        (folder / "attention" / f"planted_{name}.yaml").write_text(textwrap.dedent(text))
-    command = [sys.executable, "-m", "pytest", *CONTRACT, "-k", "planted_ or found"]
-    report = folder / "report.xml"
+    report = tmp_path_factory.mktemp("contract") / "report.xml"
+    options = ["-k", "planted_ or found", "--config-dir", str(FOLDER), "--tb=line"]
+    options += [f"--junitxml={report}", "-p", "no:cacheprovider"]
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     printed = subprocess.run(
-        [
-            *command,
-            "--config-dir",
-            str(folder),
-            f"--junitxml={report}",
-            "-p",
-            "no:cacheprovider",
-        ],
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        [sys.executable, "-m", "pytest", *CONTRACT, *options],
+        env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -172,25 +77,30 @@ def outcome(tmp_path_factory):
     return printed, passed, failed
 
 
+def test_every_file_is_expected_to_do_something():
+    files = {path.stem.removeprefix("planted_") for path in FOLDER.glob("attention/*.yaml")}
+    assert files == {*FAULTS, *WARNINGS, *SOUND}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("fault", "property_"), FAULTS.items(), ids=list(FAULTS))
 def test_the_property_meant_for_a_fault_catches_it(outcome, fault, property_):
     _, passed, failed = outcome
     assert property_ in failed[fault]
-    assert passed[fault]  # the variant was built
+    assert "test_declarations_are_yes_or_no" in passed[fault]  # the row was built
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variant_", "message"), WARNINGS.items(), ids=list(WARNINGS))
-def test_what_may_be_meant_is_only_warned_about(outcome, variant_, message):
+@pytest.mark.parametrize(("name", "message"), WARNINGS.items(), ids=list(WARNINGS))
+def test_what_may_be_meant_is_only_warned_about(outcome, name, message):
     printed, passed, failed = outcome
-    assert message in printed and variant_ in printed
-    assert passed[variant_] and not failed[variant_]
+    assert message in printed and name in printed
+    assert passed[name] and not failed[name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_variants_pass_every_property(outcome, name):
+def test_sound_rows_pass_every_property(outcome, name):
     _, passed, failed = outcome
     assert not failed[name]
     assert set(FAULTS.values()) <= passed[name]

@@ -20,6 +20,7 @@ def test_what_is_told_is_told_of_rows(told):
     assert {*told.small, *told.larger, *told.wrapped} <= told.rows
 
 
+@pytest.mark.filterwarnings("default:.*in SMALL:UserWarning")
 def test_no_size_hides_what_a_row_does(subject, told):
     """Blocks, landmarks or windows above the lengths here make most rows plain softmax."""
     cfg = OmegaConf.to_container(subject.cfg.attention, resolve=True)

@@ -27,8 +27,12 @@ def test_flops_of_softmax_by_hand(tmp_path):
     assert table.GFLOP.item() == pytest.approx(4 * 2 * 2 * 64 * 64 * 32 / 1e9)
 
 
-def run(tmp_path, *arguments) -> pd.DataFrame:
-    assert main([*arguments, "rounds=2", f"output_dir={tmp_path}", "memory_limit_gib=1e6"]) == 0
+def run(tmp_path, *arguments, config_dirs=()) -> pd.DataFrame:
+    folders = [f"--config-dir={folder}" for folder in config_dirs]
+    assert (
+        main([*folders, *arguments, "rounds=2", f"output_dir={tmp_path}", "memory_limit_gib=1e6"])
+        == 0
+    )
     return pd.read_csv(tmp_path / "table.csv")
 
 
@@ -48,8 +52,8 @@ def test_attention_from_another_folder(tmp_path):
     shipped = "_target_: macformer.attention.SoftmaxAttention\n_partial_: true\ndropout: 0.0\n"
     (folder / "outsider.yaml").write_text(shipped)
     (folder / "broken.yaml").write_text(shipped.replace("Softmax", "No"))
-    arguments = ("attention=outsider,broken", f"attention_dir={folder}", "length=16")
-    table = run(tmp_path, *arguments, "mode=forward").set_index("attention")
+    arguments = ("attention=outsider,broken", "length=16", "mode=forward")
+    table = run(tmp_path, *arguments, config_dirs=[folder.parent]).set_index("attention")
     assert table.ms["outsider"] > 0
     assert "NoAttention" in table.failure["broken"]
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 import configs
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 
 ROOT = Path(configs.__path__[0])
 # The contract of attentions builds each of them, and the test of recipes each of those.
@@ -20,9 +19,7 @@ def options(group: str) -> list[str]:
 
 
 def compose_train(*overrides: str):
-    register_resolver()
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("train", list(overrides))
+    return compose(*overrides)
 
 
 def test_the_options_are_found():

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from macformer.attention.maclaurin import kernels
+from macformer.attention import RMFA, Kernel, kernels, samplers
 from macformer.attention.maclaurin.kernels import truncated
 from macformer.features.calls import record_attention
 from macformer.features.cli import choose, find_checkpoint, load_batches, load_model
-from macformer.features.search import SearchError, measure_error, prepare_inputs
+from macformer.features.search import SearchError, kernel_of, measure_error, prepare_inputs
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_attention, build_model
+from macformer.runs.config import compose
 
 SMALL = (
     "num_batches=1",
@@ -24,8 +24,7 @@ SMALL = (
 
 
 def configure(checkpoint, *overrides):
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("features", [f"checkpoint={checkpoint}", *SMALL, *overrides])
+    return compose(f"checkpoint={checkpoint}", *SMALL, *overrides, name="features")
 
 
 @pytest.fixture
@@ -44,8 +43,7 @@ def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path
     (tmp_path / "attention").mkdir()
     (tmp_path / "attention" / "rmfa_chosen.yaml").write_text(text)
     choices = ["attention=rmfa_chosen", "bounds.input_norm=1.0"]
-    with initialize_config_module("configs", version_base="1.3"):
-        chosen = compose("train", [*choices, f"hydra.searchpath=[file://{tmp_path}]"])
+    chosen = compose(*choices, config_dirs=[tmp_path])
     attention = build_attention(chosen, num_heads=2, head_dim=32, max_seq_len=64)
     assert attention.num_features == table["features"].iloc[0]
     run = read_config(run_dir)
@@ -114,8 +112,30 @@ def test_weights_come_from_the_checkpoint(make_run):
 
 def test_truncated_series_by_hand():
     """1 + t + t^2 / 2."""
-    cut = [truncated(n, coefficients=kernels.exp, max_degree=2) for n in range(5)]
-    assert cut == [1, 1, 0.5, 0, 0]
+    cut = truncated(kernels.exp(), max_degree=2)
+    assert [cut.coefficients(n) for n in range(5)] == [1, 1, 0.5, 0, 0]
+    assert cut.closed_form is not None and cut.closed_form(torch.tensor(3.0)) == 1 + 3 + 9 / 2
+
+
+def test_a_kernel_is_known_by_itself_and_not_by_its_name():
+    """A user's ``log`` with a_n = 2^-2n is 1 / (1 - t / 4)."""
+    own = Kernel("log", lambda n: 0.25**n, None, 4.0)
+    attention = RMFA(
+        num_heads=1,
+        head_dim=7,
+        num_features=8,
+        kernel=own,
+        sampler=samplers.optimal,
+        per_head=False,
+        input_norm=1.0,
+        guard=None,
+        assumed_dot=0.7,
+        scale=None,
+    )
+    found = kernel_of(attention)
+    t = torch.tensor(0.3)
+    assert found.closed_form is not None
+    torch.testing.assert_close(found.closed_form(t), 1 / (1 - t / 4))
 
 
 def test_a_scale_stays_part_of_the_kernel(make_run):

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from torch import nn
 
@@ -28,7 +27,7 @@ from macformer.models import (
     concatenate_pair,
     nli_pair,
 )
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 
 N, D = 11, 8
 softmax = partial(SoftmaxAttention, dropout=0.0)
@@ -64,9 +63,7 @@ def tokens(*shape):
 
 def test_size_at_skyformer_sizes_by_hand():
     """16 tokens and 2000 positions of width 64, 2 layers with FFN of 128, a head of 128."""
-    register_resolver()
-    with initialize_config_module("configs", version_base="1.3"):
-        cfg = compose("train", ["task=listops", "recipe=skyformer", "attention=softmax"])
+    cfg = compose("task=listops", "recipe=skyformer", "attention=softmax")
     model = instantiate(cfg.model)
     layer = 4 * (64 * 64 + 64) + (64 * 128 + 128) + (128 * 64 + 64) + 2 * 128
     head = (64 * 128 + 128) + (128 * 10 + 10)

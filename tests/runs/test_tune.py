@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,11 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from macformer import tune
 from macformer.record import CONFIG_NAME
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp", "sweep=search")
@@ -41,7 +41,11 @@ def trained(monkeypatch):
         cfg = OmegaConf.load(run_dir / CONFIG_NAME)
         cells.append(cfg)
         accuracy = 0.9 if cfg.attention.num_features == 16 else 0.2
-        metrics = {"status": "finished", "accuracy": {"best": {"val": accuracy, "test": 0.0}}}
+        metrics = {
+            "schema": 1,
+            "status": "finished",
+            "accuracy": {"best": {"val": accuracy, "test": 0.0}},
+        }
         (run_dir / "metrics.json").write_text(json.dumps(metrics))
         return True
 
@@ -87,9 +91,44 @@ def test_a_stopped_search_repeats_the_trial_it_was_in_and_no_other(outputs, trai
 
 
 def test_a_failed_trial_counts_and_does_not_stop_the_search(outputs, monkeypatch):
-    monkeypatch.setattr(tune, "run_in_process", lambda run_dir, *, overwrite: False)
+    def fail(run_dir, *, overwrite):
+        (run_dir / "metrics.json").write_text(json.dumps({"schema": 1, "status": "failed"}))
+        return False
+
+    monkeypatch.setattr(tune, "run_in_process", fail)
     study = search(1)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
+
+
+def test_a_trial_whose_cell_another_process_runs_stays_open(outputs, trained, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "run_in_process", lambda run_dir, *, overwrite: False)
+        with pytest.raises(tune.SearchError, match="trial 0 is not finished"):
+            search(1)
+    study = search(1)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] and len(trained) == 1
+
+
+def test_values_keep_their_types_and_the_printed_command_repeats_the_trial(
+    outputs, trained, capsys, tmp_path
+):
+    space = {
+        "attention.guard": [None],
+        "attention.num_features": {"low": 16, "high": 64, "step": 16},
+        "+note": ["true", "a, b", True],
+    }
+    file = tmp_path / "search.yaml"
+    file.write_text(
+        yaml.safe_dump({"num_trials": 4, "num_startup_trials": 4, "seed": 0, "space": space})
+    )
+    assert tune.main(["--config", str(file), *SHARED]) == 0
+    assert {cfg.attention.guard for cfg in trained} == {None}
+    features = {cfg.attention.num_features for cfg in trained}
+    assert features <= {16, 32, 48, 64} and {type(n) for n in features} == {int}
+    assert {cfg.note for cfg in trained} <= {"true", "a, b", True}
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[0] == "macformer-train"
+    assert compose(*command[1:]).identity in {cfg.identity for cfg in trained}
 
 
 def test_a_space_that_does_not_suit_the_options_is_one_line(outputs, capsys):
@@ -132,15 +171,13 @@ def test_two_searches_do_not_share_a_folder(outputs, trained):
 
 @pytest.mark.parametrize("file", ["configs/tune.yaml", "scripts/wandb_sweep.yaml"])
 def test_both_ends_of_a_shipped_space_compose(file):
-    register_resolver()
     spec = yaml.safe_load((ROOT / file).read_text())
     space = spec.get("space") or spec["parameters"]
     ends = {name: ends_of(axis) for name, axis in space.items()}
     fixed = [] if "parameters" in spec else ["task=listops", "attention=rmfa_exp"]
-    with initialize_config_module("configs", version_base="1.3"):
-        for end, learning_rate in ((0, 1e-5), (-1, 1e-2)):
-            options = [f"{name}={values[end]}" for name, values in ends.items()]
-            assert compose("train", [*fixed, *options]).optimizer.lr == learning_rate
+    for end, learning_rate in ((0, 1e-5), (-1, 1e-2)):
+        options = [f"{name}={values[end]}" for name, values in ends.items()]
+        assert compose(*fixed, *options).optimizer.lr == learning_rate
 
 
 def ends_of(axis):

@@ -5,17 +5,14 @@ import math
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 from macformer.studies import approximation
 
 
 @pytest.fixture(scope="module")
 def cfg():
-    register_resolver()
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("study", ["study=approximation"])
+    return compose("study=approximation", name="study")
 
 
 def rows_of(cfg, **point) -> pd.DataFrame:

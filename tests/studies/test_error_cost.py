@@ -3,13 +3,12 @@
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
 from macformer.attention import RMFA, KernelizedAttention
 from macformer.features.calls import core_attentions, record_attention, transplant
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 from macformer.studies import error_cost
 
 RMFA_POINT = {
@@ -24,9 +23,7 @@ RMFA_POINT = {
 
 @pytest.fixture(scope="module")
 def cfg():
-    register_resolver()
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("study", ["study=error_cost", "study.sizes.smoke.num_steps=2"])
+    return compose("study=error_cost", "study.sizes.smoke.num_steps=2", name="study")
 
 
 def build(cfg, *, seed=0, **changes):

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 import configs
+from macformer.runs.config import compose
 from tasks.feeding.collate import gather_batch
 from tasks.feeding.data_module import TaskDataModule
 from tasks.store.manifest import SPLITS
@@ -38,8 +39,7 @@ def test_every_task_is_checked():
 @pytest.fixture(scope="module", params=TASKS)
 def task_config(request, sources, few_images_per_chunk):
     """Compose one task, small, with what the rest of the configuration gives it."""
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        cfg = hydra.compose(overrides=[f"+task={request.param}", f"+max_seq_len={MAX_SEQ_LEN}"])
+    cfg = compose(f"task={request.param}", f"max_seq_len={MAX_SEQ_LEN}")
     small = dict(SMALL[request.param])
     if request.param in sources:
         small["source_dir"] = str(sources[request.param])
@@ -63,6 +63,7 @@ def build(cfg, data_dir: Path) -> TaskDataModule:
         load=hydra.utils.instantiate(task.load),
         data_dir=data_dir,
         batch_size=BATCH_SIZE,
+        accumulate=1,
         max_seq_len=cfg.max_seq_len,
         padded_len=cfg.max_seq_len,
         seed=0,

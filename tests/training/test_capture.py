@@ -4,6 +4,7 @@ Without a GPU a stand-in takes the graph's place: it knows the buffers, the outp
 gradients by address, as a graph does, and leaves nothing else behind.
 """
 
+import csv
 import math
 from contextlib import nullcontext
 from functools import partial
@@ -16,9 +17,11 @@ from torch.testing import assert_close
 from macformer.runs import cell
 from macformer.training import capture
 from macformer.training.capture import CapturedGradients, CaptureError
+from macformer.training.objectives import classify
 from macformer.training.step import Gradients
 
 CLIP = partial(nn.utils.clip_grad_value_, clip_value=1.0)
+PLAIN = {"objective": classify, "accumulate": 1, "clip": None, "compile": None}
 
 
 class Scale(nn.Module):
@@ -91,7 +94,7 @@ def graphs(monkeypatch):
 def compute(gradients, batches):
     results = []
     for batch in batches:
-        loss, num_correct = gradients(batch)
+        loss, num_correct, _ = gradients(batch)
         grads = [None if p.grad is None else p.grad.clone() for p in gradients_of(gradients)]
         results.append((loss, num_correct, grads))
     return results
@@ -105,34 +108,40 @@ def gradients_of(gradients):
 def test_replays_follow_the_batches(graphs):
     model = Scale()
     batches = BATCHES * 3  # three warm up, six are replayed
-    captured = compute(CapturedGradients(model, clip=CLIP, compile=None), batches)
-    eager = compute(Gradients(model, clip=CLIP, compile=None), batches)
+    captured = compute(CapturedGradients(model, **PLAIN | {"clip": CLIP}), batches)
+    eager = compute(Gradients(model, **PLAIN | {"clip": CLIP}), batches)
     assert_close(captured, eager, rtol=0, atol=0)
     assert graphs.num_recordings == 1
 
 
 def test_a_replaced_tensor_is_recorded_anew(graphs):
     model = Scale()
-    captured = CapturedGradients(model, clip=None, compile=None)
+    captured = CapturedGradients(model, **PLAIN)
     compute(captured, [*BATCHES, *BATCHES])
     model.factor = torch.tensor(2.0)
     (loss, *_), *_ = compute(captured, BATCHES)
     assert graphs.num_recordings == 2
-    assert_close(loss, compute(Gradients(model, clip=None, compile=None), BATCHES)[0][0])
+    assert_close(
+        loss,
+        compute(Gradients(model, **PLAIN), BATCHES)[0][0],
+    )
 
 
 def test_what_is_written_in_place_is_replayed(graphs):
     model = Scale()
-    captured = CapturedGradients(model, clip=None, compile=None)
+    captured = CapturedGradients(model, **PLAIN)
     compute(captured, [*BATCHES, *BATCHES])
     model.factor.fill_(2.0)
     (loss, *_), *_ = compute(captured, BATCHES)
     assert graphs.num_recordings == 1
-    assert_close(loss, compute(Gradients(model, clip=None, compile=None), BATCHES)[0][0])
+    assert_close(
+        loss,
+        compute(Gradients(model, **PLAIN), BATCHES)[0][0],
+    )
 
 
 def test_another_shape_is_refused(graphs):
-    captured = CapturedGradients(Scale(), clip=None, compile=None)
+    captured = CapturedGradients(Scale(), **PLAIN)
     compute(captured, [*BATCHES, BATCHES[0]])
     with pytest.raises(ValueError, match=r"one shape, and inputs has \(2, 1\) after \(3, 1\)"):
         captured(make_batch(1, 2, labels=(0, 1)))
@@ -142,7 +151,7 @@ def test_several_ranks_are_refused(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(ValueError, match="one rank, not on 2"):
-        CapturedGradients(Scale(), clip=None, compile=None)
+        CapturedGradients(Scale(), **PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +190,26 @@ def test_a_captured_run_ends_with_the_bits_of_an_eager_one(make_run, graphs):
         assert torch.equal(captured[name], value), name
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_captured_as_shipped_trains_as_eager_steps_in_bf16(make_run, graphs, accumulate):
+    """Nothing but trainer=captured, several steps to a call."""
+    options = ("attention=rmfa_exp", "ppsbn=with", "batch_size=4", f"accumulate={accumulate}")
+    eager = ("trainer.precision=bf16-mixed",)
+    losses = {}
+    for name, chosen in (("eager", eager), ("captured", ("trainer=captured",))):
+        cfg, run_dir = make_run(*options, *chosen, folder=name)
+        assert cell.run(run_dir)
+        losses[name] = read_losses(run_dir)
+    assert graphs.num_recordings == 1
+    assert cfg.step.steps_per_call == cfg.log_interval > 1 and cfg.task.device_resident
+    assert losses["captured"] == losses["eager"] and len(losses["eager"]) == 4
+
+
+def read_losses(run_dir):
+    with (run_dir / "metrics.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("attention", ["softmax", "rfa", "rmfa_exp"])
 def test_the_loss_curve_is_that_of_eager_steps(make_run, attention):
@@ -200,9 +229,7 @@ def test_the_loss_curve_is_that_of_eager_steps(make_run, attention):
             *options, f"trainer={trainer}", "trainer.precision=32-true", folder=trainer
         )
         assert cell.run(run_dir)
-        rows = (run_dir / "metrics.csv").read_text().splitlines()
-        column = rows[0].split(",").index("train/loss")
-        losses[trainer] = [float(row.split(",")[column]) for row in rows[1:] if row]
+        losses[trainer] = read_losses(run_dir)
     assert len(losses["default"]) == 24
     # atomic sums of embedding gradients come in any order, and 24 steps amplify that
     assert losses["captured"] == pytest.approx(losses["default"], rel=1e-3)
@@ -212,7 +239,7 @@ def test_the_loss_curve_is_that_of_eager_steps(make_run, attention):
 def test_dropout_differs_between_replays():
     model = nn.Sequential(nn.Linear(1, 64), nn.Dropout(0.5), nn.Linear(64, 2)).cuda()
     model.forward = lambda ids, mask: nn.Sequential.forward(model, ids.float())
-    captured = CapturedGradients(model, clip=None, compile=None)
+    captured = CapturedGradients(model, **PLAIN)
     batch = {name: value.cuda() for name, value in BATCHES[0].items()}
     losses = [captured(batch)[0].item() for _ in range(11)]
     assert len(set(losses)) == 11 and all(math.isfinite(loss) for loss in losses)

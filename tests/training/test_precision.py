@@ -1,7 +1,6 @@
 """Autocast, the fused optimiser and compilation, each by itself and together."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import jaxtyping
 import pytest
@@ -10,7 +9,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from macformer.runs.build import build_run
+from macformer.training.objectives import classify
 from macformer.training.step import Gradients, optimisation_step
+
+PLAIN = {"objective": classify, "accumulate": 1, "clip": None, "compile": None}
 
 
 def build_with_batch(cfg):
@@ -59,12 +61,28 @@ def test_the_forward_pass_alone_is_cast():
         "labels": torch.tensor([0, 1]),
     }
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, _ = Gradients(model, clip=None, compile=None)(batch)
+        loss, *_ = Gradients(model, **PLAIN)(batch)
     assert AutocastSpy.seen == [True, False]
     assert loss.dtype == model.layer.weight.grad.dtype == torch.float32
     # the products were bf16: the logits are multiples of its spacing
     logits = model.layer.bfloat16()(batch["inputs"].bfloat16()).float()
     assert_close(loss, nn.functional.cross_entropy(logits, batch["labels"]))
+
+
+def test_a_step_casts_the_weights_of_the_step_before(make_run):
+    """Several steps share one autocast context, which remembers what it has cast."""
+    cfg, _ = make_run("model.encoder.dropout=0.0")
+    weights = []
+    for num_contexts in (4, 1):
+        built, batch = build_with_batch(cfg)
+        (optimizer,), (schedule,) = built.module.configure_optimizers()
+        gradients = Gradients(built.module.model, **PLAIN)
+        for _ in range(num_contexts):
+            with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=True):
+                for _ in range(4 // num_contexts):
+                    optimisation_step(gradients, batch, optimizer, schedule["scheduler"])
+        weights.append(torch.cat([p.detach().flatten() for p in built.module.model.parameters()]))
+    assert torch.equal(*weights)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +96,7 @@ def test_bf16_gradients_point_the_same_way(make_run, attention):
     for enabled in (False, True):
         rewind_pools(built.module.model)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            Gradients(built.module.model, clip=None, compile=None)(batch)
+            Gradients(built.module.model, **PLAIN)(batch)
         grads.append(torch.cat([p.grad.flatten() for p in built.module.model.parameters()]))
     assert not torch.equal(*grads)
     # bf16 keeps 8 bits, and features multiply several such numbers: a tenth of the norm at worst
@@ -100,9 +118,11 @@ def test_precision_is_a_switch_of_the_trainer(make_run):
 
 def test_scaled_losses_are_refused(make_run):
     cfg, _ = make_run()
-    module = build_run(cfg).module
-    module._trainer = SimpleNamespace(scaler=object(), precision="16-mixed")
-    with pytest.raises(ValueError, match="16-mixed, which scales the loss; use bf16-mixed"):
+    built = build_run(cfg)
+    built.trainer.strategy.precision_plugin.scaler = object()
+    module = built.module
+    module.trainer = built.trainer
+    with pytest.raises(ValueError, match="which scales the loss; use bf16-mixed"):
         module.on_train_start()
 
 
@@ -113,7 +133,7 @@ def test_fused_adam_takes_the_steps_of_the_default(make_run):
         cfg, _ = make_run("model.encoder.dropout=0.0", f"step.fused={fused}")
         built, batch = build_with_batch(cfg)
         (optimizer,), (schedule,) = built.module.configure_optimizers()
-        gradients = Gradients(built.module.model, clip=None, compile=None)
+        gradients = Gradients(built.module.model, **PLAIN)
         for _ in range(4):
             optimisation_step(gradients, batch, optimizer, schedule["scheduler"])
         weights.append(torch.cat([p.detach().flatten() for p in built.module.model.parameters()]))
@@ -141,7 +161,7 @@ def test_model_and_loss_compile_to_one_graph(make_run, monkeypatch, attention, o
     results = []
     for compile in (None, partial(torch.compile, backend=keep, fullgraph=True)):
         rewind_pools(built.module.model)
-        loss, num_correct = Gradients(built.module.model, clip=None, compile=compile)(batch)
+        loss, num_correct, _ = Gradients(built.module.model, **PLAIN | {"compile": compile})(batch)
         grads = {n: p.grad.clone() for n, p in built.module.model.named_parameters()}
         results.append((loss, num_correct, grads))
     assert len(graphs) == 1

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from macformer.training.objectives import classify
 from macformer.training.schedules import cosine, one_cycle, rsqrt
 from macformer.training.step import Gradients, optimisation_step
+
+PLAIN = {"objective": classify, "accumulate": 1, "clip": None, "compile": None}
 
 
 class Linear(nn.Module):
@@ -34,8 +37,8 @@ def step_once(clip):
     model = Linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
-    gradients = Gradients(model, clip=clip, compile=None)
-    loss, num_correct = optimisation_step(gradients, BATCH, optimizer, schedule)
+    gradients = Gradients(model, **PLAIN | {"clip": clip})
+    loss, num_correct, _ = optimisation_step(gradients, BATCH, optimizer, schedule)
     return model.layer.weight.detach(), loss, num_correct, optimizer.param_groups[0]["lr"]
 
 

@@ -63,13 +63,15 @@ def assert_same_run(run_dir, expected_dir):
     assert results["train"]["loss"] == expected_results["train"]["loss"]
 
 
-def test_results_are_those_of_single_steps(make_run, monkeypatch):
-    cfg, single = make_run(*OPTIONS, folder="single")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_results_are_those_of_single_steps(make_run, monkeypatch, precision):
+    options = (*OPTIONS, f"trainer.precision={precision}")
+    cfg, single = make_run(*options, folder="single")
     assert cell.run(single)
     # the rate of the last step, not the schedule's next one: torch's cycle ends at peak / 25 / 1e4
     assert float(curve(single)[-1]["learning_rate"]) == pytest.approx(cfg.learning_rate / 25e4)
     calls = count_calls(monkeypatch)
-    _, several = make_run(*OPTIONS, "step.steps_per_call=100", folder="several")
+    _, several = make_run(*options, "step.steps_per_call=100", folder="several")
     assert cell.run(several)
     assert calls == [0, 3, 4, 6, 8, 9]
     assert_same_run(several, single)

@@ -20,7 +20,8 @@ class NormGuard(nn.Module):
         dot_bound: The bound on :math:`|q \cdot k| / \sqrt{E}`.
 
     Attributes:
-        clipped_share: The share of unpadded keys clipped in the last forward pass.
+        clipped_share: The share of unpadded keys clipped in the last forward pass; a diagnostic of
+            the attention around it.
     """
 
     clipped_share: Tensor
@@ -47,6 +48,9 @@ class NormGuard(nn.Module):
                 present = (~key_padding_mask)[:, None, :].expand_as(clipped)
                 self.clipped_share.copy_((clipped * present).sum() / present.sum().clamp(min=1))
         return self._clip(query, query_norm), self._clip(key, key_norm)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {"clipped_share": self.clipped_share}
 
     def _clip(self, x: Tensor, norm: Tensor) -> Tensor:
         return (x * (self.max_norm / norm.clamp(min=self.max_norm))).to(x.dtype)

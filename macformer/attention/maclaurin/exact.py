@@ -1,8 +1,4 @@
-r"""Exact kernelised attention: what random Maclaurin features approximate, in quadratic time.
-
-The closed forms :math:`K(t)` of the kernels whose coefficients stand in
-:mod:`macformer.attention.maclaurin.kernels`.
-"""
+"""Exact kernelised attention: what random Maclaurin features approximate, in quadratic time."""
 
 import math
 from collections.abc import Callable
@@ -13,41 +9,8 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
-from macformer.attention.maclaurin.kernels import (
-    Coefficients,
-    checked_coefficient,
-    truncation_degree,
-)
+from macformer.attention.maclaurin.kernels import Kernel, in_closed_form
 from macformer.ops import guard_denominator
-
-
-def exp(t: Tensor) -> Tensor:
-    return torch.exp(t)
-
-
-def inv(t: Tensor) -> Tensor:
-    return 1 / (1 - t)
-
-
-def log(t: Tensor) -> Tensor:
-    return 1 - torch.log1p(-t)
-
-
-def trigh(t: Tensor) -> Tensor:
-    return torch.exp(t)  # sinh t + cosh t, whose terms cancel for t below zero
-
-
-def sqrt(t: Tensor) -> Tensor:
-    return 2 - torch.sqrt(1 - t)
-
-
-def series(t: Tensor, *, coefficients: Coefficients, dot_bound: float) -> Tensor:
-    """Sum a Maclaurin series by Horner's rule, for kernels that come without a closed form."""
-    degree = truncation_degree(coefficients, dot_bound=dot_bound)
-    total = torch.full_like(t, checked_coefficient(coefficients, degree))
-    for n in reversed(range(degree)):
-        total = total * t + checked_coefficient(coefficients, n)
-    return total
 
 
 class KernelizedAttention(nn.Module):
@@ -60,7 +23,7 @@ class KernelizedAttention(nn.Module):
     Computed in float32 at least, under autocast too: estimates are measured against it.
 
     Args:
-        kernel: K, elementwise.
+        kernel: K, in closed form or as the sum of its series.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
         guard: As in :class:`macformer.attention.RMFA`, so that both compute the same function.
         scale: As there.
@@ -71,17 +34,22 @@ class KernelizedAttention(nn.Module):
         *,
         num_heads: int,
         head_dim: int,
-        kernel: Callable[[Tensor], Tensor],
+        kernel: Kernel,
         input_norm: float | None,
         guard: float | None,
         scale: Callable[..., nn.Module] | None,
     ):
         super().__init__()
-        self.kernel = kernel
         self.scale = None if scale is None else scale(num_heads=num_heads, head_dim=head_dim)
-        _, self.guard = bound_dot(
+        dot_bound, self.guard = bound_dot(
             head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
+        self.kernel = in_closed_form(kernel, dot_bound=dot_bound)
+        assert self.kernel.closed_form is not None
+        self.closed_form = self.kernel.closed_form
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {} if self.guard is None else {"clipped_share": self.guard.clipped_share}
 
     def forward(
         self,
@@ -101,7 +69,7 @@ class KernelizedAttention(nn.Module):
                 guard=self.guard,
                 key_padding_mask=key_padding_mask,
             )
-            weights = self.kernel(q @ k.mT / math.sqrt(q.shape[-1]))
+            weights = self.closed_form(q @ k.mT / math.sqrt(q.shape[-1]))
             if key_padding_mask is not None:
                 weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
             out = weights @ v.to(dtype) / guard_denominator(weights.sum(-1, keepdim=True))

@@ -1,48 +1,113 @@
-r"""Dot-product kernels by their Maclaurin coefficients.
+r"""Dot-product kernels, by their Maclaurin coefficients and in closed form.
 
 .. math:: K(t) = \sum_n a_n t^n, \qquad t = q \cdot k / \sqrt{E}
 
-A kernel is a function ``degree -> a_n``. All :math:`a_n \ge 0` makes it positive definite on the
-unit ball of every dimension (Schoenberg 1942; Kar & Karnick 2012, Theorem 1) and gives it random
-Maclaurin features. Any importable function of that form serves as well as these.
+All :math:`a_n \ge 0` makes a kernel positive definite on the unit ball of every dimension
+(Schoenberg 1942; Kar & Karnick 2012, Theorem 1) and gives it random Maclaurin features. YAML names
+a function that returns a :class:`Kernel`; any importable one serves as well as these.
 """
 
 import math
 from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 Coefficients = Callable[[int], float]
 
 
-def exp(degree: int) -> float:
+class Kernel(NamedTuple):
+    """A dot-product kernel.
+
+    Attributes:
+        name: How tables and messages call it.
+        coefficients: From degree n to :math:`a_n`.
+        closed_form: K, elementwise; None where there is none, and the series is summed instead.
+        radius: The :math:`|t|` from which on the series diverges.
+    """
+
+    name: str
+    coefficients: Coefficients
+    closed_form: Callable[[Tensor], Tensor] | None
+    radius: float
+
+
+def exp() -> Kernel:
     r""":math:`e^t`, for all t."""
+    return Kernel("exp", _exp, torch.exp, math.inf)
+
+
+def inv() -> Kernel:
+    r""":math:`1 / (1 - t)`, for :math:`|t| < 1`."""
+    return Kernel("inv", lambda n: 1.0, lambda t: 1 / (1 - t), 1.0)
+
+
+def log() -> Kernel:
+    r""":math:`1 - \log(1 - t)`, for :math:`|t| < 1`."""
+    return Kernel("log", lambda n: 1 / max(n, 1), lambda t: 1 - torch.log1p(-t), 1.0)
+
+
+def trigh() -> Kernel:
+    r""":math:`\sinh t + \cosh t = e^t`: the papers' fifth row is ``exp`` with another seed.
+
+    As :math:`e^t`, since the two terms cancel for t below zero.
+    """
+    return exp()._replace(name="trigh")
+
+
+def sqrt() -> Kernel:
+    r""":math:`2 - \sqrt{1 - t}`, for :math:`|t| < 1`."""
+    return Kernel("sqrt", _sqrt, lambda t: 2 - torch.sqrt(1 - t), 1.0)
+
+
+def truncated(kernel: Kernel, *, max_degree: int) -> Kernel:
+    """Cut a kernel's series: a polynomial, with a bias towards it and fewer features to compute."""
+
+    def coefficients(degree: int) -> float:
+        return kernel.coefficients(degree) if degree <= max_degree else 0.0
+
+    closed_form = partial(polynomial, coefficients=coefficients, degree=max_degree)
+    return Kernel(f"{kernel.name} to degree {max_degree}", coefficients, closed_form, math.inf)
+
+
+def in_closed_form(kernel: Kernel, *, dot_bound: float) -> Kernel:
+    """Give a kernel that comes without a closed form the sum of its series, for bounded t.
+
+    Raises:
+        ValueError: If the series does not converge at ``dot_bound``, or nothing bounds t.
+    """
+    if kernel.closed_form is not None:
+        return kernel
+    if math.isinf(dot_bound):
+        raise ValueError(
+            f"kernel {kernel.name} has no closed form, and its series can be summed for bounded "
+            "dot products only: give a guard or an input_norm"
+        )
+    degree = truncation_degree(kernel.coefficients, dot_bound=dot_bound)
+    series = partial(polynomial, coefficients=kernel.coefficients, degree=degree)
+    return kernel._replace(closed_form=series)
+
+
+def polynomial(t: Tensor, *, coefficients: Coefficients, degree: int) -> Tensor:
+    """Sum a series up to a degree, by Horner's rule."""
+    total = torch.full_like(t, checked_coefficient(coefficients, degree))
+    for n in reversed(range(degree)):
+        total = total * t + checked_coefficient(coefficients, n)
+    return total
+
+
+@cache
+def _exp(degree: int) -> float:
     return 1 / math.factorial(degree)
 
 
-def inv(degree: int) -> float:
-    r""":math:`1 / (1 - t)`, for :math:`|t| < 1`."""
-    return 1.0
-
-
-def log(degree: int) -> float:
-    r""":math:`1 - \log(1 - t)`, for :math:`|t| < 1`."""
-    return 1 / max(degree, 1)
-
-
-def trigh(degree: int) -> float:
-    r""":math:`\sinh t + \cosh t = e^t`: the papers' fifth row is ``exp`` with another seed."""
-    return exp(degree)
-
-
-def sqrt(degree: int) -> float:
-    r""":math:`2 - \sqrt{1 - t}`, for :math:`|t| < 1`."""
+@cache
+def _sqrt(degree: int) -> float:
     if degree == 0:
         return 1.0
     return math.comb(2 * degree, degree) / (4**degree * (2 * degree - 1))
-
-
-def truncated(degree: int, *, coefficients: Coefficients, max_degree: int) -> float:
-    """Cut a kernel's series: a polynomial, with a bias towards it and fewer features to compute."""
-    return coefficients(degree) if degree <= max_degree else 0.0
 
 
 def truncation_degree(

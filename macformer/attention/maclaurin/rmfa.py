@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
-from macformer.attention.maclaurin.kernels import Coefficients
+from macformer.attention.maclaurin.kernels import Kernel
 from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention
 
 
@@ -24,7 +24,7 @@ class RMFA(nn.Module):
 
     Args:
         num_features: Random features per head, beside the exact degree 0.
-        coefficients: The kernel, as a function from degree to Maclaurin coefficient.
+        kernel: The kernel to estimate; of its closed form nothing is asked.
         sampler: How degrees and signs are drawn; see :mod:`macformer.attention.maclaurin.samplers`.
         per_head: Whether each head has features of its own; the authors share one set.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
@@ -52,7 +52,7 @@ class RMFA(nn.Module):
         num_heads: int,
         head_dim: int,
         num_features: int,
-        coefficients: Coefficients,
+        kernel: Kernel,
         sampler: Callable[..., MaclaurinFeatures],
         per_head: bool,
         input_norm: float | None,
@@ -68,10 +68,10 @@ class RMFA(nn.Module):
             head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
         self.num_features = num_features
-        self.coefficients = coefficients
+        self.kernel = kernel
         self.dot_bound = assumed_dot if math.isinf(dot_bound) else dot_bound
         features = sampler(
-            coefficients,
+            kernel.coefficients,
             num_features=num_features,
             num_heads=num_heads if per_head else 1,
             head_dim=head_dim,
@@ -101,6 +101,9 @@ class RMFA(nn.Module):
             linear=self.linear,
             widths=self._static_widths,
         )
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {} if self.guard is None else {"clipped_share": self.guard.clipped_share}
 
     def forward(
         self,

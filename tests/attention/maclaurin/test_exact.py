@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from macformer.attention import KernelizedAttention, exact, kernels
+from macformer.attention import Kernel, KernelizedAttention, kernels
+from macformer.attention.maclaurin.kernels import in_closed_form
 
 CLOSED_FORMS = {
     "exp": mpmath.exp,
@@ -20,7 +21,7 @@ H, L, S, E, EV = 3, 11, 13, 7, 5
 
 
 def attend(**changes):
-    options = {"kernel": exact.exp, "input_norm": None, "guard": None, "scale": None}
+    options = {"kernel": kernels.exp(), "input_norm": None, "guard": None, "scale": None}
     return KernelizedAttention(num_heads=H, head_dim=E, **(options | changes))
 
 
@@ -33,14 +34,18 @@ def test_kernels_in_double_precision(kernel):
     t = torch.linspace(-0.95, 0.95, 39, dtype=torch.float64)
     with mpmath.workdps(30):
         expected = [float(CLOSED_FORMS[kernel](mpmath.mpf(x))) for x in t.tolist()]
-    assert_close(getattr(exact, kernel)(t), torch.tensor(expected, dtype=torch.float64))
-    series = exact.series(t, coefficients=getattr(kernels, kernel), dot_bound=0.95)
-    assert_close(series, torch.tensor(expected).double(), rtol=1e-6, atol=1e-6)  # cut at 1e-7
+    assert_close(
+        getattr(kernels, kernel)().closed_form(t), torch.tensor(expected, dtype=torch.float64)
+    )
+    bare = getattr(kernels, kernel)()._replace(closed_form=None)
+    series = in_closed_form(bare, dot_bound=0.95).closed_form
+    assert series is not None
+    assert_close(series(t), torch.tensor(expected).double(), rtol=1e-6, atol=1e-6)  # cut at 1e-7
 
 
 def test_trigh_keeps_its_digits_far_below_zero():
     """sinh t + cosh t cancels there: in float32, to nothing at all."""
-    assert exact.trigh(torch.tensor(-20.0)).item() == pytest.approx(math.exp(-20))
+    assert kernels.trigh().closed_form(torch.tensor(-20.0)).item() == pytest.approx(math.exp(-20))
 
 
 def test_weights_by_hand():
@@ -48,7 +53,7 @@ def test_weights_by_hand():
     key = torch.tensor([0.5, 0.0]).view(1, 1, 2, 1)
     value = torch.tensor([3.0, 9.0]).view(1, 1, 2, 1)
     attention = KernelizedAttention(
-        num_heads=1, head_dim=1, kernel=exact.inv, input_norm=None, guard=None, scale=None
+        num_heads=1, head_dim=1, kernel=kernels.inv(), input_norm=None, guard=None, scale=None
     )
     assert attention(torch.ones(1, 1, 1, 1), key, value).item() == pytest.approx((2 * 3 + 9) / 3)
 
@@ -78,3 +83,23 @@ def test_half_precision_is_summed_in_float32():
     assert out.dtype == torch.bfloat16
     # queries times keys are rounded to bfloat16 before the kernel, the output after it
     assert_close(out.double(), exact, rtol=0, atol=8 * torch.finfo(torch.bfloat16).eps)
+
+
+def test_a_kernel_without_a_closed_form_is_summed():
+    """a_n = 2^-2n is 1 / (1 - t / 4), whatever the kernel is called."""
+    own = Kernel("log", lambda n: 0.25**n, None, 4.0)
+    attention = attend(kernel=own, guard=0.5)
+    same = attend(kernel=own._replace(closed_form=lambda t: 1 / (1 - t / 4)), guard=0.5)
+    inputs = draw_inputs()
+    assert_close(attention(*inputs), same(*inputs), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="log has no closed form"):
+        attend(kernel=own)
+
+
+def test_precision_is_float32_under_autocast():
+    inputs = [x.bfloat16() for x in draw_inputs()]
+    attention = attend(guard=0.5)
+    expected = attention(*(x.float() for x in inputs))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attention(*inputs)
+    assert_close(out, expected.bfloat16(), rtol=0, atol=0)

@@ -11,11 +11,11 @@ from torch.testing import assert_close
 from macformer.attention import (
     RMFA,
     InputScale,
+    Kernel,
     KernelizedAttention,
     kernels,
     samplers,
 )
-from macformer.attention.maclaurin import exact as closed_forms
 from macformer.attention.maclaurin import rmfa as rmfa_module
 from macformer.ops import maclaurin_attention
 
@@ -25,10 +25,10 @@ GUARD = 0.5
 RHO = math.sqrt(GUARD * math.sqrt(E))  # the norm at which |q.k| / sqrt(E) can reach the guard
 
 
-def rmfa(kernel="exp", **changes) -> RMFA:
+def rmfa(kernel: str | Kernel = "exp", **changes) -> RMFA:
     options = {
         "num_features": 64,
-        "coefficients": getattr(kernels, kernel),
+        "kernel": getattr(kernels, kernel)() if isinstance(kernel, str) else kernel,
         "sampler": samplers.optimal,
         "per_head": False,
         "input_norm": 1.0,
@@ -41,7 +41,7 @@ def rmfa(kernel="exp", **changes) -> RMFA:
 
 def exact(kernel="exp", **changes) -> KernelizedAttention:
     options = {"input_norm": 1.0, "guard": GUARD, "scale": None}
-    function = getattr(closed_forms, kernel)
+    function = getattr(kernels, kernel)()
     options |= {"num_heads": H, "head_dim": E, "kernel": function}
     return KernelizedAttention(**(options | changes))
 
@@ -89,7 +89,8 @@ def test_every_key_reaches_every_query():
 def test_weights_that_add_up_to_less_than_one_are_not_clamped(weight):
     """With one key the output is its value, however small its weight."""
     query, _, value = (x[:, :, :1] for x in draw_inputs())
-    attention = rmfa(coefficients=lambda n: weight * kernels.exp(n))
+    exp = kernels.exp()
+    attention = rmfa(kernel=exp._replace(coefficients=lambda n: weight * exp.coefficients(n)))
     assert_close(attention(query, -query, value), value)
 
 
@@ -165,7 +166,8 @@ def test_guard_is_the_identity_inside_its_ball_and_clips_outside(build, kernel):
     query[:, :, 2] *= RHO / query[:, :, 2].norm(dim=-1, keepdim=True)
     key[:, :, 3] *= RHO / key[:, :, 3].norm(dim=-1, keepdim=True)
     assert_close(out, free(query, key, value))
-    assert guarded.guard.clipped_share.item() == pytest.approx(1 / S)
+    assert guarded.diagnostics()["clipped_share"].item() == pytest.approx(1 / S)
+    assert free.diagnostics() == {}
 
 
 def test_guard_leaves_padding_out_of_the_share():

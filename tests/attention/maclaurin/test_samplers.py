@@ -15,7 +15,10 @@ from macformer.attention.maclaurin import kernels as maclaurin
 from macformer.attention.maclaurin import samplers
 from macformer.attention.maclaurin.kernels import truncation_degree
 
-KERNELS = {name: cache(getattr(maclaurin, name)) for name in ("exp", "inv", "log", "trigh", "sqrt")}
+KERNELS = {
+    name: cache(getattr(maclaurin, name)().coefficients)
+    for name in ("exp", "inv", "log", "trigh", "sqrt")
+}
 SAMPLERS = {"iid": samplers.iid, "code": samplers.code, "optimal": samplers.optimal}
 NUM_STANDARD_ERRORS = 5
 

@@ -50,6 +50,7 @@ load = partial(open_split, first_id=1, vocab_size=24)
 
 def data_module(data_dir: Path, **options) -> TaskDataModule:
     defaults = {
+        "accumulate": 1,
         "padded_len": MAX_SEQ_LEN,
         "seed": 5,
         "device_resident": False,

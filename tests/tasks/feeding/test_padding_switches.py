@@ -1,10 +1,10 @@
 """Trimming batches and bucketing by length change the time that a model takes, not its logits."""
 
-import hydra
 import pytest
 import torch
 
 from macformer.runs.build import build_model
+from macformer.runs.config import compose
 from tasks.feeding.batches import EvaluationBatches
 from tasks.store.rows import TokenRows
 
@@ -28,16 +28,12 @@ def rows() -> TokenRows:
 
 @pytest.fixture(scope="module", params=["softmax", "rmfa_exp"])
 def model(request) -> torch.nn.Module:
-    with hydra.initialize_config_module("configs", version_base="1.3"):
-        cfg = hydra.compose(
-            "train",
-            overrides=[
-                "task=listops_short",
-                "recipe=smoke",
-                f"attention={request.param}",
-                f"max_seq_len={MAX_SEQ_LEN}",
-            ],
-        )
+    cfg = compose(
+        "task=listops_short",
+        "recipe=smoke",
+        f"attention={request.param}",
+        f"max_seq_len={MAX_SEQ_LEN}",
+    )
     torch.manual_seed(0)
     return build_model(cfg).double().eval()
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tasks import prepare
+from macformer import prepare
 
 SMALL = [
     "task.num_examples.train=11",

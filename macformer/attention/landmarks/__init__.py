@@ -1,0 +1,28 @@
+"""Attentions that look at a few tokens, or at a few sums of tokens, in place of all.
+
+Gaussian attention looks at all of them; it is here because Skyformer approximates it.
+"""
+
+from macformer.attention.landmarks.gaussian import GaussianAttention
+from macformer.attention.landmarks.informer import AllKeys, Informer, SampledKeys
+from macformer.attention.landmarks.linformer import (
+    FixedProjection,
+    LearntProjection,
+    Linformer,
+    SegmentMeans,
+)
+from macformer.attention.landmarks.nystromformer import Nystromformer
+from macformer.attention.landmarks.skyformer import Skyformer
+
+__all__ = [
+    "AllKeys",
+    "FixedProjection",
+    "GaussianAttention",
+    "Informer",
+    "LearntProjection",
+    "Linformer",
+    "Nystromformer",
+    "SampledKeys",
+    "SegmentMeans",
+    "Skyformer",
+]

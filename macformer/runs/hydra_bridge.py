@@ -1,0 +1,151 @@
+"""All that leans on Hydra's internals, which may change with its next minor release."""
+
+import fnmatch
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+USER_SOURCES = "file"  # scheme of the folders of --config-dir and hydra.searchpath; ours is pkg
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Parse options by Hydra's grammar, sweeps of files by name left as they are.
+
+    Raises:
+        HydraException: If the grammar refuses one.
+    """
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def current_loader() -> ConfigLoader:
+    """Return the loader of the command that runs now."""
+    return GlobalHydra.instance().config_loader()
+
+
+def use_hydra_config(cfg: DictConfig) -> None:
+    """Let ``${hydra:...}`` mean the node of this configuration."""
+    HydraConfig.instance().set_config(cfg)
+
+
+def compose_job(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
+    """Compose one job of a multirun, which ``${hydra:...}`` then means."""
+    cfg = loader.load_sweep_config(config, list(overrides))
+    use_hydra_config(cfg)
+    return cfg
+
+
+def calling_folder() -> Path:
+    """Return the folder where the user called, wherever Hydra has gone since."""
+    return Path(HydraConfig.get().runtime.cwd if HydraConfig.initialized() else Path.cwd())
+
+
+@contextmanager
+def without_command() -> Iterator[None]:
+    """Compose as if no command of Hydra's were running, and give it back what it had."""
+    running, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = running
+        HydraConfig.instance().cfg = config
+
+
+@contextmanager
+def errors_of_main() -> Iterator[None]:
+    """Have Hydra's main function raise what it would print over many lines."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+def one_line(error: BaseException) -> str:
+    """Say in one line what Hydra or OmegaConf says in many, without where it looked."""
+    while not str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    message = str(error).partition("Config search path")[0].partition("\n    full_key:")[0]
+    return " ".join(message.split())
+
+
+def user_folders() -> list[str]:
+    """Name the folders of the user's own configurations that were searched."""
+    if not HydraConfig.initialized():
+        return []
+    sources = HydraConfig.get().runtime.config_sources
+    return [source.path for source in sources if source.schema == USER_SOURCES]
+
+
+def find_options(loader: ConfigLoader, group: str) -> list[str]:
+    """List the files of a group, ours and the user's, bases left out."""
+    names = set(loader.get_group_options(group))
+    for folder in user_folders():
+        names |= {path.stem for path in Path(folder, group).glob("*.yaml")}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def is_glob(override: Override) -> bool:
+    return isinstance(override.value(), Glob)
+
+
+def expand_glob(override: Override, options: Sequence[str], hidden: Sequence[str]) -> list[str]:
+    """Return the options that the patterns of a glob match.
+
+    Args:
+        hidden: Patterns of options that a glob leaves out, unless one of its own patterns is
+            within theirs: ``kernelized_*`` and ``kernelized_exp`` are within ``kernelized_*``.
+
+    Raises:
+        ValueError: If a pattern matches nothing.
+    """
+    glob = override.value()
+    assert isinstance(glob, Glob)
+    for pattern in (*glob.include, *glob.exclude):
+        if not fnmatch.filter(options, pattern):
+            raise ValueError(
+                f"{pattern} in {override.input_line} matches nothing; there are "
+                f"{', '.join(options) or 'no files at all'}"
+            )
+    left_out = [
+        pattern for pattern in hidden if not any(fnmatch.fnmatch(p, pattern) for p in glob.include)
+    ]
+    return [
+        name
+        for name in glob.filter(list(options))
+        if not any(fnmatch.fnmatch(name, pattern) for pattern in left_out)
+    ]
+
+
+def launch(
+    config: DictConfig,
+    loader: ConfigLoader,
+    task_function: Callable[[DictConfig], Any],
+    jobs: Sequence[Sequence[str]],
+) -> list[Exception]:
+    """Run jobs by the launcher that a configuration names, and return what went wrong."""
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks()),
+        task_function=task_function,
+        config=config,
+    )
+    try:
+        ended = launcher.launch([list(overrides) for overrides in jobs], initial_job_idx=0)
+    except Exception as error:  # of a queue, say; what the jobs did is on disk
+        return [error]
+    return [job._return_value for job in ended if job.status == JobStatus.FAILED]

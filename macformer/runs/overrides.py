@@ -1,0 +1,82 @@
+"""Options of the command line, from what people type to what Hydra's grammar reads and back."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.errors import HydraException
+
+from macformer.runs.hydra_bridge import parse_overrides
+
+HOME = re.compile(r"(?<=[=,\[(])~(?=/|,|\]|\)|$)")  # at the beginning of a value
+PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # strings that mean themselves
+WORDS = re.compile(r"(?i)(null|true|false|nan|inf)$")  # those that mean something else
+
+EMPTIABLE = ("logger", "callbacks")  # groups of which a run may have no member; Hydra has ~ for it
+
+
+def read_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return options as Hydra can read them, ``~`` being the home folder where it begins a value.
+
+    Raises:
+        ValueError: If Hydra's grammar refuses one; the message shows it quoted.
+    """
+    return [_read_override(override) for override in overrides]
+
+
+def _read_override(override: str) -> str:
+    key, _, value = override.partition("=")
+    if value == "null" and key in EMPTIABLE:
+        return f"~{key}"
+    for candidate in (override, HOME.sub(os.path.expanduser("~"), override)):
+        try:
+            parse_overrides([candidate])
+        except HydraException:
+            continue
+        return candidate
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ValueError(f"{override!r} is not of the form key=value")
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    raise ValueError(
+        f"the value of {key} has characters that must be quoted, for the shell and within: "
+        f"'{key}=\"{quoted}\"'"
+    )
+
+
+def write_override(key: str, value: Any) -> str:
+    """Write an option so that Hydra reads the same value, its type included."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_written, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and not (PLAIN.fullmatch(value) and not WORDS.match(value)):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+def leave_to_cells(overrides: Sequence[str]) -> list[str]:
+    """Make of options below a group, in a multirun, those of its cells alone.
+
+    The configuration that a multirun begins with has one option of each group, which need not have
+    the key that the swept ones have. A choice among one is not looked for in it.
+    """
+    written = []
+    for override, parsed in zip(overrides, parse_overrides(overrides), strict=True):
+        below = re.search(r"[./]", parsed.key_or_group) and not parsed.key_or_group.startswith(
+            ("hydra.", "hydra/", "paths.")
+        )
+        key, _, value = override.partition("=")
+        if below and value and not parsed.is_sweep_override():
+            override = f"{key}=choice({value})"
+        written.append(override)
+    return written

@@ -1,0 +1,39 @@
+"""What training minimises, as a function of a model and a batch.
+
+An objective leaves everything on the device, reads nothing back from it and branches on no value,
+so that a CUDA graph can hold it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+Batch = Mapping[str, Tensor]
+
+
+class Loss(NamedTuple):
+    """What an objective makes of a batch.
+
+    Attributes:
+        loss: The mean over what is scored, of which the gradients are taken.
+        num_correct: How many predictions are right.
+        num_scored: How many there are: examples, or tokens, but not those left out.
+    """
+
+    loss: Float[Tensor, ""]
+    num_correct: Int[Tensor, ""]
+    num_scored: Int[Tensor, ""]
+
+
+Objective = Callable[[nn.Module, Batch], Loss]
+
+
+def classify(model: nn.Module, batch: Batch) -> Loss:
+    """Take the mean cross entropy of the labels."""
+    logits, labels = model(batch["inputs"], batch["key_padding_mask"]), batch["labels"]
+    num_correct = (logits.detach().argmax(-1) == labels).sum()
+    num_scored = num_correct.new_full((), labels.numel())
+    return Loss(cross_entropy(logits, labels), num_correct, num_scored)

@@ -1,0 +1,23 @@
+"""Prepared data in words."""
+
+from pathlib import Path
+
+from tasks.store.manifest import combined_sha256, read_manifest
+
+
+def describe(folder: Path) -> list[str]:
+    """Describe each split of a prepared folder in a line, and each floor."""
+    manifest = read_manifest(folder)
+    lines = []
+    for name, split in manifest["splits"].items():
+        rows = split["rows"]
+        quantiles = ", ".join(f"{key} {value}" for key, value in split["lengths"].items())
+        shares = " ".join(f"{100 * count / rows:.1f}" for count in split["class_counts"])
+        left_out = f" ({split['left_out']} left out)" if split["left_out"] else ""
+        lines.append(
+            f"  {name}: {rows:,} rows{left_out}, {split['tokens']:,} tokens, "
+            f"lengths {quantiles}; classes {shares} %; sha256 {combined_sha256(split)}"
+        )
+    for name, floor in manifest.get("floors", {}).items():
+        lines.append(f"  floor {100 * floor['accuracy']:.1f} %, {name}: {floor['recipe']}")
+    return lines

@@ -1,0 +1,64 @@
+"""Faults of what an output depends on, most of them those of published code."""
+
+import torch
+from faulty.sound import Sound
+
+
+class Transposed(Sound):
+    """Features and positions change places."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        return super().forward(query, key, value, key_padding_mask=key_padding_mask).mT
+
+
+class ReshapedHeads(Sound):
+    """(B, H, L, E) is read as (B, L, H, E) without a transpose, so that tokens mix."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        out = super().forward(query, key, value, key_padding_mask=key_padding_mask)
+        batch, heads, length, dim = out.shape
+        return out.reshape(batch, length, heads, dim).transpose(1, 2)
+
+
+class SubtractsBatchMean(Sound):
+    """Keys are centred by the mean over examples."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        key = key - key.mean(0, keepdim=True)
+        return super().forward(query, key, value, key_padding_mask=key_padding_mask)
+
+
+class StabiliserOfTheBatch(Sound):
+    """One maximum over the batch keeps the exponent small, and lets small examples vanish."""
+
+    def phi(self, x):
+        logits = x @ self.projection - x.square().sum(-1, keepdim=True) / 2
+        return (logits - logits.max()).exp() + 1e-4
+
+
+class Detached(Sound):
+    """No gradient reaches the keys."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        return super().forward(query, key.detach(), value, key_padding_mask=key_padding_mask)
+
+
+class RedrawsAtEvaluation(Sound):
+    """New features at every call."""
+
+    def phi(self, x):
+        generator = torch.Generator().manual_seed(int(torch.randint(1 << 30, ())))
+        projection = torch.randn(self.projection.shape, generator=generator, dtype=x.dtype)
+        return (x @ projection).exp()
+
+
+class NeedlesslyPositional(Sound):
+    """Says that places matter, and does not look at them."""
+
+    positional = True
+
+
+class NeedlesslySelfAttentionOnly(Sound):
+    """Says that L = S, and takes anything."""
+
+    self_attention_only = True

@@ -1,0 +1,155 @@
+"""The contract of every mixer: what its output and its gradients may depend on.
+
+``pytest tests/models -k contract --config-dir DIR`` adds the mixers in DIR/mixer/*.yaml. Lengths
+and widths are pairwise different primes, so that a transposed axis cannot hide, and numbers are
+float64, so that tolerances are about the method and not about rounding.
+"""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.testing import assert_close
+
+import configs
+from macformer.attention.contract import build
+from macformer.models import MultiheadAttention
+
+OURS = Path(configs.__path__[0]).resolve()
+MIXERS = {"attention", "s4d"}
+MAX_SEQ_LEN, N, D = 17, 13, 7
+BEHIND = torch.arange(N) >= torch.tensor([[9], [12]])
+# A mixer that may have over a tenth more parameters than the attention of its recipe, and why.
+LARGER = {"s4d": "a state for each channel and direction, and a gated projection twice as wide"}
+
+
+def find_mixers(config: pytest.Config) -> list[tuple[Path, str]]:
+    folders = [OURS, *(Path(option).resolve() for option in config.getoption("--config-dir"))]
+    return [(f, path.stem) for f in folders for path in sorted((f / "mixer").glob("[!_]*.yaml"))]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "mixer" in metafunc.fixturenames:
+        found = find_mixers(metafunc.config)
+        metafunc.parametrize("mixer", found, ids=[n for _, n in found], indirect=True)
+
+
+@pytest.fixture
+def mixer(request, composed):
+    """Return a factory of modules, without their shapes."""
+    folder, name = request.param
+    return factory(composed("task=listops_short", "recipe=smoke", f"mixer={name}", folder=folder))
+
+
+def factory(cfg: DictConfig):
+    return instantiate(OmegaConf.to_container(cfg.mixer, resolve=True))
+
+
+def make(mixer, embed_dim=D, seed=0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(mixer, max_seq_len=MAX_SEQ_LEN, embed_dim=embed_dim).double().eval()
+
+
+def draw(length=N) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, length, D, dtype=torch.double, generator=generator)
+
+
+def test_the_mixers_are_found(pytestconfig):
+    assert {name for folder, name in find_mixers(pytestconfig) if folder == OURS} == MIXERS
+
+
+def test_output_has_the_shape_and_dtype_of_the_input(mixer):
+    for dtype in (torch.float32, torch.float64):
+        module = make(mixer).to(dtype)
+        for mask in (None, BEHIND):
+            out = module(draw().to(dtype), mask)
+            assert out.shape == (2, N, D) and out.dtype == dtype and out.isfinite().all()
+
+
+def observe(module, x, mask=BEHIND):
+    """Return present outputs, and the gradients of input and parameters that they send back."""
+    module = copy.deepcopy(module)
+    x = x.clone().requires_grad_()
+    out = torch.where(mask[..., None], 0, module(x, mask))
+    out.backward(torch.arange(out.numel(), dtype=out.dtype).view_as(out).cos())
+    return out.detach(), x.grad, {name: p.grad for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("poison", [1e3, math.nan, math.inf])
+def test_padding_is_inert(mixer, poison):
+    module, x = make(mixer), draw()
+    expected = observe(module, x)
+    assert_close(expected[1][BEHIND], torch.zeros_like(expected[1][BEHIND]))
+    soiled = torch.where(BEHIND[..., None], poison * torch.rand_like(x), x)
+    out, grad, grads = observe(module, soiled)
+    assert_close((out, grad), expected[:2])
+    if math.isfinite(poison):  # a projection's own gradient is zero times what stands at padding
+        assert_close(grads, expected[2])
+
+
+def test_padding_equals_cutting_it_off_however_far_it_goes(mixer):
+    module, x = make(mixer), draw(MAX_SEQ_LEN)
+    for length in (N, MAX_SEQ_LEN):
+        mask = torch.arange(length) >= torch.tensor([[9], [12]])
+        out = module(x[:, :length], mask)
+        for row, present in enumerate((9, 12)):
+            assert_close(out[row, :present], module(x[row : row + 1, :present])[0])
+
+
+def test_examples_are_independent(mixer):
+    module, x = make(mixer), draw()
+    other = torch.cat([x[:1], torch.randn_like(x[1:])])
+    assert_close(module(other, BEHIND)[0], module(x, BEHIND)[0])
+
+
+def test_a_row_that_is_all_padding_stays_finite(mixer):
+    mask = torch.tensor([[True] * N, [False] * N])
+    _, grad, grads = observe(make(mixer), draw(), mask)
+    assert all(g.isfinite().all() for g in (grad, *grads.values()) if g is not None)
+
+
+def test_every_token_reaches_every_other(mixer):
+    x = draw().requires_grad_()
+    out = make(mixer)(x, None)
+    for n in (0, N // 2, N - 1):
+        (grad,) = torch.autograd.grad(out[0, n].cos().sum(), x, retain_graph=True)
+        assert (grad[0].abs().amax(-1) > 0).all() and (grad[1] == 0).all()
+
+
+def test_parameters_have_finite_gradients(mixer):
+    _, _, grads = observe(make(mixer), draw())
+    for name, grad in grads.items():
+        assert grad is not None and grad.isfinite().all() and grad.any(), name
+
+
+def test_a_checkpoint_reproduces_the_output(mixer):
+    module, other, x = make(mixer), make(mixer, seed=1), draw()
+    assert not torch.equal(other(x, BEHIND), module(x, BEHIND))
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(x, BEHIND), module(x, BEHIND))
+
+
+def test_two_layers_share_no_tensor(mixer):
+    torch.manual_seed(0)
+    one, two = (build(mixer, max_seq_len=MAX_SEQ_LEN, embed_dim=D) for _ in range(2))
+    tensors = [{t.data_ptr() for t in (*m.parameters(), *m.buffers())} for m in (one, two)]
+    assert tensors[0] and not tensors[0] & tensors[1]
+
+
+def test_a_seed_decides_the_weights(mixer):
+    x = draw()
+    assert torch.equal(make(mixer)(x, None), make(mixer)(x, None))
+
+
+def test_no_mixer_is_much_larger_than_attention(mixer, request, composed):
+    name = request.node.callspec.id
+    plain = factory(composed("task=listops_short", "recipe=smoke"))
+    ours, theirs = (sum(p.numel() for p in make(m, 64).parameters()) for m in (mixer, plain))
+    assert isinstance(make(plain, 64), MultiheadAttention)
+    assert (ours > 1.1 * theirs) == (name in LARGER), f"{ours} parameters, attention has {theirs}"

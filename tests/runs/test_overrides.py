@@ -1,0 +1,55 @@
+"""What people type, what Hydra's grammar reads, and what a glob of a sweep finds."""
+
+import hydra
+import pytest
+
+from macformer.runs.hydra_bridge import expand_glob, parse_overrides
+from macformer.runs.overrides import leave_to_cells, read_overrides, write_override
+
+ROWS = ("kernelized_exp", "rmfa_exp", "rmfa_inv", "softmax")
+
+
+def test_the_internals_of_hydra_are_those_of_the_version_that_was_read():
+    assert hydra.__version__.startswith("1.3.")
+
+
+def test_a_value_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert read_overrides(["task.source_dir=~/data"]) == ["task.source_dir=/home/me/data"]
+    assert read_overrides(["seed=1", "~callbacks.best"]) == ["seed=1", "~callbacks.best"]
+
+
+def test_what_the_grammar_refuses_is_shown_quoted():
+    with pytest.raises(ValueError, match="must be quoted") as caught:
+        read_overrides(["paths.data_dir=/a(b"])
+    quoted = str(caught.value).rpartition(": ")[2].strip("'")
+    assert parse_overrides([quoted])[0].value() == "/a(b"
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 2.5, "null", "true", "a, b", 'say "x"', [1, None], {"a": [True]}]
+)
+def test_a_written_option_reads_as_the_same_value(value):
+    assert parse_overrides([write_override("key", value)])[0].value() == value
+
+
+def test_only_options_below_a_group_are_left_to_the_cells():
+    options = ["seed=1", "attention.guard=null", "attention/sampler=code", "paths.data_dir=/a"]
+    expected = ["seed=1", "attention.guard=choice(null)", "attention/sampler=choice(code)"]
+    assert leave_to_cells(options) == [*expected, "paths.data_dir=/a"]
+
+
+def globbed(pattern: str) -> list[str]:
+    return expand_glob(parse_overrides([f"attention={pattern}"])[0], ROWS, ["kernelized_*"])
+
+
+def test_a_glob_leaves_oracles_out_unless_they_are_named():
+    assert globbed("glob(*)") == ["rmfa_exp", "rmfa_inv", "softmax"]
+    assert globbed("glob(*exp)") == ["rmfa_exp"]
+    assert globbed("glob(kernelized_*)") == ["kernelized_exp"]
+
+
+@pytest.mark.parametrize("pattern", ["glob([softmax,rfma_*])", "glob(*,exclude=rfma_*)"])
+def test_a_pattern_that_matches_nothing_is_named(pattern):
+    with pytest.raises(ValueError, match=r"rfma_\* in attention=glob.* matches nothing"):
+        globbed(pattern)
