@@ -1,0 +1,57 @@
+"""Longformer: a sliding window and global tokens (Beltagy et al. 2020, arXiv 2004.05150)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.ops.band import band_parts
+from macformer.ops.blocks import attend_everywhere, blank_padding
+from macformer.ops.union import Part, bias, union_attention
+
+
+class Longformer(nn.Module):
+    r"""Attend within a window around each token, and to and from the first few tokens.
+
+    .. math:: \{j : -(W - \lfloor W/2 \rfloor) < j - i \le \lfloor W/2 \rfloor\} \cup \{j : j < g\}
+
+    each key once, and everything for the rows :math:`i < g`. Global tokens have the projections of
+    the others; the authors give them three of their own.
+
+    Args:
+        window: W, both sides together, at least 2; an even one reaches one token less to the left.
+        num_global: g.
+
+    Raises:
+        ValueError: If the window is too small.
+    """
+
+    positional = True
+
+    def __init__(self, *, num_heads: int, head_dim: int, window: int, num_global: int):
+        super().__init__()
+        if window < 2:
+            raise ValueError(f"window must be at least 2, got {window}")
+        self.window = window
+        self.num_global = num_global
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value, present = blank_padding(query, key, value, key_padding_mask)
+        local, first = present.clone(), self.num_global
+        local[:, :first] = False
+        parts = band_parts(query, key, value, allowed=local, window=self.window, is_causal=False)
+        if first:
+            mask = bias(present[:, None, None, :first], key.dtype)
+            k, v = key[:, :, :first], value[:, :, :first]
+            parts.append(Part(query, k, v, mask, False, lambda x, _: x, lambda x: x))
+        out = union_attention(parts, scale=query.shape[-1] ** -0.5)
+        if first:
+            rows = attend_everywhere(query[:, :, :first], key, value, present)
+            out = torch.cat([rows, out[:, :, first:]], 2)
+        return out
