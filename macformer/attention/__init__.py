@@ -28,6 +28,17 @@ and may have a method ``diagnostics() -> dict[str, Tensor]`` of scalars on the d
 forward pass, which training logs as ``attention/<name>``.
 """
 
+from macformer.attention.blocks import (
+    BigBird,
+    FixedSparseAttention,
+    HTransformer,
+    LocalAttention,
+    Longformer,
+    LongShortAttention,
+    Reformer,
+    SinkhornAttention,
+    StridedSparseAttention,
+)
 from macformer.attention.contract import blank_padding
 from macformer.attention.feature_maps import directions
 from macformer.attention.feature_maps.cosformer import CosFormer
@@ -65,11 +76,14 @@ __all__ = [
     "RMFA",
     "AllKeys",
     "BatchPreSBN",
+    "BigBird",
     "CosFormer",
     "DenseSynthesizer",
     "EluMap",
     "FixedProjection",
+    "FixedSparseAttention",
     "GaussianAttention",
+    "HTransformer",
     "HedgehogMap",
     "Informer",
     "InputScale",
@@ -78,18 +92,24 @@ __all__ = [
     "LearntProjection",
     "LinearAttention",
     "Linformer",
+    "LocalAttention",
+    "LongShortAttention",
+    "Longformer",
     "NoAttention",
     "Nystromformer",
     "Performer",
     "PostSBN",
     "PreSBN",
     "RandomSynthesizer",
+    "Reformer",
     "ReluMap",
     "Rotary",
     "SampledKeys",
     "SegmentMeans",
+    "SinkhornAttention",
     "Skyformer",
     "SoftmaxAttention",
+    "StridedSparseAttention",
     "UniformAttention",
     "blank_padding",
     "directions",

@@ -20,33 +20,17 @@ def pattern_attention_reference(
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, "B H L Ev"]:
     """Attend to the keys that a dense pattern allows: what every pattern of blocks computes."""
-    query, key, value, present = blank_padding(query, key, value, key_padding_mask)
-    attn_mask = pattern & present[:, None, None, :]
+    attn_mask = pattern & present_keys(key, key_padding_mask)[:, None, None, :]
     return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
 
 
-def blank_padding(
-    query: Float[Tensor, "B H L E"],
-    key: Float[Tensor, "B H S E"],
-    value: Float[Tensor, "B H S Ev"],
-    key_padding_mask: Bool[Tensor, "B S"] | None,
-) -> tuple[
-    Float[Tensor, "B H L E"],
-    Float[Tensor, "B H S E"],
-    Float[Tensor, "B H S Ev"],
-    Bool[Tensor, "B S"],
-]:
-    """Zero what stands at padding, and say which keys are present.
-
-    A weight of zero does not keep out a NaN. Queries are padding where keys are if L = S.
-    """
+def present_keys(
+    key: Float[Tensor, "B H S E"], key_padding_mask: Bool[Tensor, "B S"] | None
+) -> Bool[Tensor, "B S"]:
+    """Say which keys are no padding."""
     if key_padding_mask is None:
-        present = torch.ones(key.shape[0], key.shape[2], dtype=torch.bool, device=key.device)
-        return query, key, value, present
-    padding = key_padding_mask[:, None, :, None]
-    if query.shape[2] == key.shape[2]:
-        query = query.masked_fill(padding, 0)
-    return query, key.masked_fill(padding, 0), value.masked_fill(padding, 0), ~key_padding_mask
+        return torch.ones(key.shape[0], key.shape[2], dtype=torch.bool, device=key.device)
+    return ~key_padding_mask
 
 
 def extent(present: Bool[Tensor, "B S"]) -> Int[Tensor, " B"]:

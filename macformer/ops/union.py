@@ -126,11 +126,11 @@ def union_attention_reference(
             logits = logits.masked_fill(future, -torch.inf)
         normaliser = logits.logsumexp(-1, keepdim=True)
         out = (logits - normaliser).exp() @ part.value
-        outs.append(part.restore(out, 0))
+        outs.append(part.restore(out, 0.0))
         normalisers.append(part.restore(normaliser, lowest(normaliser.dtype)))
     total = torch.stack(normalisers)
     out = (total.softmax(0) * torch.stack(outs)).sum(0)
-    return out.masked_fill(_is_empty(total.logsumexp(0)), 0)
+    return out.masked_fill(_is_empty(total.logsumexp(0), out.dtype), 0)
 
 
 class _Union(torch.autograd.Function):
@@ -146,15 +146,17 @@ class _Union(torch.autograd.Function):
         total, normaliser = None, None
         for part, inputs in zip(parts, _in_threes(tensors), strict=True):
             out, z = _flash(*inputs, 0.0, part.is_causal, attn_mask=part.mask, scale=scale)
-            out, z = part.restore(out, 0), part.restore(z[..., None], lowest(z.dtype))
+            out, z = part.restore(out, 0.0), part.restore(z[..., None], lowest(z.dtype))
             if total is None:
                 total, normaliser = out, z
             else:
                 both = torch.logaddexp(normaliser, z)
                 total = (normaliser - both).exp() * total + (z - both).exp() * out
                 normaliser = both
-        total = total.to(tensors[0].dtype).masked_fill_(_is_empty(normaliser), 0)
-        ctx.parts, ctx.scale = parts, scale
+        dtype = tensors[0].dtype
+        total = total.to(dtype).masked_fill_(_is_empty(normaliser, dtype), 0)
+        ctx.scale = scale
+        ctx.parts = [(part.mask, part.is_causal, part.arrange) for part in parts]
         ctx.save_for_backward(total, normaliser, *tensors)
         return total
 
@@ -162,25 +164,18 @@ class _Union(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         total, normaliser, *tensors = ctx.saved_tensors
-        grad = grad.masked_fill(_is_empty(normaliser), 0)
+        grad = grad.masked_fill(_is_empty(normaliser, total.dtype), 0)
         grads = []
-        for part, inputs in zip(ctx.parts, _in_threes(tensors), strict=True):
-            out, z, grad_out = (part.arrange(x) for x in (total, normaliser, grad))
-            grads += _flash_backward(
-                grad_out,
-                *inputs,
-                out,
-                z.squeeze(-1),
-                0.0,
-                part.is_causal,
-                attn_mask=part.mask,
-                scale=ctx.scale,
-            )
+        for (mask, is_causal, arrange), inputs in zip(ctx.parts, _in_threes(tensors), strict=True):
+            out, z, grad_out = (arrange(x) for x in (total, normaliser, grad))
+            options = {"attn_mask": mask, "scale": ctx.scale}
+            z = z.squeeze(-1)
+            grads += _flash_backward(grad_out, *inputs, out, z, 0.0, is_causal, **options)
         return None, None, *grads
 
 
-def _is_empty(normaliser: Tensor) -> Tensor:
-    return normaliser < lowest(normaliser.dtype) / 2
+def _is_empty(normaliser: Tensor, dtype: torch.dtype) -> Tensor:
+    return normaliser < lowest(dtype) / 2
 
 
 def _in_threes(tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:

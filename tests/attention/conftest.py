@@ -24,8 +24,10 @@ OURS = Path(configs.__path__[0]).resolve()
 
 # Every row of configs/attention: a file that is lost, or comes without notice, shows.
 ROWS = {
+    "bigbird",
     "cosformer",
     "gaussian",
+    "h_transformer",
     "hedgehog",
     "informer",
     "informer_sampled",
@@ -39,11 +41,15 @@ ROWS = {
     "linformer",
     "linformer_learnt",
     "linformer_means",
+    "local",
+    "long_short",
+    "longformer",
     "none",
     "nystrom",
     "nystrom_conv",
     "performer",
     "performer_relu",
+    "reformer",
     "rfa",
     "rfa_arccos",
     "rmfa_exp",
@@ -52,8 +58,11 @@ ROWS = {
     "rmfa_log",
     "rmfa_sqrt",
     "rmfa_trigh",
+    "sinkhorn",
     "skyformer",
     "softmax",
+    "sparse",
+    "sparse_strided",
     "synthesizer_dense",
     "synthesizer_random",
     "uniform",
@@ -62,14 +71,23 @@ ROWS = {
 # For a row whose blocks, landmarks or windows exceed the suite's 11 to 17 tokens: the keys of its
 # YAML that make them small, so that it is not tested as plain softmax only.
 SMALL: dict[str, dict[str, Any]] = {
+    "bigbird": {"block_size": 2, "num_random": 1},
+    "h_transformer": {"block_size": 2},
     "informer": {"num_queries": 3},
     "informer_sampled": {"num_queries": 3},
     "linformer": {"num_slots": 4},
     "linformer_learnt": {"num_slots": 4},
     "linformer_means": {"num_slots": 4},
+    "local": {"block_size": 3},
+    "long_short": {"window": 3, "num_pooled": 2},
+    "longformer": {"window": 4},
     "nystrom": {"num_landmarks": 4},
     "nystrom_conv": {"num_landmarks": 4, "conv_kernel": 3},
+    "reformer": {"chunk_size": 3, "num_buckets": 4},
+    "sinkhorn": {"block_size": 3},
     "skyformer": {"num_landmarks": 6},
+    "sparse": {"block_size": 4, "num_last": 1},
+    "sparse_strided": {"block_size": 3},
 }
 
 # Keys of YAML that hold a count, but of no tokens: they need no entry above.

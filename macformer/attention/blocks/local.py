@@ -4,13 +4,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import blank_padding
 from macformer.ops.blocks import (
     attend_everywhere,
-    blank_padding,
     block_attention,
     count_blocks,
     from_blocks,
     present_in_windows,
+    present_keys,
     to_blocks,
 )
 
@@ -46,7 +47,8 @@ class LocalAttention(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         length, first = query.shape[2], self.num_global
-        query, key, value, present = blank_padding(query, key, value, key_padding_mask)
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
+        present = present_keys(key, key_padding_mask)
         num_blocks = count_blocks(length, self.block_size)
         q, k, v = (to_blocks(x, self.block_size, num_blocks) for x in (query, key, value))
         local = present.clone()

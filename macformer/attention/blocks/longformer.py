@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.attention.contract import blank_padding
 from macformer.ops.band import band_parts
-from macformer.ops.blocks import attend_everywhere, blank_padding
+from macformer.ops.blocks import attend_everywhere, present_keys
 from macformer.ops.union import Part, bias, union_attention
 
 
@@ -42,7 +43,8 @@ class Longformer(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        query, key, value, present = blank_padding(query, key, value, key_padding_mask)
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
+        present = present_keys(key, key_padding_mask)
         local, first = present.clone(), self.num_global
         local[:, :first] = False
         parts = band_parts(query, key, value, allowed=local, window=self.window, is_causal=False)

@@ -1,0 +1,133 @@
+"""H-Transformer-1D against the matrix of its levels."""
+
+import pytest
+import torch
+
+from macformer.attention.blocks import HTransformer
+
+H, E, BLOCK = 3, 5, 4
+
+
+def build(block_size=BLOCK) -> HTransformer:
+    return HTransformer(num_heads=H, head_dim=E, block_size=block_size)
+
+
+def levels(length: int, block_size: int) -> torch.Tensor:
+    """Return, for each pair, the least level at which its blocks touch."""
+    level = torch.full((length, length), -1)
+    for i in range(length):
+        for j in range(length):
+            size = block_size
+            while abs(i // size - j // size) > 1:
+                size *= 2
+            level[i, j] = (size // block_size).bit_length() - 1
+    return level
+
+
+def run_means(x, present, level):
+    """Replace each token by the mean over the present ones of its run of 2^level."""
+    runs = torch.arange(len(present)) // 2**level
+    same = ((runs[:, None] == runs) & present).to(x.dtype)
+    return same @ x / same.sum(1, keepdim=True).clamp(min=1)
+
+
+def oracle_of(block_size):
+    def of_head(query, key, value, present):
+        length = len(query)
+        level = levels(length, block_size)
+        logits = torch.zeros(length, length, dtype=query.dtype)
+        for n in range(int(level.max()) + 1):
+            q, k = run_means(query, present, n), run_means(key, present, n)
+            logits = torch.where(level == n, q @ k.T / E**0.5, logits)
+        weights = logits.exp() * present
+        return weights @ value / weights.sum(1, keepdim=True).clamp(min=1e-30)
+
+    def oracle(query, key, value, present):
+        return torch.stack(
+            [
+                torch.stack([of_head(*rows, here) for rows in zip(*example, strict=True)])
+                for *example, here in zip(query, key, value, present, strict=True)
+            ]
+        )
+
+    return oracle
+
+
+@pytest.mark.parametrize(
+    ("length", "padded"),
+    [
+        (1, True),
+        (BLOCK - 1, True),
+        (BLOCK, True),
+        (BLOCK + 1, True),
+        (2 * BLOCK, True),
+        (2 * BLOCK + 1, True),
+        (5 * BLOCK + 3, True),
+        (8 * BLOCK, True),
+        (8 * BLOCK, False),
+    ],
+)
+def test_the_matrix_of_levels(length, padded, hold_against_oracle):
+    hold_against_oracle(build(), oracle_of(BLOCK), length, padded=padded, value_dim=E + 2)
+
+
+@pytest.mark.parametrize("block_size", [2, 6])
+def test_other_block_sizes(block_size, hold_against_oracle):
+    hold_against_oracle(build(block_size), oracle_of(block_size), 29, padded=True)
+
+
+def test_two_blocks_are_softmax(padded, dense, hold_against_oracle):
+    def softmax(query, key, value, present):
+        return dense(query, key, value, present[:, None, None])
+
+    hold_against_oracle(build(8), softmax, 13, padded=padded)
+
+
+def test_distant_tokens_of_one_run_move_a_query_alike():
+    inputs = torch.randn(3, 1, H, 32, E, dtype=torch.float64)
+    attention, changes = build(), []
+    for j in (16, 17, 18, 20):
+        moved = inputs.clone()
+        moved[1, :, :, j] += 1
+        changes.append((attention(*moved) - attention(*inputs))[:, :, 0])
+    # from query 0, runs of two begin at token 8, and runs of four at token 16
+    torch.testing.assert_close(changes[0], changes[1])
+    torch.testing.assert_close(changes[0], changes[2])
+    assert not torch.allclose(changes[0], changes[3])
+
+
+def test_large_logits_far_away_keep_their_weight():
+    """Nothing underflows: each level is weighed by its own normaliser."""
+    query = torch.ones(1, H, 32, E)
+    key, value = torch.zeros(1, H, 32, E), torch.zeros(1, H, 32, E)
+    key[:, :, 16:] = 100.0
+    value[:, :, 16:] = 1.0
+    out = build()(query, key, value)
+    torch.testing.assert_close(out, torch.ones_like(out))
+
+
+@pytest.mark.parametrize("fault", ["a maximum of each level", "runs that count once"])
+def test_the_oracle_tells_wrong_weights_of_levels(fault, monkeypatch, hold_against_oracle):
+    attention = build()
+    attend = attention._attend
+
+    def faulty(query, key, value, count, *, is_near):
+        if fault == "runs that count once":
+            share = count.clamp(min=1)
+            key, value, count = key / share, value / share, count.clamp(max=1)
+            query = query / share
+            return attend(query, key, value, count, is_near=is_near)
+        out, z = attend(query, key, value, count, is_near=is_near)
+        return out, z - z.detach().amax()
+
+    monkeypatch.setattr(attention, "_attend", faulty)
+    with pytest.raises(AssertionError, match="not close"):
+        hold_against_oracle(attention, oracle_of(BLOCK), 32, padded=False)
+
+
+def test_what_has_no_meaning_is_refused():
+    with pytest.raises(ValueError, match="got 3"):
+        build(3)
+    query, key = torch.randn(1, H, 5, E), torch.randn(1, H, 6, E)
+    with pytest.raises(ValueError, match="5 and 6"):
+        build()(query, key, key)
