@@ -5,12 +5,13 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
+from macformer.attention.inputs.sphere import to_sphere
 from macformer.ops.blocks import count_blocks, present_keys
 from macformer.ops.permute import permute_rows
-from macformer.ops.union import Part, bias, lowest, union_attention
+from macformer.ops.union import Part, bias, union_attention
 
 
 class Reformer(nn.Module):
@@ -84,7 +85,9 @@ class Reformer(nn.Module):
             present = pad(present, (0, short))
         orders = self._sort(query.detach(), present)
         parts = [self._round(query, value, present, order) for order in orders.unbind(0)]
-        return union_attention(parts, scale=self.logit_scale)[:, :, :length]
+        out = union_attention(parts, scale=self.logit_scale)
+        alone = (present.sum(1) == 1)[:, None, None, None]
+        return torch.where(alone, value, out)[:, :, :length]
 
     def _sort(
         self, query: Float[Tensor, "B H L E"], present: Bool[Tensor, "B L"]
@@ -105,7 +108,7 @@ class Reformer(nn.Module):
     ) -> Part:
         arrange, restore, permute = _layout(order, self.chunk_size)
         x, v = permute(query), permute(value)
-        k = normalize(x, dim=-1).to(x.dtype)
+        k = to_sphere(x)
         num_present, m = present.sum(1)[:, None, None], self.chunk_size
         last = (num_present - 1).clamp(min=0) // m
         k, v = (torch.cat([_chunk_before(y, last), y], 3).flatten(0, 1) for y in (k, v))
@@ -114,13 +117,12 @@ class Reformer(nn.Module):
         # before the first chunk is the last, which may not be full; a single one has none before it
         full = (places >= m) | (places < num_present - last * m)
         valid = torch.cat([full & (last > 0), places < num_present], -1)
-        mask = bias(valid.flatten(0, 1)[:, None, None], x.dtype)
-        mask = mask + pad(self._weight_on_itself(x.dtype, x.device), (m, 0))
+        allowed = valid[:, :, None] & ~pad(self._itself(x.device), (m, 0))
+        mask = bias(allowed.flatten(0, 1)[:, None], x.dtype)
         return Part(x.flatten(0, 1), k, v, mask, False, restore, arrange)
 
-    def _weight_on_itself(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Lower a token's logit on itself below all that count, but not to what does not count."""
-        return torch.eye(self.chunk_size, dtype=dtype, device=device) * (lowest(dtype) / 3)
+    def _itself(self, device: torch.device) -> Bool[Tensor, "m m"]:
+        return torch.eye(self.chunk_size, dtype=torch.bool, device=device)
 
 
 def _layout(

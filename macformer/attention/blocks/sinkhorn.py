@@ -78,7 +78,8 @@ class SinkhornAttention(nn.Module):
         tokens = present_in_windows(present, b, num_blocks, margin=0)
         exists = tokens.any(-1)
 
-        logits = (k.sum(3) @ self.sort[:, :num_blocks]).transpose(1, 2)
+        wide = torch.promote_types(k.dtype, torch.float32)
+        logits = (k.sum(3, dtype=wide) @ self.sort[:, :num_blocks].to(wide)).transpose(1, 2)
         order = self._normalise(logits, exists.mT).to(k.dtype)
         mixed = tokens.any(1, keepdim=True) & exists[..., None]
         k, v = (torch.cat([_mix(order, x), x], 3) for x in (k, v))

@@ -91,19 +91,19 @@ def masked(dense):
         (3 * BLOCK + 1, False),
     ],
 )
-@pytest.mark.parametrize("case", CASES)
-def test_a_pattern_is_its_dense_mask(case, length, padded, masked, hold_against_oracle):
-    factory, pattern, options = CASES[case]
+@pytest.mark.parametrize("name", CASES)
+def test_a_pattern_is_its_dense_mask(name, length, padded, masked, hold_against_oracle):
+    factory, pattern, options = CASES[name]
     oracle = masked(pattern, **options)
     hold_against_oracle(build(factory, **options), oracle, length, padded=padded)
 
 
 @pytest.mark.parametrize(("num_queries", "num_keys"), [(5, 13), (14, 7)])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_queries_and_keys_may_differ_in_number(
-    case, num_queries, num_keys, masked, hold_against_oracle
+    name, num_queries, num_keys, masked, hold_against_oracle
 ):
-    factory, pattern, options = CASES[case]
+    factory, pattern, options = CASES[name]
     attention, oracle = build(factory, **options), masked(pattern, **options)
     hold_against_oracle(attention, oracle, num_queries, num_keys, padded=True, value_dim=E + 2)
 
@@ -132,9 +132,9 @@ def test_the_limit_is_softmax(limit, padded, dense, hold_against_oracle):
     hold_against_oracle(build(factory, **options), softmax, 13, padded=padded)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_token_reaches_where_the_pattern_says_and_nowhere_else(case):
-    factory, pattern, options = CASES[case]
+@pytest.mark.parametrize("name", CASES)
+def test_a_token_reaches_where_the_pattern_says_and_nowhere_else(name):
+    factory, pattern, options = CASES[name]
     attention, inputs = build(factory, **options), torch.randn(3, 1, H, 13, E)
     out = attention(*inputs)
     for j in range(13):

@@ -138,9 +138,8 @@ def test_the_oracle_tells_a_published_fault(fault, monkeypatch, hold_against_ora
             lambda x, last: x.roll(1, 1),
         )
     else:
-        monkeypatch.setattr(
-            attention, "_weight_on_itself", lambda dtype, device: torch.zeros(CHUNK, CHUNK)
-        )
+        nothing = torch.zeros(CHUNK, CHUNK, dtype=torch.bool)
+        monkeypatch.setattr(attention, "_itself", lambda device: nothing)
     with pytest.raises(AssertionError, match="not close"):
         hold_against_oracle(faulty, oracle, 18, padded=True)
 
