@@ -43,8 +43,8 @@ class LongShortAttention(nn.Module):
         self.window = window
         self.pool = nn.Parameter(torch.empty(num_heads, num_pooled, head_dim))
         nn.init.normal_(self.pool, std=head_dim**-0.5)
-        self.key_norm = nn.LayerNorm((num_heads, head_dim))
-        self.pooled_key_norm = nn.LayerNorm((num_heads, head_dim))
+        self.key_norm = nn.LayerNorm([num_heads, head_dim])
+        self.pooled_key_norm = nn.LayerNorm([num_heads, head_dim])
 
     def forward(
         self,
