@@ -15,8 +15,6 @@ from macformer.attention.contract import build
 from macformer.runs.config import ConfigError, make_importable
 from macformer.training.lightning_module import ClassificationModule
 
-DECIDING = ("best", "last", "random_states")
-
 
 @dataclass
 class Run:
@@ -65,12 +63,13 @@ def build_run(cfg: DictConfig) -> Run:
         ConfigError: If a part cannot be built.
     """
     _quieten()
-    _check_callbacks(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     model = build_model(cfg)
     _check_padding(cfg, model)
     module = _instantiate(cfg, cfg.module, model=model)
-    callbacks = {name: _instantiate(cfg, node) for name, node in cfg.callbacks.items() if node}
+    callbacks = {
+        name: _instantiate(cfg, node) for name, node in (cfg.get("callbacks") or {}).items() if node
+    }
     loggers = [_instantiate(cfg, node) for node in (cfg.get("logger") or {}).values() if node]
     trainer = _instantiate(
         cfg,
@@ -87,17 +86,6 @@ def _quieten() -> None:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric).*")
-
-
-def _check_callbacks(cfg: DictConfig) -> None:
-    """Refuse a run that lacks what decides its result; what only watches may be left out."""
-    callbacks = cfg.get("callbacks") or {}
-    missing = [name for name in DECIDING if not callbacks.get(name)]
-    if missing:
-        raise ConfigError(
-            f"callbacks lack {', '.join(missing)}; {', '.join(DECIDING)} decide what a run "
-            "ends with, all others may be left out"
-        )
 
 
 def _check_padding(cfg: DictConfig, model: Any) -> None:

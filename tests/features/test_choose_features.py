@@ -102,7 +102,7 @@ def test_weights_come_from_the_checkpoint(make_run):
     checkpoint = run_dir / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir()
     state = {f"model.{name}": value for name, value in trained.state_dict().items()}
-    torch.save({"state_dict": state}, checkpoint)
+    torch.save({"state_dict": state, "global_step": 0, "callbacks": {}}, checkpoint)
     assert find_checkpoint(checkpoint, "best") == (run_dir, checkpoint)
     assert find_checkpoint(run_dir, "last") == (run_dir, checkpoint)
     loaded = load_model(cfg, checkpoint)
