@@ -1,0 +1,100 @@
+"""Intervals and tests against published values, and against simulated tables of equal rows."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.random import Generator, default_rng
+from scipy import stats
+
+from macformer.tables.uncertainty import (
+    accuracy_interval,
+    adjust_p_values,
+    detectable_difference,
+    paired_difference,
+)
+
+
+def test_one_seed_has_wilson_s_interval():
+    """15 of 148: 0.0624 to 0.1605 (Newcombe 1998, table I, method 3)."""
+    found = accuracy_interval(np.arange(148)[None] < 15)
+    assert (found.low, found.high) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+
+
+def test_one_seed_is_tested_by_mcnemar():
+    """Of 10 disagreements 9 go one way: (1 + 10) / 1024 on each side."""
+    ours = np.array([[True] * 9 + [False] + [True] * 40])
+    theirs = np.array([[False] * 9 + [True] + [True] * 40])
+    found = paired_difference(ours, theirs)
+    assert found.p_value == pytest.approx(22 / 1024)
+    assert found.mean == pytest.approx(8 / 50)
+
+
+def test_seeds_without_spread_between_examples_are_a_t_test():
+    """Where every example has the seed's own value, what is left is Student's t over seeds."""
+    seeds = np.array([[0.1], [0.3], [0.2]])
+    correct = (
+        np.repeat(seeds, 4000, axis=1) > np.linspace(0, 1, 4000)[default_rng(0).permutation(4000)]
+    )
+    by_seed = correct.mean(1)
+    error = by_seed.std(ddof=1) / math.sqrt(3)
+    found = accuracy_interval(correct)
+    assert found.standard_error == pytest.approx(error, rel=0.01)
+    assert found.degrees == pytest.approx(2, rel=0.03)
+    assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 2) * error, rel=0.02)
+
+
+def test_equal_rows_do_not_differ():
+    correct = default_rng(0).random((3, 500)) < 0.4
+    found = paired_difference(correct, correct)
+    assert (found.mean, found.standard_error, found.p_value) == (0.0, 0.0, 1.0)
+
+
+def draw_rows(rng: Generator, *, num_seeds: int, num_examples: int, seed_sd: float) -> np.ndarray:
+    """Draw two rows of one law: examples of their own difficulty, seeds of their own skill."""
+    difficulty = rng.normal(size=num_examples)
+    skill = seed_sd * rng.normal(size=(2, num_seeds, 1))
+    return rng.normal(size=(2, num_seeds, num_examples)) + skill > difficulty
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3, 5])
+def test_equal_rows_are_called_different_in_one_table_of_twenty_at_most(num_seeds):
+    """A single seed cannot know the spread of seeds, so there it is none: examples alone vary."""
+    rng, num_tables = default_rng(0), 600
+    options = {"num_examples": 200, "seed_sd": 0.1 * (num_seeds > 1)}
+    false = sum(
+        paired_difference(*draw_rows(rng, num_seeds=num_seeds, **options)).p_value < 0.05
+        for _ in range(num_tables)
+    )
+    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / num_tables)
+    assert 0.005 < false / num_tables < limit
+
+
+def test_a_bootstrap_over_three_seeds_would_call_more_of_them_different():
+    """Why there is none: its interval knows nothing of the spread that three values cannot show."""
+    rng, num_tables, false = default_rng(1), 120, 0
+    for _ in range(num_tables):
+        ours, theirs = draw_rows(rng, num_seeds=3, num_examples=200, seed_sd=0.3)
+        difference = ours.astype(float) - theirs
+        seeds = rng.integers(3, size=(400, 3))
+        examples = rng.integers(200, size=(400, 200))
+        means = [difference[s][:, i].mean() for s, i in zip(seeds, examples, strict=True)]
+        low, high = np.quantile(means, [0.025, 0.975])
+        false += not low <= 0 <= high
+    assert false / num_tables > 0.1
+
+
+def test_p_values_rise_with_their_number():
+    """By hand: 4/1 of 0.01, 4/2 of 0.02, 4/3 of 0.03 and 0.5 itself, never falling."""
+    adjusted = adjust_p_values(np.array([0.02, np.nan, 0.01, 0.5, 0.03]))
+    np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.04, 0.5, 0.04])
+
+
+def test_a_difference_of_the_detectable_size_is_found_four_times_out_of_five():
+    rng, num_tables, found = default_rng(2), 300, 0
+    base = rng.random((1, 4000)) < 0.4
+    size = detectable_difference(paired_difference(rng.random((1, 4000)) < 0.4, base))
+    for _ in range(num_tables):
+        ours, theirs = rng.random((1, 4000)) < 0.4 + size, rng.random((1, 4000)) < 0.4
+        found += paired_difference(ours, theirs).p_value < 0.05
+    assert found / num_tables == pytest.approx(0.8, abs=0.07)
