@@ -2,7 +2,9 @@
 
 Each value names its document (a short name, a comma, where it is found) and table. `attention`,
 `ppsbn` and `recipes`, several of them apart by spaces, name the rows of ours that it stands beside,
-if any: those of its own protocol, as far as a recipe follows it. Accuracies are in %. A value that
+if any: those of its own protocol, as far as a recipe follows it, whose code computed what they
+compute. `code` says what a published code computed in place of what the model's name says, or beside
+it; a value of another function stands beside no row. Accuracies are in %. A value that
 could not be quoted has no line; to fill one in, as for Macformer's own tables, add a line with its
 source, here or in a copy that `macformer-tables --published` names.
 """
@@ -17,7 +19,7 @@ from macformer.tables.runs import TableError
 
 BESIDE = ["attention", "ppsbn", "recipes"]
 COLUMNS = ["model", *BESIDE, "task", "metric", "value", "sd"]
-SOURCE = ["source_document", "table", "note"]
+SOURCE = ["source_document", "table", "note", "code"]
 
 
 def read_published(file: Path | None = None) -> pd.DataFrame:
@@ -39,7 +41,7 @@ def read_published(file: Path | None = None) -> pd.DataFrame:
     if unsourced.any():
         line = int(unsourced.to_numpy().argmax()) + 2  # after the header, counted from 1
         raise TableError(f"{file}, line {line}: a value needs its source_document and table")
-    return published.fillna(dict.fromkeys([*BESIDE, "note"], ""))
+    return published.fillna(dict.fromkeys([*BESIDE, "note", "code"], ""))
 
 
 def published_beside(
@@ -82,8 +84,18 @@ def published_table(published: pd.DataFrame, *, tasks: list[str]) -> Table | Non
         ],
         rows=rows,
         caption="As printed in each source, under its own protocol; blank where it gives no value.",
+        notes=_notes_on_code(published[published["task"].isin(tasks)]),
         num_text_columns=2,
     )
+
+
+def _notes_on_code(published: pd.DataFrame) -> list[str]:
+    """Say what published codes computed instead, each model of a document once."""
+    noted = published[published["code"] != ""].drop_duplicates(["source_document", "model"])
+    return [
+        f"{row['source_document'].partition(',')[0]}: {row['model']}: {row['code']}."
+        for row in noted.to_dict("records")
+    ]
 
 
 def _accuracies(published: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
