@@ -1,6 +1,7 @@
 """Build the tables of a sweep from its runs and their summary."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isnan, nan
 from statistics import fmean
 
@@ -24,11 +25,18 @@ FEWER_MARK = "‡"
 
 
 def build_tables(
-    runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.DataFrame
+    runs: pd.DataFrame,
+    summary: pd.DataFrame,
+    *,
+    published: pd.DataFrame,
+    notes: Sequence[str] = (),
 ) -> tuple[list[Table], list[Table]]:
     """Lay out the tables to read first, and the others.
 
     One task comes first in detail; several come first as accuracies and costs.
+
+    Args:
+        notes: Further notes of the first table.
     """
     tasks = list(summary["task"].unique())
     details = [
@@ -37,9 +45,13 @@ def build_tables(
     quoted = published_table(published, tasks=tasks)
     others = [quoted] if quoted else []
     if len(tasks) == 1:
-        return details, others
-    accuracy = accuracy_table(runs, summary, published=published)
+        return [_noted(details[0], notes)], others
+    accuracy = _noted(accuracy_table(runs, summary, published=published), notes)
     return [accuracy, efficiency_table(runs, summary)], [*details, *others]
+
+
+def _noted(table: Table, notes: Sequence[str]) -> Table:
+    return replace(table, notes=[*table.notes, *notes])
 
 
 def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:

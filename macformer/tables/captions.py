@@ -69,11 +69,11 @@ def run_notes(runs: pd.DataFrame) -> list[str]:
     unfinished = ranked(runs[runs["status"] != "finished"])
     notes = []
     for key, group in unfinished.groupby([*RESULT, "status", "reason"], sort=False):
-        task, attention, ppsbn, *_, status, reason = map(str, key)
+        task, *name, _, _, status, reason = map(str, key)
         numbers = (
             f"seed{'s' if len(group) > 1 else ''} {', '.join(map(str, sorted(group['seed'])))}"
         )
-        what = f"{task_title(task)}, {row_label(attention, ppsbn)}, {numbers}"
+        what = f"{task_title(task)}, {row_label(*name)}, {numbers}"
         notes.append(f"{status}: {what}" + (f": {reason}" if reason else ""))
     return notes
 

@@ -16,6 +16,7 @@ from macformer.tables.page import write_page
 from macformer.tables.plots import draw_plots
 from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
+from macformer.tables.settings import name_runs
 from macformer.tables.summary import summarise
 
 MIN_WIDTH = 120  # a narrower terminal wraps rows, which is easier to read than split cells
@@ -26,6 +27,7 @@ def make_tables(
     *,
     out: Path | None = None,
     allow_mixed: bool = False,
+    best_of: Sequence[str] = (),
     published: Path | None = None,
     bench: Path | None = None,
     console: Console | None = None,
@@ -35,6 +37,7 @@ def make_tables(
     Args:
         out: Where the files go; the folder itself, or the one that all folders share.
         allow_mixed: Lets one table hold several recipes or devices, in rows of their own.
+        best_of: Options of which each row shows the setting that was best in validation.
         published: The reference file, if not the package's own.
         bench: A table of the attention benchmark, if not bench.csv among the files written; its
             plots join the page.
@@ -46,10 +49,11 @@ def make_tables(
     Raises:
         TableError: If there is no run, or the runs cannot stand in one table.
     """
-    runs = read_runs(folders)
+    runs, notes = name_runs(read_runs(folders), best_of=best_of)
     check_comparable(runs, allow_mixed=allow_mixed)
     summary = summarise(runs)
-    first, others = build_tables(runs, summary, published=read_published(published))
+    quoted = read_published(published)
+    first, others = build_tables(runs, summary, published=quoted, notes=notes)
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
     out.mkdir(parents=True, exist_ok=True)
     files = [out / name for name in ("table.md", "table.tex", "table.csv", "runs.csv")]
@@ -86,7 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow-mixed",
         action="store_true",
-        help="let one table hold several recipes, devices or settings",
+        help="let one table hold several recipes or devices",
+    )
+    parser.add_argument(
+        "--best-of",
+        type=lambda text: text.split(","),
+        default=(),
+        metavar="OPTION,...",
+        help="show each row at the setting of these options that was best in validation",
     )
     parser.add_argument("--published", type=Path, help="published results (default: the package's)")
     parser.add_argument(

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from macformer.tables.layout import Entry, compact, percent, ratio, row_label
-from macformer.tables.summary import ROW
+from macformer.tables.summary import NAME, ROW
 
 GIB_TO_MIB = 1024
 SHARED_MARK = "†"  # measured on a device that other runs used too
@@ -24,9 +24,7 @@ def row_labels(frame: pd.DataFrame) -> list[str]:
     """Label rows, adding recipe and device where several are mixed."""
     extra = [key for key in ("recipe", "device") if frame[key].nunique() > 1]
     return [
-        ", ".join(
-            [row_label(result["attention"], result["ppsbn"]), *(result[key] for key in extra)]
-        )
+        ", ".join([row_label(*(result[key] for key in NAME)), *(result[key] for key in extra)])
         for result in frame.to_dict("records")
     ]
 

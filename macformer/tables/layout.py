@@ -59,10 +59,13 @@ def task_title(task: str) -> str:
     return TASK_TITLES.get(task, task)
 
 
-def row_label(attention: str, ppsbn: str) -> str:
-    if ppsbn == "without":
-        return attention
-    return f"{attention} + ppSBN" + ("" if ppsbn == "with" else f" ({ppsbn})")
+def row_label(attention: str, ppsbn: str, *options: str) -> str:
+    """Name a row by its attention, its ppSBN and the options that set it apart."""
+    label = attention
+    if ppsbn != "without":
+        label += " + ppSBN" + ("" if ppsbn == "with" else f" ({ppsbn})")
+    settings = ", ".join(filter(None, options))
+    return f"{label} ({settings})" if settings else label
 
 
 def percent(share: float, sd: float = float("nan")) -> str:

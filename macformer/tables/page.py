@@ -13,7 +13,7 @@ from macformer.tables import captions
 from macformer.tables.entries import result_key
 from macformer.tables.formats import heading_spans, num_numbers
 from macformer.tables.layout import Entry, Plot, Row, Table, percent, row_label, task_title
-from macformer.tables.summary import ranked
+from macformer.tables.summary import NAME, ranked
 
 CONFIGS = ("config.yaml", ".hydra/config.yaml", "metrics.json")
 TEXT = ' class="text"'
@@ -134,7 +134,7 @@ def _runs_table(runs: pd.DataFrame, *, beside: Path) -> str:
         )
         lines.append(
             f'<tr{anchor}><th scope="row">{escape(task_title(run["task"]))}</th>'
-            f'<td class="text">{escape(row_label(run["attention"], run["ppsbn"]))}</td>'
+            f'<td class="text">{escape(row_label(*(run[key] for key in NAME)))}</td>'
             f'<td>{run["seed"]}</td><td class="text {run["status"]}">{run["status"]}</td>'
             f"<td>{percent(run['accuracy.best.test'])}</td>"
             f"<td>{percent(run['accuracy.last.test'])}</td>"

@@ -3,8 +3,8 @@
 Each value names its document (a short name, a comma, where it is found) and table. `attention`,
 `ppsbn` and `recipes`, several of them apart by spaces, name the rows of ours that it stands beside,
 if any: those of its own protocol, as far as a recipe follows it, whose code computed what they
-compute. `code` says what a published code computed in place of what the model's name says, or beside
-it; a value of another function stands beside no row. Accuracies are in %. A value that
+compute. `code` says what a published code computed in place of what the model's name says, or
+beside it; a value of another function stands beside no row. Accuracies are in %. A value that
 could not be quoted has no line; to fill one in, as for Macformer's own tables, add a line with its
 source, here or in a copy that `macformer-tables --published` names.
 """

@@ -8,6 +8,7 @@ that row alone; all else among all runs of a task.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pandas as pd
@@ -16,35 +17,60 @@ from macformer.tables.runs import TableError
 
 SHARED, OWN = "options", "own_options"  # columns: of all rows of a task, and of one row
 CHOICE = ["attention", "ppsbn"]  # what a row is called by
+# what belongs to a row; and what is in its name already, or decides nothing
 OF_A_ROW = {"attention", "ppsbn", "rotary", "mixer", "bounds", "model", "module", "choices"}
-NOT_OPTIONS = {  # names and places, what is always in a row's name, and what differs by seed
-    *("seed", "identity", "cell", "paths", "logger", "callbacks", "hydra", "sweep", "experiment"),
-    *("overwrite", "retry", "exclusive", "recipe", "protocol", "identity_without"),
-}
+NO_OPTIONS = ("recipe", "protocol", "nuisance", "hydra")
 
 Options = dict[str, str]
 
 
+def name_runs(runs: pd.DataFrame, *, best_of: Sequence[str] = ()) -> tuple[pd.DataFrame, list[str]]:
+    """Add to runs the texts that tell their rows apart, in columns ``options``, ``own_options``.
+
+    Args:
+        runs: As :func:`macformer.tables.runs.read_runs` reads them.
+        best_of: Options of which each row keeps the setting that was best in validation.
+
+    Returns:
+        The runs, and a note on each choice.
+
+    Raises:
+        TableError: If no runs differ in an option of that name.
+    """
+    runs, notes = find_options(runs), []
+    if best_of:
+        runs, notes = select_best(runs, best_of)
+    return label_options(runs), notes
+
+
 def find_options(runs: pd.DataFrame) -> pd.DataFrame:
-    """Find for each run the options in which it differs from others of its task and recipe.
+    """Add the options in which each run differs from others of its task and recipe.
 
     Args:
         runs: Columns ``task``, ``attention``, ``ppsbn``, ``recipe`` and ``config``.
 
     Returns:
-        Columns ``options`` and ``own_options``: dictionaries from name to value, mostly empty.
+        The runs with columns ``options`` and ``own_options``: dictionaries, mostly empty.
     """
-    found = {column: pd.Series([{} for _ in runs.index], runs.index) for column in (SHARED, OWN)}
+    found = {
+        column: pd.Series([Options() for _ in runs.index], runs.index, dtype=object)
+        for column in (SHARED, OWN)
+    }
     flat = runs["config"].map(_flatten)
     for _, group in runs.groupby(["task", "recipe"]):
         _collect(found[SHARED], flat[group.index], own=False)
         for _, row in group.groupby(CHOICE):
             _collect(found[OWN], flat[row.index], own=True)
-    return pd.DataFrame(found)
+    return runs.assign(**found)
 
 
-def label_options(*options: Options) -> str:
-    return ", ".join(f"{name}={value}" for part in options for name, value in part.items())
+def label_options(runs: pd.DataFrame) -> pd.DataFrame:
+    """Turn the dictionaries of options into text, by which rows are told apart."""
+    return runs.assign(**{column: runs[column].map(_label) for column in (SHARED, OWN)})
+
+
+def _label(options: Options) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
 def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -61,32 +87,33 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
     unknown = [name for name in names if name not in known]
     if unknown:
         raise TableError(
-            f"no runs differ in {', '.join(unknown)}; they differ in {', '.join(sorted(known))}"
+            f"no runs differ in {', '.join(unknown)}; "
+            f"they differ in {', '.join(sorted(known)) or 'nothing'}"
         )
-    tuned = runs[SHARED].combine(runs[OWN], lambda a, b: _only({**a, **b}, names))
-    rest = runs.assign(
-        **{column: runs[column].map(lambda options: _without(options, names)) for column in (SHARED, OWN)}
-    )
-    key = rest.apply(lambda run: (*run[["task", *CHOICE, "recipe", "device"]], label_options(run[SHARED], run[OWN])), axis=1)
+    tuned = [_select({**a, **b}, names) for a, b in zip(runs[SHARED], runs[OWN], strict=True)]
+    labels = pd.Series(map(_label, tuned), runs.index)
+    rest = runs.copy()
+    for column in (SHARED, OWN):
+        rest[column] = [_select(options, names, chosen=False) for options in runs[column]]
     kept, notes = [], []
-    for row, group in rest.groupby(key, sort=False):
-        labels = tuned[group.index].map(label_options)
-        means = group["accuracy.best.val"].groupby(labels).mean().dropna()
-        if means.empty:
-            kept.append(group)
-            continue
-        best = means.idxmax()
-        kept.append(group[labels == best])
-        notes.append(f"{row[0]}, {row[1]}: {best}, best of {len(means)} by validation")
+    for row, group in rest.groupby(_row_keys(rest), sort=False):
+        means = group["accuracy.best.val"].groupby(labels[group.index]).mean().dropna()
+        if not means.empty:
+            best = means.idxmax()
+            notes.append(f"{row}: {best}, best of {len(means)} by validation")
+            group = group[labels[group.index] == best]
+        kept.append(group)
     return pd.concat(kept), notes
 
 
-def _only(options: Options, names: Sequence[str]) -> Options:
-    return {name: value for name, value in options.items() if name in names}
+def _row_keys(runs: pd.DataFrame) -> list[str]:
+    names = [*("task", *CHOICE, "recipe", "device"), SHARED, OWN]
+    labelled = label_options(runs)[names].astype(str)
+    return labelled.apply(lambda run: " ".join(filter(None, run)), axis=1).to_list()
 
 
-def _without(options: Options, names: Sequence[str]) -> Options:
-    return {name: value for name, value in options.items() if name not in names}
+def _select(options: Options, names: Sequence[str], *, chosen: bool = True) -> Options:
+    return {name: value for name, value in options.items() if (name in names) is chosen}
 
 
 def _collect(found: pd.Series, flat: pd.Series, *, own: bool) -> None:
@@ -94,14 +121,24 @@ def _collect(found: pd.Series, flat: pd.Series, *, own: bool) -> None:
     known = flat[flat.map(bool)]  # a run without a configuration differs in nothing that is known
     seen: set[tuple[int, ...]] = set()
     for key in sorted({key for options in known for key in options}, key=_simplicity):
-        if (key.split(".")[0] in OF_A_ROW) is not own:
+        if (key.split(".")[0] in OF_A_ROW) is not own or _is_seed(known, key):
             continue
-        values = [options.get(key, "") for options in known]
-        pattern = tuple(values.index(value) for value in values)
+        pattern = _pattern(known, key)
         if any(pattern) and pattern not in seen:
             seen.add(pattern)
-            for options, value in zip(found[known.index], values, strict=True):
-                options[key.rpartition(".")[2]] = value
+            for options, config in zip(found[known.index], known, strict=True):
+                options[key.rpartition(".")[2]] = config.get(key, "")
+
+
+def _is_seed(known: pd.Series, key: str) -> bool:
+    """Say whether a value is that of the seed everywhere, by whatever name."""
+    return all(options.get(key) == options.get("seed") for options in known)
+
+
+def _pattern(known: pd.Series, key: str) -> tuple[int, ...]:
+    """Say which runs share a value: for each the first that has it."""
+    values = [options.get(key, "") for options in known]
+    return tuple(values.index(value) for value in values)
 
 
 def _simplicity(key: str) -> tuple[int, int, str]:
@@ -109,8 +146,14 @@ def _simplicity(key: str) -> tuple[int, int, str]:
 
 
 def _flatten(config: Mapping[str, Any]) -> Options:
-    leaves = dict(_leaves(config, ()))
-    return {key: text for key, text in leaves.items() if key.split(".")[0] not in NOT_OPTIONS}
+    """Name each value by its dotted key, without what the configuration calls a nuisance."""
+    nuisance = [pattern for group in (config.get("nuisance") or {}).values() for pattern in group]
+    patterns = [*NO_OPTIONS, *nuisance]
+    return {
+        key: text
+        for key, text in _leaves(config, ())
+        if not any(fnmatchcase(key, p) or fnmatchcase(key, f"{p}.*") for p in patterns)
+    }
 
 
 def _leaves(node: Any, path: Sequence[str]) -> Iterable[tuple[str, str]]:

@@ -2,16 +2,18 @@ r"""Summarise runs: one row for each result of the sweep, over its seeds.
 
 .. math:: \text{relative} = \frac{\text{mean over seeds}}{\text{mean of softmax without ppSBN}}
 
-with softmax taken from the same task, recipe and device.
+with softmax taken from the same task, recipe, device and setting.
 """
 
 import pandas as pd
 
 from macformer.record import STATUSES
 from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS
+from macformer.tables.settings import OWN, SHARED
 
-SETTING = ["task", "recipe", "device"]
-ROW = ["attention", "ppsbn", "recipe", "device"]
+SETTING = ["task", "recipe", "device", SHARED]
+NAME = ["attention", "ppsbn", SHARED, OWN]  # what a row is called by
+ROW = [*NAME, "recipe", "device"]
 RESULT = ["task", *ROW]
 TASKS = ["listops", "text", "retrieval", "image", "pathfinder", "pathx"]  # LRA's order
 REFERENCE, CONTROL = "softmax", "uniform"
@@ -48,7 +50,7 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
             [REFERENCE, CONTROL, result["attention"]].index(result["attention"]),
             result["attention"],
             result["ppsbn"] != "without",
-            *(result[key] for key in ("ppsbn", "recipe", "device")),
+            *(result[key] for key in ("ppsbn", SHARED, OWN, "recipe", "device")),
         )
         for result in frame.to_dict("records")
     ]
@@ -58,7 +60,8 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _relative_costs(summary: pd.DataFrame) -> pd.DataFrame:
     is_reference = summary["attention"].eq(REFERENCE) & summary["ppsbn"].eq("without")
-    reference = summary[is_reference].set_index(SETTING)[[*COSTS, "exclusive"]]
+    first = summary[is_reference].drop_duplicates(SETTING)  # softmax itself may have settings
+    reference = first.set_index(SETTING)[[*COSTS, "exclusive"]]
     beside = reference.reindex(pd.MultiIndex.from_frame(summary[SETTING])).set_axis(summary.index)
     ratios = summary[COSTS] / beside[COSTS]
     comparable = summary["exclusive"] & beside["exclusive"].eq(True)

@@ -73,8 +73,8 @@ def write_stopped(sweep: Path) -> WriteRun:
 
 
 def _store(sweep: Path, record: dict) -> Path:
-    parts = ("task", "attention", "ppsbn", "recipe", "device", "seed")
-    folder = sweep.joinpath(*(str(record.get(part, "none")) for part in parts))
+    parts = ("task", "attention", "ppsbn", "recipe", "device", "seed", "name")
+    folder = sweep.joinpath(*(str(record.get(part, "none")).replace("/", "-") for part in parts))
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(record), encoding="utf-8")
     (folder / "config.yaml").write_text("seed: 0\n", encoding="utf-8")

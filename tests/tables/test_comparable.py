@@ -1,13 +1,12 @@
-import re
-
 import pytest
 
 from macformer.tables.comparable import check_comparable
 from macformer.tables.runs import TableError, read_runs
+from macformer.tables.settings import name_runs
 
 
 def check(sweep, *, allow_mixed):
-    check_comparable(read_runs([sweep]), allow_mixed=allow_mixed)
+    check_comparable(name_runs(read_runs([sweep]))[0], allow_mixed=allow_mixed)
 
 
 @pytest.mark.parametrize(
@@ -21,33 +20,9 @@ def test_mixed_recipes_and_devices_need_leave(write_run, sweep, column, values):
     check(sweep, allow_mixed=True)
 
 
-def test_rows_of_different_settings_need_leave(write_run, sweep):
-    write_run(config={"seed": 0, "max_steps": 300})
-    other = write_run(attention="rfa", config={"seed": 0, "max_steps": 500})
-    complaint = f"max_steps is .*(300|500).*{re.escape(str(other))}.*--allow-mixed"
-    with pytest.raises(TableError, match=complaint):
-        check(sweep, allow_mixed=False)
-    check(sweep, allow_mixed=True)
-
-
-def test_settings_are_compared_past_a_run_that_never_had_any(write_run, write_stopped, sweep):
-    write_stopped(seed=0)
-    for seed, max_steps in ((1, 300), (2, 500)):
-        write_run(seed=seed, config={"max_steps": max_steps})
-    with pytest.raises(TableError, match="max_steps is 300 in"):
-        check(sweep, allow_mixed=True)
-
-
-def test_seeds_of_different_settings_are_never_averaged(write_run, sweep):
-    write_run(seed=0, config={"seed": 0, "learning_rate": 1e-4})
-    write_run(seed=1, config={"seed": 1, "learning_rate": 2e-4})
-    with pytest.raises(TableError, match=r"learning_rate is 0.0001 in .* and 0.0002 in"):
-        check(sweep, allow_mixed=True)
-
-
-def test_tasks_may_differ_in_settings(write_run, sweep):
-    write_run(config={"max_steps": 300})
-    write_run(task="text", config={"max_steps": 500})
+def test_runs_of_different_settings_are_not_the_same_run_twice(write_run, sweep):
+    for rate in (1e-4, 2e-4):
+        write_run(device="laptop", name=str(rate), config={"seed": 0, "learning_rate": rate})
     check(sweep, allow_mixed=False)
 
 

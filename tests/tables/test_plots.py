@@ -4,6 +4,7 @@ from matplotlib.collections import PathCollection
 
 from macformer.tables.plots import bubble_chart, draw_plots, learning_curves
 from macformer.tables.runs import read_runs
+from macformer.tables.settings import name_runs
 from macformer.tables.summary import summarise
 
 LOG = """step,train/loss,val/accuracy
@@ -18,7 +19,7 @@ def test_bubbles_stand_at_speed_and_accuracy_with_memory_as_area(write_run, swee
     write_run(test=0.4, speed=100.0)
     memory = {"tokens_per_second": 1.0, "peak_memory_gib": 0.125}
     write_run(attention="rfa", test=0.3, train=memory, speed=150.0)
-    figure = bubble_chart(summarise(read_runs([sweep])))
+    figure = bubble_chart(summarise(name_runs(read_runs([sweep]))[0]))
     assert figure is not None
     (axis,) = figure.axes
     bubbles = [mark for mark in axis.collections if isinstance(mark, PathCollection)]
@@ -33,7 +34,9 @@ def test_curves_are_means_in_bands_over_seeds(write_run, sweep):
     for seed, (first, second) in enumerate([(0.2, 0.5), (0.4, 0.6)]):
         log = LOG.format(first=first, second=second)
         (write_run(seed=seed) / "metrics.csv").write_text(log)
-    figure = learning_curves(read_runs([sweep]), "val/accuracy", ylabel="accuracy (%)")
+    figure = learning_curves(
+        name_runs(read_runs([sweep]))[0], "val/accuracy", ylabel="accuracy (%)"
+    )
     assert figure is not None
     (axis,) = figure.axes
     curve = next(
@@ -49,7 +52,7 @@ def test_plots_without_data_are_left_out(write_stopped, sweep, log):
     folder = write_stopped()
     if log is not None:
         (folder / "metrics.csv").write_text(log)
-    runs = read_runs([sweep])
+    runs = name_runs(read_runs([sweep]))[0]
     assert draw_plots(runs, summarise(runs), out=sweep) == []
 
 
@@ -57,7 +60,7 @@ def test_a_failed_run_shows_the_curve_that_it_reached(write_run, write_stopped, 
     (write_run() / "metrics.csv").write_text(LOG.format(first=0.2, second=0.5))
     folder = write_stopped(task="text", attention="rfa")
     (folder / "metrics.csv").write_text("step,train/loss\n5,2.0\n")
-    runs = read_runs([sweep])
+    runs = name_runs(read_runs([sweep]))[0]
     titles = [plot.title for plot in draw_plots(runs, summarise(runs), out=sweep)]
     assert titles == ["Accuracy against speed", "Validation accuracy", "Training loss"]
     assert (sweep / "bubble.png").read_bytes().startswith(b"\x89PNG")
@@ -66,7 +69,7 @@ def test_a_failed_run_shows_the_curve_that_it_reached(write_run, write_stopped, 
 
 def test_the_same_runs_give_the_same_svg(write_run, sweep):
     write_run()
-    runs = read_runs([sweep])
+    runs = name_runs(read_runs([sweep]))[0]
     first, second = (
         draw_plots(runs, summarise(runs), out=sweep)[0].svg.read_bytes() for _ in range(2)
     )

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from macformer.tables.runs import read_runs
+from macformer.tables.settings import name_runs
 from macformer.tables.summary import summarise
 
 RATIOS_OF_COST = [
@@ -14,7 +15,7 @@ RATIOS_OF_COST = [
 
 
 def results(sweep) -> pd.DataFrame:
-    return summarise(read_runs([sweep])).set_index(["task", "attention", "ppsbn"])
+    return summarise(name_runs(read_runs([sweep]))[0]).set_index(["task", "attention", "ppsbn"])
 
 
 def test_mean_and_sample_deviation_over_seeds(write_run, sweep):

@@ -1,0 +1,95 @@
+"""Options in which runs differ: their simplest names, once each, and the best of them."""
+
+from math import nan
+
+import pandas as pd
+import pytest
+
+from macformer.tables.runs import TableError
+from macformer.tables.settings import find_options, label_options, select_best
+
+
+def run(attention="softmax", *, seed=0, val=nan, **config) -> dict:
+    facts = {"task": "listops", "ppsbn": "without", "recipe": "smoke", "device": "laptop"}
+    config = {"seed": seed, "data": {"seed": seed}, **config}
+    return {
+        **facts,
+        "attention": attention,
+        "seed": seed,
+        "accuracy.best.val": val,
+        "config": config,
+    }
+
+
+def names(*runs) -> list[tuple[str, str]]:
+    labelled = label_options(find_options(pd.DataFrame(runs)))
+    return list(labelled[["options", "own_options"]].itertuples(index=False, name=None))
+
+
+def test_runs_that_differ_by_seed_alone_have_no_options():
+    assert names(run(seed=0), run(seed=1)) == [("", "")] * 2
+
+
+def test_an_option_that_stands_in_several_places_is_named_once_and_simply():
+    found = names(
+        run(max_steps=100, trainer={"max_steps": 100}, scheduler={"max_steps": 100}),
+        run(max_steps=200, trainer={"max_steps": 200}, scheduler={"max_steps": 200}),
+    )
+    assert found == [("max_steps=100", ""), ("max_steps=200", "")]
+
+
+def test_what_rows_differ_in_by_nature_is_no_option():
+    softmax = run(attention="softmax", mixer={"dropout": 0.0})
+    assert (
+        names(softmax | {"config": {"attention": {"dropout": 0.0}}}, run("rfa", mixer={}))
+        == [("", "")] * 2
+    )
+
+
+def test_an_attention_s_parameter_sets_its_own_runs_apart():
+    found = names(
+        run("softmax"),
+        *(run("rfa", mixer={"num_features": n}) for n in (16, 64)),
+    )
+    assert found == [("", ""), ("", "num_features=16"), ("", "num_features=64")]
+
+
+def test_a_budget_that_only_one_row_had_shows_on_both():
+    assert names(run("softmax", max_steps=100), run("rfa", max_steps=200)) == [
+        ("max_steps=100", ""),
+        ("max_steps=200", ""),
+    ]
+
+
+def test_what_the_configuration_calls_a_nuisance_is_no_option():
+    nuisance = {"paths": ["paths", "data.*_dir"]}
+    found = names(
+        *(run(nuisance=nuisance, paths={"run": n}, data={"seed": 0, "raw_dir": n}) for n in "ab")
+    )
+    assert found == [("", "")] * 2
+
+
+def test_a_run_without_configuration_has_no_options():
+    found = names({**run(), "config": {}}, run(seed=1, max_steps=10), run(seed=2, max_steps=20))
+    assert found == [("", ""), ("max_steps=10", ""), ("max_steps=20", "")]
+
+
+def test_each_row_is_shown_at_its_best_setting_in_validation():
+    rates = {("softmax", 1): (0.3, 0.5), ("softmax", 2): (0.6, 0.4), ("rfa", 1): (0.2, 0.2)}
+    rates[("rfa", 2)] = (0.1, 0.1)
+    runs = pd.DataFrame(
+        run(row, seed=seed, val=val, learning_rate=rate)
+        for (row, rate), vals in rates.items()
+        for seed, val in enumerate(vals)
+    )
+    best, notes = select_best(find_options(runs), ["learning_rate"])
+    kept = {(r["attention"], r["config"]["learning_rate"]) for r in best.to_dict("records")}
+    assert kept == {("softmax", 2), ("rfa", 1)} and len(best) == 4
+    assert set(label_options(best)["options"]) == {""}
+    assert any("softmax" in note and "learning_rate=2, best of 2" in note for note in notes)
+
+
+def test_an_option_in_which_no_run_differs_is_named():
+    runs = find_options(pd.DataFrame([run(max_steps=1), run(seed=1, max_steps=2)]))
+    with pytest.raises(TableError, match="differ in learning_rate; they differ in max_steps"):
+        select_best(runs, ["learning_rate"])
