@@ -91,10 +91,10 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
             f"they differ in {', '.join(sorted(known)) or 'nothing'}"
         )
     tuned = [_select({**a, **b}, names) for a, b in zip(runs[SHARED], runs[OWN], strict=True)]
-    labels = pd.Series(map(_label, tuned), runs.index)
+    labels = pd.Series([_label(options) for options in tuned], runs.index)
     rest = runs.copy()
     for column in (SHARED, OWN):
-        rest[column] = [_select(options, names, chosen=False) for options in runs[column]]
+        rest[column] = runs[column].map(lambda options: _select(options, names, chosen=False))
     kept, notes = [], []
     for row, group in rest.groupby(_row_keys(rest), sort=False):
         means = group["accuracy.best.val"].groupby(labels[group.index]).mean().dropna()
