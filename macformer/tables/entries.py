@@ -95,4 +95,4 @@ def detail_texts(result: Numbers, *, scale: int, num_seeds: int) -> list[str]:
 
 
 def _status(result: Numbers) -> str:
-    return "failed" if result["num_failed"] else "running"
+    return next(s for s in ("failed", "interrupted", "running") if result[f"num_{s}"])

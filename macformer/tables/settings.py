@@ -9,6 +9,7 @@ that row alone; all else among all runs of a task.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -94,7 +95,7 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
     labels = pd.Series([_label(options) for options in tuned], runs.index)
     rest = runs.copy()
     for column in (SHARED, OWN):
-        rest[column] = runs[column].map(lambda options: _select(options, names, chosen=False))
+        rest[column] = runs[column].map(partial(_select, names=names, chosen=False))
     kept, notes = [], []
     for row, group in rest.groupby(_row_keys(rest), sort=False):
         means = group["accuracy.best.val"].groupby(labels[group.index]).mean().dropna()
