@@ -3,7 +3,8 @@
 Each image shows two long snakes of paddles and a few short distractors. One disc marks the first
 end of a long snake; the other marks the far end of the same snake (label 1) or of the other one
 (label 0). Different snakes keep farther apart than the paddles of one snake, so that every label
-can be read off its image.
+can be read off its image. It cannot be read off the places of the discs: images come in pairs of
+opposite labels whose discs are equally far apart and equally far from the centre.
 
 Arithmetic is restricted to what IEEE 754 rounds in one way only, so that a seed gives the same
 bytes on any machine.
@@ -15,14 +16,18 @@ from hashlib import blake2b
 from itertools import count
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from numpy.random import PCG64, Generator, SeedSequence
 
 from tasks.parallel import ordered_map
+from tasks.pathfinder.pairs import pair_images
 from tasks.pathfinder.snakes import draw_paddles
 from tasks.pathfinder.style import STYLES, Style
 
-_IMAGES_PER_CHUNK = 128
+_IMAGES_PER_CHUNK = 256
+# Of a paddle's contrast: 2 to 4 of 255 grey values.
+_RINGING = 0.008
+_RING_BEGINS = 2
 
 Chunk = tuple[UInt8[np.ndarray, "n size size"], UInt8[np.ndarray, "n"]]
 
@@ -63,24 +68,28 @@ def _sample_chunk(chunk: int, *, seed: int, style: Style) -> Chunk:
     # The bit generator is named because numpy may change its default one.
     rng = Generator(PCG64(SeedSequence(seed, spawn_key=(chunk,))))
     num_images = _IMAGES_PER_CHUNK // len(style.margins)
-    paddles = np.stack(
-        [
-            draw_paddles(rng, num_images=num_images, style=style, margin=margin)
-            for margin in style.margins
-        ],
-        axis=1,
-    )
-    paddles = paddles.reshape(_IMAGES_PER_CHUNK, *paddles.shape[2:])
+    paddles, pairs = [], []
+    # Partners have one margin, for it shows in the gaps.
+    for place, margin in enumerate(style.margins):
+        drawn = draw_paddles(rng, num_images=num_images, style=style, margin=margin)
+        found = pair_images(rng, drawn[:, *_tips(style)], size=style.size)
+        found[..., 0] += place * num_images
+        paddles.append(drawn)
+        pairs.append(found)
+    # A first pair of each margin, a second one of each, ...
+    turn = np.argsort(np.concatenate([np.arange(len(found)) for found in pairs]), kind="stable")
+    image, begins, ends = np.concatenate(pairs)[turn].reshape(-1, 3).T
+    drawn = np.concatenate(paddles)[image]
+    tips = drawn[:, *_tips(style)]
+    row = np.arange(len(image))
+    markers = np.stack([tips[row, begins, 0], tips[row, ends, 1]], axis=1)
+    return _render(drawn, markers, style=style), (begins == ends).astype(np.uint8)
 
-    label = rng.integers(0, 2, size=_IMAGES_PER_CHUNK // 2, dtype=np.uint8)
-    labels = np.stack([label, 1 - label], axis=1).ravel()
-    first_snake = rng.integers(0, 2, size=_IMAGES_PER_CHUNK)
-    last_snake = first_snake ^ (1 - labels)
-    image = np.arange(_IMAGES_PER_CHUNK)
-    first_paddle = first_snake * style.num_target_paddles
-    last_paddle = (last_snake + 1) * style.num_target_paddles - 1
-    markers = np.stack([paddles[image, first_paddle, 0], paddles[image, last_paddle, 1]], axis=1)
-    return _render(paddles, markers, style=style), labels
+
+def _tips(style: Style) -> tuple[Int64[np.ndarray, "2 2"], Int64[np.ndarray, "2 2"]]:
+    """Index the paddles of both long snakes, [snake, end], that have an end, and that end."""
+    length = style.num_target_paddles
+    return np.array([[0, length - 1], [length, 2 * length - 1]]), np.array([[0, 1], [0, 1]])
 
 
 def _render(
@@ -94,10 +103,16 @@ def _render(
     for i in range(paddles.shape[1]):
         is_target = i < 2 * style.num_target_paddles
         contrast = style.target_contrast if is_target else style.distractor_contrast
-        _stroke(canvas, paddles[:, i], width=style.thickness, contrast=contrast)
+        _stroke(
+            canvas,
+            paddles[:, i],
+            width=style.thickness,
+            contrast=contrast,
+            ringing=style.ringing,
+        )
     for i in range(2):
         centre = markers[:, [i, i]]
-        _stroke(canvas, centre, width=2 * style.marker_radius, contrast=1.0)
+        _stroke(canvas, centre, width=2 * style.marker_radius, contrast=1.0, ringing=0.0)
     return np.rint(255 * np.minimum(canvas, 1)).astype(np.uint8)
 
 
@@ -107,12 +122,17 @@ def _stroke(
     *,
     width: float,
     contrast: float,
+    ringing: float,
 ) -> None:
-    """Draw a line with round ends into each image, where it is brighter than what is there."""
+    """Draw a line with round ends into each image, where it is brighter than what is there.
+
+    Args:
+        ringing: Distance from the line up to which its faint ring reaches; 0 for none.
+    """
     size = canvas.shape[1]
     direction = ends[:, 1] - ends[:, 0]
     squared_length = (direction * direction).sum(axis=1)
-    reach = int(np.sqrt(squared_length.max()) / 2 + width / 2) + 2
+    reach = int(np.sqrt(squared_length.max()) / 2 + max(width / 2, ringing)) + 2
     window = np.arange(2 * reach + 1)
     corner = np.floor(ends.mean(axis=1)).astype(np.int64) - reach
     # A window that would leave the image moves inwards.
@@ -125,6 +145,7 @@ def _stroke(
     share = np.clip(share, 0, 1)
     distance = np.sqrt((from_x - share * along_x) ** 2 + (from_y - share * along_y) ** 2)
     coverage = np.clip((width + 1) / 2 - distance, 0, min(width, 1))
+    coverage[(distance >= _RING_BEGINS) & (distance < ringing)] = _RINGING
 
     image = np.arange(len(canvas))[:, None, None]
     canvas[image, y, x] = np.maximum(canvas[image, y, x], contrast * coverage)

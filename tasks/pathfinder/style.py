@@ -7,12 +7,16 @@ from dataclasses import dataclass
 class Style:
     """How the images of one size are drawn; lengths in pixels.
 
-    All values but clearance are those of google-research/long-range-arena, lra_benchmarks/data/
-    pathfinder.py; where it is silent, the defaults of drewlinsley/pathfinder, snakes2_wrapper.py.
+    All values but clearance and ringing are those of google-research/long-range-arena,
+    lra_benchmarks/data/pathfinder.py; where it is silent, the defaults of drewlinsley/pathfinder,
+    snakes2_wrapper.py.
 
     Attributes:
         margins: Half the gap between two paddles of a snake; each serves equally many images.
         continuity: Factor on the angle of a turn before its cosine is taken.
+        ringing: Distance from a centre line up to which its faint ring reaches. The reference draws
+            at twice the size and resamples by Lanczos' filter, whose third lobe leaves a few grey
+            values around each paddle; as many pixels are then black as are in its pictures.
         clearance: Least distance between the centre lines of two snakes, well above the widest gap.
     """
 
@@ -27,6 +31,7 @@ class Style:
     target_contrast: float
     distractor_contrast: float
     clearance: float
+    ringing: float
     padding: int = 1
     num_target_paddles: int = 14
     num_distractor_paddles: int = 4
@@ -45,6 +50,7 @@ STYLES = {
         target_contrast=1.5,
         distractor_contrast=2.0,
         clearance=4.0,
+        ringing=2.42,
     ),
     64: Style(
         size=64,
@@ -58,6 +64,7 @@ STYLES = {
         target_contrast=0.8,
         distractor_contrast=0.8,
         clearance=4.0,
+        ringing=2.7,
     ),
     128: Style(
         size=128,
@@ -71,5 +78,6 @@ STYLES = {
         target_contrast=0.9,
         distractor_contrast=0.9,
         clearance=8.5,
+        ringing=2.9,
     ),
 }

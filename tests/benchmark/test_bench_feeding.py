@@ -4,6 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_feeding.py"
 
@@ -22,4 +23,5 @@ def test_feeding_is_much_faster_than_a_softmax_step(tmp_path, capsys):
     assert caption.startswith("listops")
     ratios = {cells[1].strip(): cells[4].strip() for cells in (line.split("|") for line in lines)}
     assert float(ratios["memory-mapped"].replace(",", "")) >= 20
-    assert ratios["device-resident"] == ""
+    # What is called the device's is measured there; on the CPU nothing is.
+    assert ("device-resident" in ratios) == torch.cuda.is_available()

@@ -107,7 +107,7 @@ def sources(tmp_path_factory) -> dict[str, Path]:
 def few_images_per_chunk():
     """Draw Pathfinder in small chunks; a whole one takes a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate_pathfinder, "_IMAGES_PER_CHUNK", 8)
+        patch.setattr(generate_pathfinder, "_IMAGES_PER_CHUNK", 16)
         yield
 
 
