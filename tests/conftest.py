@@ -1,9 +1,8 @@
-"""Options, seeds and environment of every test, and small runs composed as by the command line."""
+"""Options and environment of every test, and small runs composed as by the command line."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -14,48 +13,17 @@ if not torch.cuda.is_available():
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-import configs
 from macformer.record import CONFIG_NAME
 from macformer.runs.config import compose
 from macformer.training import ClassificationModule
 
-OURS = Path(configs.__path__[0]).resolve()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--config-dir",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="hold the rows in DIR/attention/*.yaml to the contract of attention, too",
-    )
     parser.addoption(
         "--update-golden",
         action="store_true",
         help="record the losses of tests/golden anew, with one process",
     )
-
-
-@pytest.fixture(scope="session")
-def composed() -> Callable[..., DictConfig]:
-    """Compose train.yaml; the same options give the same configuration, which nothing may change.
-
-    ``folder`` names a folder of further configuration groups.
-    """
-
-    @cache
-    def compose_once(*overrides: str, folder: Path | None = None) -> DictConfig:
-        cfg = compose(*overrides, config_dirs=[] if folder in (None, OURS) else [folder])
-        OmegaConf.set_readonly(cfg, True)
-        return cfg
-
-    return compose_once
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
 
 
 TINY = (

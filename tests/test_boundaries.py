@@ -1,6 +1,7 @@
 """Imports run one way between rooms, and objects are built from configuration in one file."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ ROOMS = {
         "runs": RUN,
         "benchmark": TOOLS,
         "features": TOOLS | {"benchmark"},
+        "check": TOOLS,
         "studies": TOOLS | {"benchmark", "features"},
     },
     "tasks": {
@@ -104,3 +106,12 @@ def test_macformer_instantiates_in_one_file():
         if any(name.startswith("hydra.utils") for name in imported(path))
     ]
     assert users == ["runs/build.py"]
+
+
+def test_jaxtyping_checks_every_room_but_the_one_that_pytest_rewrites():
+    options = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    options = options["tool"]["pytest"]["ini_options"]["addopts"]
+    (option,) = [x for x in options if x.startswith("--jaxtyping-packages=")]
+    *packages, _ = option.partition("=")[2].split(",")
+    rooms = {f"macformer.{room}" for room in ROOMS["macformer"]} - {"macformer.check"}
+    assert set(packages) == {*rooms, "tasks"}

@@ -51,7 +51,7 @@ def test_wheel_trains_a_cell_and_makes_its_table(installed, tmp_path):
 
 def test_every_command_can_be_imported():
     commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert len(commands) == 8
+    assert len(commands) == 9
     for name, target in commands.items():
         module, _, function = target.partition(":")
         assert name.startswith("macformer-")

@@ -51,6 +51,15 @@ def build_attention(
     )
 
 
+def build_mixer(cfg: DictConfig, *, embed_dim: int, max_seq_len: int) -> nn.Module:
+    """Build the mixer of one layer.
+
+    Raises:
+        ConfigError: If it cannot be built.
+    """
+    return build(_instantiate(cfg, cfg.mixer), embed_dim=embed_dim, max_seq_len=max_seq_len)
+
+
 def build_data(cfg: DictConfig) -> pl.LightningDataModule:
     """Build the data module; its folder and files are not touched yet."""
     return _instantiate(cfg, cfg.data)

@@ -1,124 +1,100 @@
-"""Planted faults: the property meant for each catches it, and sound rows pass every one.
+"""Planted faults: the property meant for each catches it, and sound variants pass every one.
 
-The rows in ``faulty/`` come to the contract as a user's own would, by ``--config-dir``. They hold
-the faults that published code of the baselines had, and one for each other property.
+The variants in ``faulty/`` come to the contract as a user's own would. They hold the faults that
+published code of the baselines had, and one for each other property.
 """
 
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
+from macformer.check.contract import hold_to_contract
+from macformer.check.variants import find_own_variants
+
 HERE = Path(__file__).parent
 FOLDER = HERE / "faulty"
-CONTRACT = [str(HERE / f"test_contract{part}.py") for part in ("", "_state", "_device")]
 
-CUTTING = "test_only_a_row_that_says_positional_tells_padding_between_from_none"
+CUTTING = "only a row that says positional tells padding between from none"
 FAULTS = {
-    "MasksValuesOnly": "test_padding_is_inert",
-    "ZeroKeysStay": "test_padding_behind_equals_cutting_it_off",
-    "LeaksNaN": "test_padding_is_inert",
-    "LeaksBackward": "test_padding_is_inert",
-    "StatisticsOfPaddedQueries": "test_padding_is_inert",
-    "ShortcutOnPaddedLength": "test_output_does_not_depend_on_how_far_a_batch_is_padded",
-    "StridedLocal": "test_output_does_not_depend_on_how_far_a_batch_is_padded",
-    "Transposed": "test_output_has_the_shape_of_queries_and_values",
-    "ReshapedHeads": "test_padding_behind_equals_cutting_it_off",
-    "SubtractsBatchMean": "test_examples_are_independent",
-    "StabiliserOfTheBatch": "test_examples_are_independent",
-    "Detached": "test_gradients_are_those_of_central_differences",
-    "RedrawsAtEvaluation": "test_evaluation_draws_nothing",
+    "MasksValuesOnly": "padding is inert",
+    "ZeroKeysStay": "padding behind equals cutting it off",
+    "LeaksNaN": "padding is inert",
+    "LeaksBackward": "padding is inert",
+    "StatisticsOfPaddedQueries": "padding is inert",
+    "ShortcutOnPaddedLength": "output does not depend on how far a batch is padded",
+    "StridedLocal": "output does not depend on how far a batch is padded",
+    "Transposed": "output has the shape of queries and values",
+    "ReshapedHeads": "padding behind equals cutting it off",
+    "SubtractsBatchMean": "examples are independent",
+    "StabiliserOfTheBatch": "examples are independent",
+    "Detached": "gradients are those of central differences",
+    "RedrawsAtEvaluation": "evaluation draws nothing",
     "NeedlesslyPositional": CUTTING,
     "NeedlesslySelfAttentionOnly": (
-        "test_only_a_row_that_says_self_attention_only_refuses_other_queries"
+        "only a row that says self attention only refuses other queries"
     ),
-    "TakesProjection": "test_two_layers_share_no_tensor",
-    "PlainTensor": "test_a_checkpoint_reproduces_the_output",
-    "ReadsTheMask": "test_nothing_waits_for_the_device",
-    "BooleanIndex": "test_nothing_waits_for_the_device",
-    "WidensKeys": "test_ops_receive_one_dtype_under_autocast",
+    "TakesProjection": "two layers share no tensor",
+    "PlainTensor": "a checkpoint reproduces the output",
+    "ReadsTheMask": "nothing waits for the device",
+    "BooleanIndex": "nothing waits for the device",
+    "WidensKeys": "ops receive one dtype under autocast",
+}
+MIXER_FAULTS = {
+    "ConvolvesPadding": "padding is inert",
+    "StatisticsOfBatch": "examples are independent",
+    "ReversesPadded": "padding equals cutting it off however far it goes",
+    "Detached": "gradients are those of central differences",
 }
 WARNINGS = {  # what a user may mean
     "Oversized": "more parameters than softmax",
     "PrivateGenerator": "the same whatever the seed",
     "HiddenSizes": "needs small values of ['block_size'] in SMALL",
 }
-SOUND = ("sound", "cosh")
+SOUND = ("attention/planted_sound", "attention/planted_cosh", "mixer/planted_Sound")
+
+ALL_FAULTS = {f"attention/planted_{name}": property_ for name, property_ in FAULTS.items()}
+ALL_FAULTS |= {f"mixer/planted_{name}": property_ for name, property_ in MIXER_FAULTS.items()}
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    """Run the contract on all of them at once.
-
-    Returns:
-        What was printed, and for each row the tests that passed and those that failed.
-    """
-    report = tmp_path_factory.mktemp("contract") / "report.xml"
-    options = ["-k", "planted_ or found", "--config-dir", str(FOLDER), "--tb=line"]
-    options += [f"--junitxml={report}", "-p", "no:cacheprovider"]
+def outcomes():
+    """Run the contract on all of them at once; return each variant's outcomes by property."""
     path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    printed = subprocess.run(
-        [sys.executable, "-m", "pytest", *CONTRACT, *options],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout
-    passed, failed = defaultdict(set), defaultdict(set)
-    for case in ElementTree.parse(report).iter("testcase"):
-        test, _, parameters = case.attrib["name"].partition("[")
-        name = parameters.partition("planted_")[2].rstrip("]").split("-")[0]
-        bad = case.find("failure") is not None or case.find("error") is not None
-        (failed if bad else passed)[name].add(test)
-    return printed, passed, failed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        found = hold_to_contract(FOLDER)
+    by_variant = defaultdict(dict)
+    for outcome in found:
+        by_variant[outcome.variant][outcome.property] = outcome
+    return by_variant
 
 
 def test_every_file_is_expected_to_do_something():
-    files = {path.stem.removeprefix("planted_") for path in FOLDER.glob("attention/*.yaml")}
-    assert files == {*FAULTS, *WARNINGS, *SOUND}
+    warned = {f"attention/planted_{name}" for name in WARNINGS}
+    assert set(map(str, find_own_variants(FOLDER))) == {*ALL_FAULTS, *warned, *SOUND}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "property_"), FAULTS.items(), ids=list(FAULTS))
-def test_the_property_meant_for_a_fault_catches_it(outcome, fault, property_):
-    _, passed, failed = outcome
-    assert property_ in failed[fault]
-    assert "test_declarations_are_yes_or_no" in passed[fault]  # the row was built
+@pytest.mark.parametrize(("fault", "property_"), ALL_FAULTS.items(), ids=list(ALL_FAULTS))
+def test_the_property_meant_for_a_fault_catches_it(outcomes, fault, property_):
+    of_fault = outcomes[fault]
+    assert of_fault[property_].failures
+    assert any(not outcome.failures for outcome in of_fault.values())  # it was built
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "message"), WARNINGS.items(), ids=list(WARNINGS))
-def test_what_may_be_meant_is_only_warned_about(outcome, name, message):
-    printed, passed, failed = outcome
-    assert message in printed and name in printed
-    assert passed[name] and not failed[name]
+def test_what_may_be_meant_is_only_warned_about(outcomes, name, message):
+    of_variant = outcomes[f"attention/planted_{name}"].values()
+    assert of_variant and not any(outcome.failures for outcome in of_variant)
+    assert message in " ".join(note for outcome in of_variant for note in outcome.notes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_rows_pass_every_property(outcome, name):
-    _, passed, failed = outcome
-    assert not failed[name]
-    assert set(FAULTS.values()) <= passed[name]
-    assert "test_every_row_is_found" in passed[""]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", ["nothing_there", "hidden"])
-def test_a_folder_that_adds_nothing_is_refused(tmp_path, folder):
-    attention = tmp_path / folder / "attention"
-    attention.mkdir(parents=True)
-    if folder == "hidden":  # configs/attention would win
-        (attention / "softmax.yaml").write_text("_target_: outside.Sound\n")
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *CONTRACT, "--config-dir", str(attention.parent)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode != 0
-    assert "no attention" in run.stdout + run.stderr or "exist already" in run.stdout + run.stderr
+def test_sound_variants_pass_every_property(outcomes, name):
+    assert not [p for p, outcome in outcomes[name].items() if outcome.failures]
+    faults = FAULTS if name.startswith("attention") else MIXER_FAULTS
+    assert set(faults.values()) <= outcomes[name].keys()

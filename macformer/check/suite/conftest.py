@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-import configs
 from macformer.attention import contract
-
-OURS = Path(configs.__path__[0]).resolve()
+from macformer.check.variants import OURS, Variant, find_own_variants, find_variants
+from macformer.runs.build import build_attention
 
 # Every row of configs/attention: a file that is lost, or comes without notice, shows.
 ROWS = {
@@ -109,10 +107,13 @@ MAX_SEQ_LEN = 17
 class Case(NamedTuple):
     """A row, at the sizes of its YAML or at small ones, alone or inside ppSBN."""
 
-    folder: Path
-    name: str
+    variant: Variant
     ppsbn: str = "without"
     small: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
 
     def __str__(self) -> str:
         reading = [] if self.ppsbn == "without" else [self.ppsbn]
@@ -128,18 +129,14 @@ class Subject:
         sizes = SMALL[case.name] if case.small else {}
         if not set(sizes) <= set(cfg.attention):
             raise ValueError(f"SMALL names keys that {case.name} lacks: {sorted(sizes)}")
-        inner = sizes if case.ppsbn == "without" else {"attention": sizes}
-        self.factory: Callable[..., nn.Module] = instantiate(cfg.ppsbn, **inner)
+        self.sized = cfg.copy()
+        self.sized.attention.update(sizes)
+        self.attention = self.build(0)  # for all tests, which change copies only
 
     def build(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)
-        module = contract.build(self.factory, num_heads=H, head_dim=E, max_seq_len=MAX_SEQ_LEN)
+        module = build_attention(self.sized, num_heads=H, head_dim=E, max_seq_len=MAX_SEQ_LEN)
         return module.eval().double()
-
-    @cached_property
-    def attention(self) -> nn.Module:
-        """A module of seed 0 for all tests, which change copies only."""
-        return self.build(0)
 
     @cached_property
     def other(self) -> nn.Module:
@@ -156,7 +153,7 @@ class Subject:
 
     @property
     def is_ours(self) -> bool:
-        return self.case.folder == OURS
+        return self.case.variant.folder == OURS
 
     @property
     def query_lengths(self) -> list[int]:
@@ -180,23 +177,41 @@ class Subject:
 
 
 @pytest.fixture(scope="session")
-def subject(case: Case, composed: Callable[..., DictConfig]) -> Subject:
-    cfg = composed(f"attention={case.name}", f"ppsbn={case.ppsbn}", folder=case.folder)
-    return Subject(case, cfg)
+def buildable(composed: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """Compose a configuration that nobody else has: to build from one resolves it in place."""
+
+    def compose(*overrides: str, folder: Path = OURS) -> DictConfig:
+        cfg = composed(*overrides, folder=folder).copy()
+        OmegaConf.set_readonly(cfg, False)
+        return cfg
+
+    return compose
+
+
+@pytest.fixture(scope="session")
+def subject(case: Case, buildable: Callable[..., DictConfig]) -> Subject:
+    options = (f"attention={case.name}", f"ppsbn={case.ppsbn}")
+    return Subject(case, buildable(*options, folder=case.variant.folder))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give tests of a ``subject`` every case."""
     if "case" not in metafunc.fixturenames:
         return
-    rows = [Case(folder, name) for folder, name in _find_rows(metafunc.config)]
-    small = [row._replace(small=True) for row in rows if row.name in SMALL]
+    rows = [Case(row) for row in _find_rows(metafunc.config)]
+    small = [row._replace(small=True) for row in rows if _is_ours(row) and row.name in SMALL]
     wrapped = [
-        Case(OURS, name, ppsbn, small=name in SMALL)
+        Case(Variant(OURS, "attention", name), ppsbn, small=name in SMALL)
         for name in WRAPPED
         for ppsbn in ("with", "with_batch")
     ]
+    if metafunc.config.getoption("--only-theirs"):
+        rows, small, wrapped = [row for row in rows if not _is_ours(row)], [], []
     metafunc.parametrize("case", [*rows, *small, *wrapped], ids=str, scope="session")
+
+
+def _is_ours(case: Case) -> bool:
+    return case.variant.folder == OURS
 
 
 @pytest.fixture(scope="session")
@@ -208,23 +223,16 @@ def told() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
-def rows(request: pytest.FixtureRequest) -> list[tuple[Path, str]]:
+def rows(request: pytest.FixtureRequest) -> list[Variant]:
     return _find_rows(request.config)
 
 
-def _find_rows(config: pytest.Config) -> list[tuple[Path, str]]:
-    rows = _rows_in(OURS)
-    for option in config.getoption("--config-dir"):
-        folder = Path(option).resolve()
-        found = _rows_in(folder)
-        hidden = {name for _, name in found} & {name for _, name in rows}
-        if not found or hidden:
-            reason = f"{sorted(hidden)} exist already" if hidden else "no attention/*.yaml there"
-            raise pytest.UsageError(f"--config-dir {option}: {reason}")
-        rows += found
+def _find_rows(config: pytest.Config) -> list[Variant]:
+    rows = find_variants(OURS, "attention")
+    for option in config.getoption("--config-dir") or []:
+        try:
+            found = find_own_variants(Path(option).resolve())
+        except ValueError as error:
+            raise pytest.UsageError(f"--config-dir {error}") from error
+        rows += [variant for variant in found if variant.group == "attention"]
     return rows
-
-
-def _rows_in(folder: Path) -> list[tuple[Path, str]]:
-    """Find the rows in a folder of configuration groups; names with _ in front are bases."""
-    return [(folder, path.stem) for path in sorted((folder / "attention").glob("[!_]*.yaml"))]

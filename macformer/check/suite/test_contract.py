@@ -1,6 +1,6 @@
 """The contract of every attention: what its output and its gradients may depend on.
 
-``pytest tests/attention --config-dir DIR -k contract`` adds the rows in DIR/attention/*.yaml. Each
+``pytest macformer/check/suite --config-dir DIR`` adds the rows in DIR/attention/*.yaml. Each
 row is tried at the sizes of its YAML and, where these exceed the few tokens here, at small ones.
 """
 

@@ -4,15 +4,16 @@ import copy
 
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor, nn
+
+from macformer.runs.build import build_attention, build_model
 
 
 def test_every_row_is_found(rows, told):
     folder = told.ours / "attention"
     files = {path.stem for path in folder.iterdir() if path.suffix == ".yaml"}
-    found = {name for origin, name in rows if origin == told.ours}
+    found = {row.name for row in rows if row.folder == told.ours}
     assert found == {name for name in files if not name.startswith("_")} == told.rows
 
 
@@ -80,7 +81,14 @@ def test_the_seed_decides_the_features(subject):
 @pytest.mark.filterwarnings("default:.*more parameters:UserWarning")
 def test_the_classifier_is_about_as_large_as_with_softmax(subject, size_with_softmax, told):
     """At the sizes of recipe=skyformer; Tay et al. 2021 compare models of one size, within 10 %."""
-    excess = 100 * (num_parameters(subject.cfg) / size_with_softmax - 1)
+    size = subject.cfg.protocol
+    attention = build_attention(
+        subject.cfg,
+        num_heads=size.num_heads,
+        head_dim=size.qkv_dim // size.num_heads,
+        max_seq_len=subject.cfg.padded_len,
+    )
+    excess = 100 * size.num_layers * num_parameters(attention) / size_with_softmax
     if subject.case.name in told.larger:
         assert excess > 10
     elif excess > 10:
@@ -88,11 +96,12 @@ def test_the_classifier_is_about_as_large_as_with_softmax(subject, size_with_sof
 
 
 @pytest.fixture(scope="session")
-def size_with_softmax(composed) -> int:
-    return num_parameters(composed("attention=softmax", "ppsbn=without"))
-
-
-def num_parameters(cfg: DictConfig) -> int:
+def size_with_softmax(buildable) -> int:
+    """Count the parameters of the classifier, to which attention itself adds none."""
+    cfg = buildable("attention=softmax", "ppsbn=without")
     assert cfg.recipe.name == "skyformer"
-    model = instantiate(OmegaConf.to_container(cfg.model, resolve=True))
-    return sum(p.numel() for p in model.parameters())
+    return num_parameters(build_model(cfg))
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,1 @@
+"""Hold variants to the contract, and train each for a minute."""

@@ -1,0 +1,1 @@
+"""The contract of attentions and mixers, as tests for pytest."""
