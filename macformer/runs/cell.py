@@ -104,9 +104,6 @@ def train_and_test(
         record: What is known of the run, which its first rank completes.
         claim: The devices of the first rank.
     """
-    for name in ("max_steps", "eval_interval", "eval_batches", "test_batches"):
-        if cfg[name] == 0:
-            raise ValueError(f"{name} is 0; at least 1 is needed")
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
     checkpoints = run_dir / CHECKPOINTS_NAME

@@ -21,13 +21,14 @@ from macformer.runs.hydra_bridge import (
     without_command,
 )
 from macformer.runs.identity import fix_identity
+from macformer.runs.options import OptionError, check_options
 from macformer.runs.overrides import leave_to_cells, read_overrides, write_override
-from macformer.runs.protocol import merge_protocol
+from macformer.runs.protocol import fix_protocol, merge_protocol
 from macformer.runs.row import check_row
 
 VERSION_BASE = "1.3"
 NAME_LIMIT = 128  # characters of an id of Weights & Biases
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, OptionError, YAMLError)
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -64,6 +65,8 @@ def compose(
             cfg = hydra.compose(name, options, return_hydra_config=True)
             use_hydra_config(cfg)
             _take_from_hydra(cfg)
+        if "protocol" in cfg:  # of train.yaml
+            check_options(fix_protocol(cfg))
     except COMPOSITION_ERRORS as error:
         raise ConfigError(one_line(error)) from error
     make_importable(folders)

@@ -81,6 +81,7 @@ def one_line(error: BaseException) -> str:
     while not str(error) and error.__cause__ is not None:
         error = error.__cause__
     message = str(error).partition("Config search path")[0].partition("\n    full_key:")[0]
+    message = message.split(" raised while resolving interpolation: ", 1)[-1]
     return " ".join(message.split())
 
 

@@ -19,14 +19,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from macformer.runs.options import check_options
+from macformer.runs.protocol import fix_protocol
+
 
 def fix_identity(cfg: DictConfig) -> str:
-    """Hash a configuration once it is complete, and write the hash and the protocol into it."""
-    protocol = cfg.protocol  # merged once, in place of once for each value that is taken from it
+    """Hash a configuration once it is complete, and write the hash and the protocol into it.
+
+    Whatever will be a run, or the folder of one, comes by here first: its options are checked.
+
+    Raises:
+        OptionError: If an option has a value that it cannot have.
+    """
     if not OmegaConf.is_interpolation(cfg, "identity"):
         return cfg.identity
+    check_options(fix_protocol(cfg))
     with read_write(cfg):
-        cfg.protocol = protocol
         cfg.identity = run_identity(cfg)
     return cfg.identity
 

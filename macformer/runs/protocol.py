@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 LIKE = "like"  # names the task whose protocol a block changes, in place of the default one
 
@@ -20,6 +20,13 @@ def merge_protocol(recipe: DictConfig, task: str, *, _root_: DictConfig) -> Dict
     protocol = OmegaConf.create(_merged_block(blocks, task, ()), parent=_root_)
     assert isinstance(protocol, DictConfig)
     return protocol
+
+
+def fix_protocol(cfg: DictConfig) -> DictConfig:
+    """Merge a configuration's protocol once, in place of once for each value taken from it."""
+    with read_write(cfg):
+        cfg.protocol = cfg.protocol
+    return cfg
 
 
 def _merged_block(blocks: dict[str, Any], task: str, seen: tuple[str, ...]) -> Any:

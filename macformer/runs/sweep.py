@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ from macformer.runs.hydra_bridge import (
     parse_overrides,
     use_hydra_config,
 )
+from macformer.runs.options import check_option
 from macformer.runs.process import is_running, run_composed
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
-RETRY = ("failed",)
 MANY = 20  # cells whose composition takes long enough to be announced
 
 
@@ -82,10 +83,9 @@ def run_sweep(config: DictConfig) -> bool:
 
     Raises:
         HydraException: If no cell can be composed.
-        ValueError: If ``retry`` is not a status, or a pattern matches nothing.
+        ValueError: If ``retry`` is not one, or a pattern matches nothing.
     """
-    if config.retry not in (None, *RETRY):
-        raise ValueError(f"retry={config.retry} is not one of null, {', '.join(RETRY)}")
+    check_option("retry", config.retry)
     loader = current_loader()
     cells = plan_cells(config, loader)
     wanted = {"new", "interrupted", config.retry}
@@ -174,12 +174,14 @@ def _read_state(run_dir: Path) -> str:
 def _record_uncomposed(config: DictConfig, overrides: Sequence[str], error: Exception) -> Cell:
     chosen = {**config.hydra.runtime.choices, "seed": config.seed}
     chosen |= {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    chosen["seed"] = int(chosen["seed"])
+    with suppress(ValueError):  # what is wrong may be the seed
+        chosen["seed"] = int(chosen["seed"])
     reason = one_line(error)
     metrics = describe_uncomposed(chosen, reason=reason)
     print(f"{metrics['name']}: no valid configuration: {reason}", file=sys.stderr)
     run_dir = Path(config.hydra.sweep.dir, UNCOMPOSED + metrics["name"])
-    write_metrics(run_dir, metrics)
+    others = (read_metrics(run_dir) or {}).get("reason")  # with another value of some option
+    write_metrics(run_dir, {**metrics, "reason": f"{others}; {reason}" if others else reason})
     return Cell(overrides, run_dir, "uncomposed")
 
 

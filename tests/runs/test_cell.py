@@ -198,9 +198,6 @@ def test_want_of_memory_is_named(make_run, monkeypatch):
         (("attention=rmfa_inv", "attention.guard=1.5"), "does not converge"),
         (("mixer.num_heads=3",), "qkv_dim 64 is not a multiple of num_heads 3"),
         (("task.source=moon",), "'moon'"),
-        (("log_interval=0",), "log_interval is 0; at least 1"),
-        (("eval_interval=0",), "eval_interval is 0; at least 1"),
-        (("eval_batches=0",), "eval_batches is 0"),
     ],
 )
 def test_bad_option_is_one_line(make_run, overrides, message):

@@ -184,7 +184,7 @@ def test_a_sweep_of_which_nothing_composes_is_refused(compose_sweep):
 
 
 def test_an_unknown_retry_is_refused(compose_sweep):
-    with pytest.raises(ValueError, match="retry=all is not one of null, failed"):
+    with pytest.raises(ValueError, match="retry is all; it must be null or failed"):
         sweep.run_sweep(compose_sweep("retry=all", "seed=0,1"))
 
 

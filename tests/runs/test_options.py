@@ -1,0 +1,216 @@
+"""Every option of a run is typed, and a value that it cannot have is refused before anything."""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+
+import configs
+from macformer import train
+from macformer.runs import process, sweep
+from macformer.runs.config import ConfigError, compose
+from macformer.runs.options import ALLOWED, FOLLOWS, OptionError, check_option, check_options
+
+COMPUTED = {"identity", "cell", "protocol"}
+WHOLE = ("max_steps", "batch_size", "accumulate", "max_seq_len", "eval_interval", "log_interval")
+OPTIONAL = ("eval_batches", "test_batches", "num_threads")
+
+
+@pytest.fixture
+def option(composed):
+    """Return the function that sets one option of a good configuration and checks them all."""
+    good = composed("task=listops_short", "recipe=smoke")
+
+    def check(key, value):
+        cfg = good.copy()
+        OmegaConf.set_readonly(cfg, False)
+        OmegaConf.update(cfg, key, value, force_add=True)
+        check_options(cfg)
+
+    return check
+
+
+def test_every_option_of_train_yaml_has_its_values(composed):
+    written = yaml.safe_load(Path(configs.__path__[0], "train.yaml").read_text())
+    cfg = composed()
+    parts = {key for key, value in written.items() if isinstance(value, dict | list)}
+    options = set(written) - parts - COMPUTED
+    assert {"seed", "retry", "max_steps", "clip", "num_threads"} <= options
+    assert options <= set(ALLOWED)
+    assert {key.partition(".")[0] for key in (*ALLOWED, *FOLLOWS)} <= set(cfg)
+
+
+def test_every_key_below_an_option_is_one(composed):
+    cfg, trainer = composed(), set(inspect.signature(Trainer.__init__).parameters)
+    nested = {key for key in (*ALLOWED, *FOLLOWS) if "." in key}
+    of_trainer = {key for key in nested if key.startswith("trainer.")}
+    assert {key.partition(".")[2] for key in of_trainer} <= trainer
+    assert all(OmegaConf.select(cfg, key) is not None for key in nested - of_trainer)
+
+
+@pytest.mark.parametrize("key", WHOLE)
+@pytest.mark.parametrize("value", [0, -1, 1e3, 0.5, True, "abc", None])
+def test_what_is_counted_is_a_whole_number(key, value):
+    with pytest.raises(OptionError, match=rf"^{key} is .*; it must be a whole number of at least"):
+        check_option(key, value)
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+@pytest.mark.parametrize("value", [0, -1, 1.0, 0.5, "all"])
+def test_what_may_be_left_open_is_null_or_a_whole_number(key, value):
+    check_option(key, None)
+    check_option(key, 1)
+    with pytest.raises(OptionError, match=rf"^{key} is .*; it must be null or a whole number"):
+        check_option(key, value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**32),
+        ("sweep", None),
+        ("sweep", ".."),
+        ("overwrite", 1),
+        ("exclusive", "yes"),
+        ("retry", "all"),
+        ("retry", True),
+        ("learning_rate", "abc"),
+        ("learning_rate", 0),
+        ("learning_rate", -1e-3),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("warmup_steps", -1),
+        ("warmup_batches", 1.5),
+        ("clip", 1.0),
+        ("optimizer", "sgd"),
+        ("scheduler", None),
+        ("padded_len", 1),
+        ("model.encoder.dropout", 1.0),
+        ("model.embed_dim", 0),
+        ("step.steps_per_call", 0),
+        ("trainer.devices", 0),
+        ("trainer.devices", 1.5),
+        ("trainer.accumulate_grad_batches", 4),
+        ("trainer.barebones", True),
+        ("trainer.callbacks", []),
+        ("trainer.check_val_every_n_epoch", 1),
+        ("trainer.default_root_dir", "here"),
+        ("trainer.enable_checkpointing", False),
+        ("trainer.fast_dev_run", True),
+        ("trainer.fast_dev_run", 1),
+        ("trainer.gradient_clip_algorithm", "norm"),
+        ("trainer.gradient_clip_val", 1.0),
+        ("trainer.limit_train_batches", 4),
+        ("trainer.limit_train_batches", 0.5),
+        ("trainer.limit_val_batches", 4),
+        ("trainer.limit_test_batches", 4),
+        ("trainer.log_every_n_steps", 50),
+        ("trainer.logger", False),
+        ("trainer.max_epochs", 3),
+        ("trainer.max_steps", 7),
+        ("trainer.min_epochs", 1),
+        ("trainer.min_steps", 1),
+        ("trainer.num_sanity_val_steps", 2),
+        ("trainer.overfit_batches", 1),
+        ("trainer.reload_dataloaders_every_n_epochs", 1),
+        ("trainer.use_distributed_sampler", True),
+        ("trainer.val_check_interval", 7),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line(option, key, value):
+    with pytest.raises(OptionError) as caught:
+        option(key, value)
+    message = str(caught.value)
+    assert message.startswith(f"{key} is ") and "; it must be " in message
+    assert "\n" not in message and message.count(" is ") <= 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 2**32 - 1),
+        ("sweep", 2024),
+        ("retry", "failed"),
+        ("learning_rate", 1),
+        ("warmup_steps", 10**6),
+        ("eval_interval", 10**6),
+        ("clip", None),
+        ("trainer.devices", [0, 1]),
+        ("trainer.devices", "auto"),
+        ("trainer.limit_train_batches", 1.0),
+        ("trainer.max_time", "00:00:10:00"),
+        ("trainer.precision", "bf16-mixed"),
+    ],
+)
+def test_a_right_value_is_taken(option, key, value):
+    option(key, value)
+
+
+def test_a_float_that_is_whole_is_refused_with_the_number_to_write():
+    with pytest.raises(ConfigError, match=r"max_steps is 1000\.0; .* of at least 1, as 1000$"):
+        compose("max_steps=1e3")
+
+
+def test_what_a_recipe_gives_is_checked_too():
+    with pytest.raises(ConfigError, match=r"^optimizer\.weight_decay is -1; .* of at least 0$"):
+        compose("recipe.default.weight_decay=-1")
+
+
+def test_all_that_is_wrong_stands_in_one_line():
+    with pytest.raises(ConfigError, match=r"^batch_size is 0; .*; learning_rate is abc; [^;]*$"):
+        compose("learning_rate=abc", "batch_size=0")
+
+
+def test_another_option_is_named_where_there_is_one():
+    for key, other in {"accumulate_grad_batches": "accumulate", "min_steps": "max_steps"}.items():
+        with pytest.raises(ConfigError, match=rf"^trainer\.{key} is 4; .* \(use {other}\)$"):
+            compose(f"+trainer.{key}=4")
+
+
+def test_a_run_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    arguments = ["max_steps=-1", f"paths.output_dir={tmp_path / 'outputs'}"]
+    monkeypatch.setattr(sys, "argv", ["macformer-train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == 2
+    expected = "macformer-train: max_steps is -1; it must be a whole number of at least 1\n"
+    assert capsys.readouterr().err == expected
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(tmp_path, monkeypatch, capsys):
+    launched = []
+
+    def run(run_dir, **_):
+        launched.append(run_dir)
+        (run_dir / "metrics.json").write_text(json.dumps({"status": "finished"}))
+        return True
+
+    monkeypatch.setattr(process, "run_in_process", run)
+    monkeypatch.setattr(sweep, "_make_tables", lambda folder: None)
+    options = ["task=listops_short", "recipe=smoke", "seed=0,abc", "batch_size=8,0,-1"]
+    options.append(f"paths.output_dir={tmp_path}")
+    with initialize_config_module("configs", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        config = hydra.compose_config("train", overrides=options, run_mode=RunMode.MULTIRUN)
+        HydraConfig.instance().set_config(config)
+        assert not sweep.run_sweep(config)
+    assert len(launched) == 1
+    assert "5 without a valid configuration; 1 to run" in capsys.readouterr().out
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/uncomposed-*/*.json")]
+    reasons = {record["seed"]: record["reason"] for record in records}
+    assert reasons.keys() == {0, "abc"}
+    for value in (0, -1):
+        assert f"batch_size is {value}; it must be a whole number of at least 1" in reasons[0]
+    assert "seed is abc; it must be a whole number" in reasons["abc"]
