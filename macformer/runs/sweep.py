@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from macformer.runs.options import check_option
 from macformer.runs.process import is_running, run_composed
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
+NO_SEED = -1
 MANY = 20  # cells whose composition takes long enough to be announced
 
 
@@ -174,10 +174,12 @@ def _read_state(run_dir: Path) -> str:
 def _record_uncomposed(config: DictConfig, overrides: Sequence[str], error: Exception) -> Cell:
     chosen = {**config.hydra.runtime.choices, "seed": config.seed}
     chosen |= {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    with suppress(ValueError):  # what is wrong may be the seed
-        chosen["seed"] = int(chosen["seed"])
     reason = one_line(error)
     metrics = describe_uncomposed(chosen, reason=reason)
+    try:
+        metrics["seed"] = int(chosen["seed"])
+    except ValueError:  # what is wrong is the seed itself, and tables sort by numbers
+        metrics["seed"] = NO_SEED
     print(f"{metrics['name']}: no valid configuration: {reason}", file=sys.stderr)
     run_dir = Path(config.hydra.sweep.dir, UNCOMPOSED + metrics["name"])
     others = (read_metrics(run_dir) or {}).get("reason")  # with another value of some option

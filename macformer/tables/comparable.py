@@ -17,7 +17,8 @@ def check_comparable(runs: pd.DataFrame, *, allow_mixed: bool) -> None:
     Raises:
         TableError: If they cannot.
     """
-    repeated = runs[runs.duplicated([*IDENTITY, "device", SHARED, OWN], keep=False)]
+    composed = runs[runs["identity"].notna()]  # the others ask for values that no run can have
+    repeated = composed[composed.duplicated([*IDENTITY, "device", SHARED, OWN], keep=False)]
     if len(repeated):
         first, second = repeated.sort_values(IDENTITY)["folder"].iloc[:2]
         raise TableError(f"the same row and seed appears twice: {first} and {second}")

@@ -26,10 +26,14 @@ def one_cycle(optimizer: Optimizer, *, max_steps: int, warmup_steps: int) -> One
 
 
 def rsqrt(optimizer: Optimizer, *, warmup_steps: int) -> LambdaLR:
-    r"""Multiply by :math:`\min(1, t / w) / \sqrt{\max(t, w)}` (Tay et al. 2021, sequence tasks)."""
+    r"""Multiply by :math:`\min(1, t / w) / \sqrt{\max(t, w)}` (Tay et al. 2021, sequence tasks).
+
+    Without a warm-up nothing rises: the first two steps have the whole rate.
+    """
 
     def factor(step: int) -> float:
-        return min(1.0, step / warmup_steps) / math.sqrt(max(step, warmup_steps))
+        rise = min(1.0, step / warmup_steps) if warmup_steps else 1.0
+        return rise / math.sqrt(max(step, warmup_steps, 1))
 
     return LambdaLR(optimizer, factor)
 

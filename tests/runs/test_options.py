@@ -210,7 +210,7 @@ def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(tmp_path, monkeypa
     assert "5 without a valid configuration; 1 to run" in capsys.readouterr().out
     records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/uncomposed-*/*.json")]
     reasons = {record["seed"]: record["reason"] for record in records}
-    assert reasons.keys() == {0, "abc"}
+    assert reasons.keys() == {0, sweep.NO_SEED}
     for value in (0, -1):
         assert f"batch_size is {value}; it must be a whole number of at least 1" in reasons[0]
-    assert "seed is abc; it must be a whole number" in reasons["abc"]
+    assert "seed is abc; it must be a whole number" in reasons[sweep.NO_SEED]

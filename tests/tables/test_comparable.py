@@ -34,3 +34,9 @@ def test_the_same_seed_twice_is_refused(write_run, sweep):
     with pytest.raises(TableError, match="appears twice") as raised:
         check(sweep, allow_mixed=True)
     assert str(folder) in str(raised.value) and str(copy) in str(raised.value)
+
+
+def test_a_cell_that_no_run_can_be_stands_beside_its_row(write_run, sweep):
+    write_run()
+    write_run(name="uncomposed", identity=None, status="failed", reason="max_steps is 0")
+    check(sweep, allow_mixed=False)

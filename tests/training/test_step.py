@@ -98,3 +98,11 @@ def test_cosine_reaches_zero():
     assert seen[10] == pytest.approx(1.0)
     assert seen[60] == pytest.approx(0.5)
     assert seen[110] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "schedule", [partial(one_cycle, max_steps=5), rsqrt, partial(cosine, max_steps=5)]
+)
+def test_every_schedule_does_without_a_warmup(schedule):
+    seen = rates(partial(schedule, warmup_steps=0), 5)
+    assert max(seen) == pytest.approx(1.0) and seen[1:] == sorted(seen[1:], reverse=True)
