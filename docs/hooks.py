@@ -46,7 +46,7 @@ def _ratio(folder: Path, file: str, rows: str, mode: str, length: str) -> str:
     """Show the range of one seed's mean ratios, to two significant digits."""
     frame = pd.read_csv(folder / file)
     patterns = rows.split(",")
-    chosen = [any(fnmatchcase(name, p) for p in patterns) for name in frame["attention"]]
+    chosen = frame["attention"].map(lambda name: any(fnmatchcase(name, p) for p in patterns))
     at = frame["length"] == int(length.replace(",", ""))
     found = frame[chosen & (frame["mode"] == mode) & at].groupby("attention")["ratio"].mean()
     if found.empty:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_module
 from hydra.utils import get_class
 from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,7 +14,7 @@ import configs
 from macformer.attention.contract import is_positional, is_self_attention_only
 from macformer.benchmark.measure import SDPA_FLOPS
 from macformer.runs.build import build_attention, build_model
-from macformer.runs.identity import register_resolver
+from macformer.runs.config import compose
 
 ROOT = Path(configs.__path__[0])
 LENGTHS = (1024, 4096)
@@ -37,7 +36,6 @@ need queries and keys to be the same tokens. [Speed and memory](studies/speed.md
 
 def describe_rows() -> str:
     """Return the page in Markdown."""
-    register_resolver()
     rows = {name: _compose(name) for name in _names()}
     softmax = [_flops(rows["softmax"], length) for length in LENGTHS]
     size = _num_parameters(rows["softmax"])
@@ -62,8 +60,7 @@ def _names() -> list[str]:
 
 
 def _compose(name: str) -> DictConfig:
-    with initialize_config_module("configs", version_base="1.3"):
-        return compose("train", ["task=listops", "recipe=skyformer", f"attention={name}"])
+    return compose("task=listops", "recipe=skyformer", f"attention={name}")
 
 
 def _build(cfg: DictConfig, length: int) -> torch.nn.Module:

@@ -10,18 +10,17 @@ sweep: Hydra's multirun -> runs.sweep, which configs/train.yaml names as a callb
 import sys
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from macformer.runs.config import VERSION_BASE, run_main
+from macformer.runs.hydra_bridge import is_multirun
 from macformer.runs.process import run_composed
 
 
 @hydra.main(config_path="pkg://configs", config_name="train", version_base=VERSION_BASE)
 def train(cfg: DictConfig) -> None:
     """Run one cell; the cells of a sweep are run by ``macformer.runs.sweep.RunSweep``."""
-    if not run_composed(cfg) and HydraConfig.get().mode == RunMode.RUN:
+    if not run_composed(cfg) and not is_multirun():
         sys.exit(1)
 
 

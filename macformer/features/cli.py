@@ -13,7 +13,6 @@ from typing import Any
 import hydra
 import pandas as pd
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor, nn
@@ -38,6 +37,7 @@ from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_data, build_model
 from macformer.runs.checkpoint import CheckpointError, load_weights
 from macformer.runs.config import VERSION_BASE, run_main
+from macformer.runs.hydra_bridge import output_folder
 from macformer.training.objectives import Batch
 
 WEIGHTS = ("best", "last", "start")
@@ -47,7 +47,7 @@ SAMPLERS = ("optimal", "code", "iid")
 @hydra.main(config_path="pkg://configs", config_name="features", version_base=VERSION_BASE)
 def features(cfg: DictConfig) -> None:
     """Print the candidates, and write the best as an attention."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = output_folder()
     try:
         table, text = choose(cfg)
     except (ValueError, OSError, MissingMandatoryValue) as error:

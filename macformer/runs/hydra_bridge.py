@@ -2,8 +2,10 @@
 
 import fnmatch
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
-from hydra.types import HydraContext
+from hydra.experimental.callback import Callback
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
+
+__all__ = ["Callback", "ConfigLoader", "Override"]  # for annotations and a class of ours
 
 USER_SOURCES = "file"  # scheme of the folders of --config-dir and hydra.searchpath; ours is pkg
 
@@ -50,6 +55,16 @@ def compose_job(config: DictConfig, loader: ConfigLoader, overrides: Sequence[st
 def calling_folder() -> Path:
     """Return the folder where the user called, wherever Hydra has gone since."""
     return Path(HydraConfig.get().runtime.cwd if HydraConfig.initialized() else Path.cwd())
+
+
+def output_folder() -> Path:
+    """Return the folder that Hydra has given the job that runs now."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def is_multirun() -> bool:
+    """Say whether the job that runs now is one of many."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 @contextmanager
@@ -87,18 +102,26 @@ def one_line(error: BaseException) -> str:
 
 def user_folders() -> list[str]:
     """Name the folders of the user's own configurations that were searched."""
-    if not HydraConfig.initialized():
-        return []
-    sources = HydraConfig.get().runtime.config_sources
-    return [source.path for source in sources if source.schema == USER_SOURCES]
+    return _user_folders(HydraConfig.get().runtime) if HydraConfig.initialized() else []
 
 
-def find_options(loader: ConfigLoader, group: str) -> list[str]:
-    """List the files of a group, ours and the user's, bases left out."""
+def _user_folders(runtime: Any) -> list[str]:
+    return [source.path for source in runtime.config_sources if source.schema == USER_SOURCES]
+
+
+def find_options(config: DictConfig, loader: ConfigLoader, group: str) -> list[str]:
+    """List the files of a group that a multirun can see, ours and the user's, bases left out.
+
+    A folder of the user's in a group is a part of it, ``mine/elu``, unless it is a group of ours.
+    """
     names = set(loader.get_group_options(group))
-    for folder in user_folders():
-        names |= {path.stem for path in Path(folder, group).glob("*.yaml")}
-    return sorted(name for name in names if not name.startswith("_"))
+    ours = files("configs").joinpath(group)
+    for folder in _user_folders(config.hydra.runtime):
+        for path in Path(folder, group).rglob("*.yaml"):
+            *parents, _ = parts = path.relative_to(Path(folder, group)).with_suffix("").parts
+            if not (parents and ours.joinpath(parents[0]).is_dir()):
+                names.add("/".join(parts))
+    return sorted(name for name in names if not re.search("(^|/)_", name))
 
 
 def is_glob(override: Override) -> bool:

@@ -73,8 +73,3 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def digest(value: Any) -> str:
     """Hash plain data to ten hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
-
-
-def register_resolver() -> None:
-    """Make the resolvers of configurations known."""
-    import macformer.runs.config  # noqa: F401

@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+import macformer.runs.config  # noqa: F401  workers of a launcher compose after importing this
 from macformer.record import read_metrics, read_status, write_config, write_end
-from macformer.runs.identity import register_resolver
+from macformer.runs.hydra_bridge import calling_folder, output_folder
 from macformer.runs.stop import (
     CRASHES,
     PARENT,
@@ -32,8 +32,6 @@ GRACE_SECONDS = 10.0  # for a cell that was asked to stop
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 PATIENCE = {"OMP_WAIT_POLICY": "passive"}
 
-register_resolver()  # workers of a launcher import this module before they compose
-
 
 def run_composed(cfg: DictConfig) -> bool:
     """Run the cell that Hydra has composed, in the folder that Hydra has given it.
@@ -41,8 +39,7 @@ def run_composed(cfg: DictConfig) -> bool:
     Returns:
         Whether the cell is finished.
     """
-    runtime = HydraConfig.get().runtime
-    run_dir, cwd = Path(runtime.output_dir), Path(runtime.cwd)
+    run_dir, cwd = output_folder(), calling_folder()
     if _rank() == 0:
         if not is_running(run_dir) and (cfg.overwrite or read_status(run_dir) != "finished"):
             write_config(run_dir, cfg)

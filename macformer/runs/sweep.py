@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.types import Override
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from macformer.record import describe_uncomposed, read_metrics, write_metrics
 from macformer.runs.config import COMPOSITION_ERRORS
 from macformer.runs.hydra_bridge import (
+    Callback,
+    ConfigLoader,
+    Override,
     compose_job,
     current_loader,
     expand_glob,
@@ -151,7 +151,7 @@ def _swept_values(override: Override, config: DictConfig, loader: ConfigLoader) 
         return list(override.sweep_string_iterator())
     group = override.key_or_group
     hidden: list[str] = list(config.get("unless_named", {}).get(group, []))
-    values = expand_glob(override, find_options(loader, group), hidden)
+    values = expand_glob(override, find_options(config, loader, group), hidden)
     if not values:
         raise ValueError(
             f"{override.input_line} leaves nothing; {', '.join(hidden)} must be named to be swept"

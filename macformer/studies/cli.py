@@ -2,13 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from macformer.runs.config import VERSION_BASE, ConfigError, make_importable, run_main
+from macformer.runs.hydra_bridge import output_folder
 
 
 @hydra.main(config_path="pkg://configs", config_name="study", version_base=VERSION_BASE)
@@ -18,7 +17,7 @@ def study(cfg: DictConfig) -> None:
     from macformer.studies.runner import StudyError, render_study, run_study  # torch takes seconds
 
     make_importable(cfg.paths.config_dirs)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder = output_folder()
     try:
         files = (render_study if cfg.render else run_study)(cfg, folder)
     except (StudyError, ConfigError) as error:

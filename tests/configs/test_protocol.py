@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from macformer.runs.identity import register_resolver
+import macformer.runs.config  # noqa: F401  registers the resolver
 
 RECIPE = {
     "default": {"steps": 10, "model": {"width": 8, "depth": "${.width}"}, "part": {"of": "a"}},
@@ -18,7 +18,6 @@ RECIPE = {
 
 
 def protocol(task: str):
-    register_resolver()
     root = {"recipe": RECIPE, "other": {"is": "b"}, "protocol": f"${{protocol:${{recipe}},{task}}}"}
     return OmegaConf.to_container(OmegaConf.create(root), resolve=True)["protocol"]
 

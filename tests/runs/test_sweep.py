@@ -118,6 +118,53 @@ def test_the_command_line_wins_over_the_experiment(paper_jobs):
     assert {tuple(job[:2]) for job in jobs} == {("task=text", "attention=rfa")} and len(jobs) == 2
 
 
+@pytest.fixture(scope="module")
+def jobs_of(tmp_path_factory):
+    """Return the function from options to the values of attention or task in the jobs of a sweep.
+
+    The user's folder has variants in a sub-folder, a base, and a sampler, which is no variant.
+    """
+    folder = tmp_path_factory.mktemp("mine")
+    for name in ("elu", "deep/relu", "deep/_base", "sampler/ours"):
+        (folder / "attention" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "attention" / f"{name}.yaml").write_text("_target_: a.B\n")
+
+    def jobs(option: str) -> list[str]:
+        with initialize_config_module("configs", version_base="1.3"):
+            config = compose_multirun(f"hydra.searchpath=[file://{folder}]", option)
+            found = sweep._parse_jobs(config, GlobalHydra.instance().config_loader())
+        key = option.partition("=")[0]
+        return [part.partition("=")[2] for job in found for part in job if part.startswith(key)]
+
+    return jobs
+
+
+def test_a_glob_finds_the_variants_of_a_user_in_sub_folders_too(jobs_of):
+    assert jobs_of("attention=glob(deep/*)") == ["deep/relu"]
+    everything = jobs_of("attention=glob(*)")
+    assert {"elu", "deep/relu", "softmax", "rmfa_exp"} <= set(everything)
+    assert not [name for name in everything if "_base" in name or "sampler" in name]
+
+
+def test_what_takes_days_or_is_an_oracle_is_swept_only_by_name(jobs_of):
+    assert set(jobs_of("task=glob(*)")) >= set(TASKS)
+    assert not {"pathx", "pathfinder64"} & set(jobs_of("task=glob(*)"))
+    assert jobs_of("task=glob(pathx)") == jobs_of("task=pathx,pathx")[:1] == ["pathx"]
+    assert not [name for name in jobs_of("attention=glob(*)") if name.startswith("kernelized")]
+    assert "kernelized_exp" in jobs_of("attention=glob(kernelized_*)")
+
+
+def test_a_pattern_that_matches_nothing_stops_the_sweep_before_it_starts(
+    compose_sweep, launched, capsys
+):
+    with pytest.raises(SystemExit) as stop:
+        sweep.RunSweep().on_multirun_start(compose_sweep("attention=glob([softmax,sfotmax*])"))
+    assert stop.value.code == 2 and launched == []
+    error = capsys.readouterr().err
+    assert "sfotmax* in attention=" in error and "there are softmax, uniform" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_only_what_is_left_is_launched(compose_sweep, launched, capsys):
     config = compose_sweep(*FOUR)
     finished, failed, interrupted, new = (cell.run_dir for cell in plan(config))
@@ -176,6 +223,22 @@ def test_a_cell_that_does_not_compose_is_a_failed_row(compose_sweep, launched, t
     assert "Could not find 'attention/no_such'" in metrics["reason"]
     assert sweep.run_sweep(compose_sweep("attention=softmax", "seed=3"))
     assert not list(tmp_path.glob("runs/uncomposed-*"))  # it is no part of this sweep
+
+
+def test_cells_without_a_configuration_are_named_before_the_others_start(
+    compose_sweep, launched, monkeypatch, capsys
+):
+    said = []
+    run = process.run_in_process
+
+    def listen(run_dir, **options):
+        said.append(capsys.readouterr().err)
+        run(run_dir, **options)
+
+    monkeypatch.setattr(process, "run_in_process", listen)
+    sweep.run_sweep(compose_sweep("attention=no_such,softmax", "seed=0,1"))
+    assert len(launched) == len(said) == 2
+    assert said[0].count("no valid configuration") == 2 and said[1] == ""
 
 
 def test_a_sweep_of_which_nothing_composes_is_refused(compose_sweep):
