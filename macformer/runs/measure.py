@@ -19,6 +19,7 @@ def measurements(built: Run) -> dict[str, Any]:
         "num_parameters": sum(p.numel() for p in built.module.model.parameters()),
         "num_examples": data.num_examples,
         "majority_rate": data.majority_rate("test"),
+        "floors": data.floors,
         "train": {
             "steps": built.trainer.global_step,
             "loss": built.module.train_loss,

@@ -11,6 +11,7 @@ from macformer.tables import captions
 from macformer.tables.entries import (
     accuracy_entry,
     by_row,
+    comparison_texts,
     cost_entry,
     detail_texts,
     memory_unit,
@@ -39,13 +40,16 @@ def build_tables(
         notes: Further notes of the first table.
     """
     tasks = list(summary["task"].unique())
-    details = [
-        detail_table(runs[runs["task"] == task], summary[summary["task"] == task]) for task in tasks
-    ]
+    details: list[Table] = []
+    for task in tasks:
+        of_task = summary[summary["task"] == task]
+        details.append(detail_table(runs[runs["task"] == task], of_task))
+        if "low" in summary and of_task["low"].notna().any():
+            details.append(comparison_table(of_task))
     quoted = published_table(published, tasks=tasks)
     others = [quoted] if quoted else []
     if len(tasks) == 1:
-        return [_noted(details[0], notes)], others
+        return [_noted(details[0], notes), *details[1:]], others
     accuracy = _noted(accuracy_table(runs, summary, published=published), notes)
     return [accuracy, efficiency_table(runs, summary)], [*details, *others]
 
@@ -66,9 +70,11 @@ def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     for label, result in zip(row_labels(summary), summary.to_dict("records"), strict=True):
         texts = detail_texts(result, scale=scale, num_seeds=num_seeds)
         rows.append(Row(label, [Entry(text, result_key(result)) for text in texts]))
-    rate = Entry(percent(summary["majority_rate"].mean()))
+    floors = {"majority class": summary["majority_rate"].mean(), **_floors(runs)}
     blanks = [Entry()] * (len(columns) - 2)
-    rows.append(Row("majority class", [rate, rate, *blanks], opens_section=True))
+    rows += _section(
+        [Row(name, [Entry(percent(rate))] * 2 + blanks) for name, rate in floors.items()]
+    )
     return Table(
         title=task_title(summary["task"].iloc[0]),
         columns=columns,
@@ -79,7 +85,29 @@ def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
             captions.majority(summary),
             captions.detail_legend(unit),
         ),
-        notes=[*captions.cost_notes(summary), *captions.run_notes(runs)],
+        notes=[
+            *captions.floor_notes(summary),
+            *captions.cost_notes(summary),
+            *captions.run_notes(runs),
+        ],
+    )
+
+
+def comparison_table(summary: pd.DataFrame) -> Table:
+    """Show how sure the accuracies of one task are, and how far each row is from the reference."""
+    num_seeds = int(summary["num_finished"].max())
+    columns = [("test accuracy %", "best"), ("test accuracy %", "95 %")]
+    columns += [("points over the reference", name) for name in ("difference", "95 %", "p")]
+    rows = [
+        Row(label, [Entry(text) for text in comparison_texts(result, num_seeds=num_seeds)])
+        for label, result in zip(row_labels(summary), summary.to_dict("records"), strict=True)
+    ]
+    return Table(
+        title=f"{task_title(summary['task'].iloc[0])}: differences",
+        columns=columns,
+        rows=rows,
+        caption=captions.join(captions.seeds(summary), captions.comparison(summary)),
+        notes=captions.comparison_notes(summary),
     )
 
 
@@ -95,6 +123,9 @@ def accuracy_table(runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.D
         ours.append(Row(label, [*shown, _average(label, values, averaged, incomplete)]))
     rates = {task: summary.loc[summary["task"] == task, "majority_rate"].mean() for task in tasks}
     floor = [_value_row("majority class", rates, tasks, averaged, incomplete)]
+    shallow = {task: summary.loc[summary["task"] == task, "floor"].mean() for task in tasks}
+    if not all(map(isnan, shallow.values())):
+        floor.append(_value_row("best shallow floor", shallow, tasks, averaged, incomplete))
     beside = published_beside(published, summary=summary, tasks=tasks)
     quoted = [_value_row(label, values, tasks, averaged, incomplete) for label, values in beside]
     return Table(
@@ -108,7 +139,11 @@ def accuracy_table(runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.D
             captions.average(averaged),
             "Published rows keep their own protocols." if quoted else "",
         ),
-        notes=[*captions.fewer_tasks(FEWER_MARK, incomplete), *captions.run_notes(runs)],
+        notes=[
+            *captions.floor_notes(summary),
+            *captions.fewer_tasks(FEWER_MARK, incomplete),
+            *captions.run_notes(runs),
+        ],
     )
 
 
@@ -134,6 +169,12 @@ def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
         ),
         notes=[*captions.cost_notes(summary), *captions.run_notes(runs)],
     )
+
+
+def _floors(runs: pd.DataFrame) -> dict[str, float]:
+    """Return what shallow predictors reach on the task of these runs, on which they all agree."""
+    known = [floors for floors in runs["floors"] if floors]
+    return {f"floor: {name}": rate for name, rate in (known[0] if known else {}).items()}
 
 
 def _value_row(

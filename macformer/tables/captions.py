@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from macformer.tables.entries import SHARED_MARK
+from macformer.tables.comparison import SIGNIFICANT
+from macformer.tables.entries import DIFFERENT_MARK, FLOOR_MARK, SHARED_MARK
 from macformer.tables.layout import percent, row_label, task_title
 from macformer.tables.summary import RESULT, SETTING, ranked
 
@@ -76,6 +77,41 @@ def run_notes(runs: pd.DataFrame) -> list[str]:
         what = f"{task_title(task)}, {row_label(*name)}, {numbers}"
         notes.append(f"{status}: {what}" + (f": {reason}" if reason else ""))
     return notes
+
+
+def floor_notes(summary: pd.DataFrame) -> list[str]:
+    """Say which rows a shallow predictor reaches, too."""
+    if summary["floor"].isna().all():
+        return []
+    note = "Floors: predictors without any attention, fitted when the data were prepared."
+    reached = (summary["accuracy.best.test"] <= summary["floor"]).any()
+    return [f"{note} {FLOOR_MARK} at or below the best of them." if reached else note]
+
+
+def comparison(summary: pd.DataFrame) -> str:
+    """Name the method of the intervals."""
+    one_seed = summary["num_finished"].max() == 1
+    return (
+        "Intervals of 95 %: "
+        + (
+            "Wilson's for an accuracy; for a difference, McNemar's test of the same test examples."
+            if one_seed
+            else "seeds and test examples both taken as random, degrees by Satterthwaite."
+        )
+        + " The reference is the row without a difference, without ppSBN."
+    )
+
+
+def comparison_notes(summary: pd.DataFrame) -> list[str]:
+    """Say which differences are real, and how small one could have been and still been found."""
+    if summary["difference"].isna().all():
+        return []
+    smallest = 100 * summary["detectable"].median()
+    return [
+        f"{DIFFERENT_MARK} p < {SIGNIFICANT}, adjusted for the number of rows (Benjamini and "
+        f"Hochberg). A difference of {smallest:.1f} points would have been found four times out of "
+        "five."
+    ]
 
 
 def cost_notes(summary: pd.DataFrame) -> list[str]:

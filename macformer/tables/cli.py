@@ -10,6 +10,7 @@ from rich.console import Console
 
 from macformer.tables.build import build_tables
 from macformer.tables.comparable import check_comparable
+from macformer.tables.comparison import add_comparison
 from macformer.tables.formats import print_tables, to_latex, to_markdown
 from macformer.tables.lengths import FILE_NAME, draw_lengths
 from macformer.tables.page import write_page
@@ -17,7 +18,7 @@ from macformer.tables.plots import draw_plots
 from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.settings import name_runs
-from macformer.tables.summary import summarise
+from macformer.tables.summary import REFERENCE, summarise
 
 MIN_WIDTH = 120  # a narrower terminal wraps rows, which is easier to read than split cells
 
@@ -28,6 +29,7 @@ def make_tables(
     out: Path | None = None,
     allow_mixed: bool = False,
     best_of: Sequence[str] = (),
+    against: str | None = None,
     published: Path | None = None,
     bench: Path | None = None,
     console: Console | None = None,
@@ -38,6 +40,7 @@ def make_tables(
         out: Where the files go; the folder itself, or the one that all folders share.
         allow_mixed: Lets one table hold several recipes or devices, in rows of their own.
         best_of: Options of which each row shows the setting that was best in validation.
+        against: The attention that rows are compared with example by example; softmax if None.
         published: The reference file, if not the package's own.
         bench: A table of the attention benchmark, if not bench.csv among the files written; its
             plots join the page.
@@ -52,6 +55,8 @@ def make_tables(
     runs, notes = name_runs(read_runs(folders), best_of=best_of)
     check_comparable(runs, allow_mixed=allow_mixed)
     summary = summarise(runs)
+    if against is not None or (summary["attention"] == REFERENCE).any():
+        summary = add_comparison(summary, runs, against=against or REFERENCE)
     quoted = read_published(published)
     first, others = build_tables(runs, summary, published=quoted, notes=notes)
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
@@ -98,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=(),
         metavar="OPTION,...",
         help="show each row at the setting of these options that was best in validation",
+    )
+    parser.add_argument(
+        "--against", metavar="ROW", help="compare rows with this one (default: softmax)"
     )
     parser.add_argument("--published", type=Path, help="published results (default: the package's)")
     parser.add_argument(

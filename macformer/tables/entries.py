@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 import pandas as pd
 
+from macformer.tables.comparison import SIGNIFICANT
 from macformer.tables.layout import Entry, compact, percent, ratio, row_label
 from macformer.tables.summary import NAME, ROW
 
 GIB_TO_MIB = 1024
+DIFFERENT_MARK = "*"  # from the reference, beyond what chance explains
+FLOOR_MARK = "§"  # no better than a shallow predictor
 SHARED_MARK = "†"  # measured on a device that other runs used too
 
 Numbers = Mapping[Any, Any]
@@ -50,11 +54,11 @@ def accuracy_text(result: Numbers, rule: str, *, num_seeds: int) -> str:
         return _status(result)
     column = f"accuracy.{rule}.test"
     text = percent(result[column], result[f"{column}.sd"])
-    return (
-        f"{text} ({result['num_finished']})"
-        if text and result["num_finished"] < num_seeds
-        else text
-    )
+    if text and result[column] <= result["floor"]:
+        text += FLOOR_MARK
+    if text and result["num_finished"] < num_seeds:
+        text += f" ({result['num_finished']})"
+    return text
 
 
 def accuracy_entry(result: Numbers | None, *, num_seeds: int) -> Entry:
@@ -77,6 +81,21 @@ def cost_entry(result: Numbers | None, column: str, *, scale: int = 1) -> Entry:
 def cost_text(result: Numbers, column: str, *, scale: int = 1) -> str:
     text = compact(scale * result[column])
     return text + SHARED_MARK if text and not result["exclusive"] else text
+
+
+def comparison_texts(result: Numbers, *, num_seeds: int) -> list[str]:
+    """Show accuracy and difference to the reference, each with its interval, and the p value."""
+    texts = [accuracy_text(result, "best", num_seeds=num_seeds)]
+    texts.append("" if isnan(result["low"]) else _range(result["low"], result["high"], "4.1f"))
+    if isnan(result["difference"]):
+        return [*texts, "", "", ""]
+    mark = DIFFERENT_MARK if result["p"] < SIGNIFICANT else ""
+    interval = _range(result["difference.low"], result["difference.high"], "+.1f")
+    return [*texts, f"{100 * result['difference']:+.1f}{mark}", interval, f"{result['p']:.2g}"]
+
+
+def _range(low: float, high: float, form: str) -> str:
+    return f"{100 * low:{form}} to {100 * high:{form}}"
 
 
 def detail_texts(result: Numbers, *, scale: int, num_seeds: int) -> list[str]:

@@ -5,6 +5,7 @@ Columns are the paths inside the file, joined by dots (`accuracy.best.test`,
 """
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,7 @@ COSTS = [
     "num_parameters",
 ]
 TEXTS = ["reason", "commit", "device"]
-NUMBERS = ["majority_rate", *ACCURACIES, *COSTS]
+NUMBERS = ["majority_rate", "floor", *ACCURACIES, *COSTS]
 FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive"]
 
 
@@ -51,7 +52,10 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
         raise TableError(f"no {METRICS_NAME} below {', '.join(map(str, folders))}")
     records = [_read_record(file) for file in files]
     configs = [found.pop("config", None) or {} for found in records]
+    floors = [_accuracies(found.pop("floors", None) or {}) for found in records]
     runs = pd.json_normalize(records).reindex(columns=[*IDENTITY, *FACTS, *NUMBERS])
+    runs["floors"] = pd.Series(floors, dtype=object)
+    runs["floor"] = [max(found.values(), default=nan) for found in floors]
     runs[NUMBERS] = runs[NUMBERS].apply(pd.to_numeric).astype(float)
     runs[TEXTS] = runs[TEXTS].astype(object)  # a column of blanks would count as numbers
     runs["reason"] = runs["reason"].fillna("")
@@ -70,6 +74,10 @@ def _read_record(file: Path) -> dict:
     if missing:
         raise TableError(f"{file} lacks {', '.join(missing)}")
     return found
+
+
+def _accuracies(floors: dict) -> dict[str, float]:
+    return {name: floor["accuracy"] for name, floor in floors.items()}
 
 
 def _fill_device(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,81 @@
+"""Predictions of hand-made runs: intervals, differences and floors as the tables show them."""
+
+import numpy as np
+import pytest
+
+from macformer.record import write_predictions
+from macformer.tables import make_tables
+from macformer.tables.comparison import add_comparison
+from macformer.tables.runs import TableError, read_runs
+from macformer.tables.settings import name_runs
+from macformer.tables.summary import summarise
+
+NUM_EXAMPLES = 100
+
+
+@pytest.fixture
+def write_tested(write_run):
+    """Write a run whose best weights have the first examples right, in an order of its own."""
+
+    def write(*, right: int, seed: int = 0, **keys):
+        folder = write_run(seed=seed, test=right / NUM_EXAMPLES, **keys)
+        row = np.random.default_rng(seed).permutation(NUM_EXAMPLES)
+        correct = (row < right).astype(np.int64)
+        label = np.ones(NUM_EXAMPLES, np.int64)
+        write_predictions(folder, {"row": row, "label": label, "best_prediction": correct})
+        return folder
+
+    return write
+
+
+def compared(sweep, against="softmax"):
+    runs, _ = name_runs(read_runs([sweep]))
+    return add_comparison(summarise(runs), runs, against=against).set_index(["attention", "ppsbn"])
+
+
+def test_rows_are_compared_example_by_example(write_tested, sweep):
+    """The 10 examples that softmax alone has right: 2 / 2^10 by McNemar, the only test."""
+    write_tested(right=40)
+    write_tested(attention="rfa", right=30)
+    rows = compared(sweep)
+    rfa = rows.loc[("rfa", "without")]
+    assert rfa["difference"] == pytest.approx(-0.1)
+    assert rfa["p"] == pytest.approx(2 / 2**10)
+    assert rfa["low"] == pytest.approx(0.2189, abs=1e-4)  # Wilson, 30 of 100
+    assert np.isnan(rows.loc[("softmax", "without"), "difference"])
+
+
+def test_seeds_that_both_rows_have_are_paired(write_tested, sweep):
+    for seed, (ours, theirs) in enumerate([(41, 40), (43, 41), (45, 42)]):
+        write_tested(right=theirs, seed=seed)
+        write_tested(attention="rfa", right=ours, seed=seed)
+    write_tested(attention="rfa", right=90, seed=3)
+    assert compared(sweep).loc[("rfa", "without"), "difference"] == pytest.approx(0.02)
+
+
+def test_any_row_can_be_the_reference(write_tested, sweep):
+    write_tested(right=40)
+    write_tested(attention="uniform", right=30)
+    rows = compared(sweep, against="uniform")
+    assert rows.loc[("softmax", "without"), "difference"] == pytest.approx(0.1)
+    with pytest.raises(TableError, match="no row rfa to compare with; there are softmax, uniform"):
+        compared(sweep, against="rfa")
+
+
+def test_runs_without_predictions_are_not_compared(write_run, write_tested, sweep):
+    write_tested(right=40)
+    write_run(attention="rfa")
+    assert compared(sweep).loc[("rfa", "without"), ["low", "difference", "p"]].isna().all()
+
+
+def test_the_table_shows_intervals_differences_and_floors(write_tested, sweep):
+    floors = {"first token": {"accuracy": 0.35, "recipe": "look-up", "num_train_rows": 9}}
+    for attention, right in (("softmax", 40), ("rfa", 30)):
+        write_tested(attention=attention, right=right, floors=floors)
+    text = make_tables([sweep])[0].read_text()
+    _, rfa = [line for line in text.splitlines() if line.startswith("| rfa ")]
+    assert "30.00§" in rfa and "21.9 to 39.6" in rfa and "-10.0*" in rfa and "0.002" in rfa
+    (floor,) = [line for line in text.splitlines() if line.startswith("| floor: first token")]
+    assert "35.00" in floor
+    assert "§ at or below the best of them" in text
+    assert "McNemar" in text and "four times out of five" in text
