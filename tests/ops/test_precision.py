@@ -16,7 +16,7 @@ BFLOAT16_ERROR = 5e-3
 
 def draw_maclaurin():
     return optimal(
-        exp,
+        exp().coefficients,
         num_features=NUM_FEATURES,
         num_heads=1,
         head_dim=HEAD_DIM,

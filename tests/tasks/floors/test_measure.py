@@ -110,6 +110,7 @@ def test_a_run_knows_the_floors_of_its_data(tmp_path):
         load=partial(open_split, first_id=1, vocab_size=3),
         data_dir=tmp_path,
         batch_size=2,
+        accumulate=1,
         max_seq_len=1,
         padded_len=1,
         seed=0,
