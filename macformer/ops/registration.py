@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from macformer.ops.tiled import accumulation_dtype
@@ -43,6 +44,8 @@ def register_attention(
     num_learnt: int = 0,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """Register ``macformer::name`` and ``macformer::name_backward``, and return the first.
+
+    What is returned raises NotImplementedError in forward-mode differentiation.
 
     Args:
         parameters: The schema of what stands between value and key_padding_mask.
@@ -103,7 +106,22 @@ def register_attention(
     operators = torch.ops.macformer
     register_flop_formula(getattr(operators, name))(count)
     register_flop_formula(getattr(operators, f"{name}_backward"))(count_twice)
-    return attend
+
+    def attend_or_refuse(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        _refuse_tangents(name, inputs)
+        return attend(*inputs)
+
+    return attend_or_refuse
+
+
+def _refuse_tangents(name: str, inputs: Sequence[Any]) -> None:
+    """Refuse forward-mode differentiation, in which an operator would lose tangents in silence."""
+    tensors = (x for x in inputs if isinstance(x, Tensor))
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            f"macformer::{name} has no forward-mode derivative (torch.func.jvp, jacfwd, dual "
+            "numbers); differentiate in reverse mode"
+        )
 
 
 def _shape(x: Any) -> Any:

@@ -30,6 +30,7 @@ FAULTS = {
     "SubtractsBatchMean": "examples are independent",
     "StabiliserOfTheBatch": "examples are independent",
     "Detached": "gradients are those of central differences",
+    "LosesTangents": "forward mode is right or refused",
     "RedrawsAtEvaluation": "evaluation draws nothing",
     "NeedlesslyPositional": CUTTING,
     "NeedlesslySelfAttentionOnly": (

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from macformer.attention import contract
@@ -101,6 +102,11 @@ def test_only_a_row_that_says_positional_tells_padding_between_from_none(subject
 
 
 def test_only_a_row_that_says_self_attention_only_refuses_other_queries(subject):
+    """Who declares it must refuse; whether it had to, no test can see.
+
+    A refusal that nothing but the declaration asks for looks like one that the method needs: that
+    is left to who reads the row.
+    """
     if subject.self_attention_only:
         with pytest.raises(ValueError, match="11"):
             subject.attention(*subject.draw(11))
@@ -179,6 +185,25 @@ def test_gradients_are_those_of_central_differences(subject):
         slope = torch.zeros_like(difference) if grad is None else (grad * direction).sum()
         # rounding leaves 1e-7 of a difference; a path that is cut off misses a share of the slope
         assert_close(slope, difference / (2 * step), rtol=1e-4, atol=1e-6)
+
+
+def test_forward_mode_is_right_or_refused(subject):
+    """An operator that knows reverse mode alone loses tangents in silence, unless it looks."""
+    inputs = [0.5 * x for x in subject.draw(subject.query_lengths[0])]
+    directions = [torch.randn_like(x) for x in inputs]
+    attention, step = copy.deepcopy(subject.attention).requires_grad_(False), 1e-7
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(*pair) for pair in zip(inputs, directions, strict=True)]
+        try:
+            tangent = forward_ad.unpack_dual(attention(*duals)).tangent
+        except (NotImplementedError, RuntimeError):
+            return
+    ahead, behind = (
+        attention(*(x + sign * step * d for x, d in zip(inputs, directions, strict=True)))
+        for sign in (1, -1)
+    )
+    tangent = torch.zeros_like(ahead) if tangent is None else tangent
+    assert_close(tangent, (ahead - behind) / (2 * step), rtol=1e-4, atol=1e-5)
 
 
 def test_evaluation_draws_nothing(subject):

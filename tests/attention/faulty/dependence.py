@@ -43,6 +43,22 @@ class Detached(Sound):
         return super().forward(query, key.detach(), value, key_padding_mask=key_padding_mask)
 
 
+class LosesTangents(Sound):
+    """Doubles by an operator that knows reverse mode alone."""
+
+    def phi(self, x):
+        return super().phi(double(x))
+
+
+@torch.library.custom_op("faulty::double", mutates_args=())
+def double(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+double.register_fake(torch.empty_like)
+double.register_autograd(lambda ctx, grad: 2 * grad)
+
+
 class RedrawsAtEvaluation(Sound):
     """New features at every call."""
 
