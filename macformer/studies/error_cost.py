@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import nn
 
-from macformer.features.calls import record_attention, transplant
+from macformer.features.calls import core_attentions, record_attention, transplant
 from macformer.features.error import error_over_signal
 from macformer.models import TokenTagger
 from macformer.plotting import COLOURS, MARKERS, draw_panels
@@ -33,6 +33,7 @@ SCORES = {
     "accuracy_redrawn": "other features",
     "accuracy_exact": "the exact kernel",
 }
+ESTIMATE = ("num_features", "per_head", "sampler", "assumed_dot")  # what the kernel itself has not
 ROW = ["attention", "ppsbn", "sampler", "num_features"]
 
 
@@ -70,6 +71,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
         device=cfg.device,
     )
     row = {"accuracy": outcome.accuracy, "loss": outcome.loss, "diverged": outcome.diverged}
+    row["kernel"] = _describe_kernel(model)
     if point["sampler"]:
         row |= _score_swapped(model, point, cfg, test)
     yield row
@@ -80,9 +82,7 @@ def _score_swapped(
 ) -> dict[str, float]:
     """Measure the error on the trained model's queries and keys, and its accuracy without it."""
     other = transplant(model, _build(point, cfg, seed=point["seed"] + TEST_SEED))
-    name = point["attention"].replace("rmfa", "kernelized")
-    kernelized = point | {"attention": name, "sampler": ""}
-    exact = transplant(model, _build(kernelized, cfg, seed=point["seed"]))
+    exact = transplant(model, _build(point, cfg, seed=point["seed"], exact=True))
     own = record_attention(model, test[0])[0]
     target = record_attention(exact, test[0])[0].out  # the first layer, whose inputs are the same
     return {
@@ -92,16 +92,31 @@ def _score_swapped(
     }
 
 
-def _build(point: dict[str, Any], cfg: DictConfig, *, seed: int) -> nn.Module:
+def _describe_kernel(model: nn.Module) -> str | None:
+    """Name what a model's attention computes or estimates, None where that is no kernel."""
+    attention = core_attentions(model)[0]
+    kernel = getattr(attention, "kernel", None)
+    if kernel is None:
+        return None
+    return kernel.name if getattr(attention, "scale", None) is None else f"{kernel.name}, scaled"
+
+
+def _build(point: dict[str, Any], cfg: DictConfig, *, seed: int, exact: bool = False) -> nn.Module:
+    """Build a point's model; ``exact`` puts the kernel itself in the place of its estimate."""
     torch.manual_seed(seed)
     settings = cfg.study.settings
     options = {**settings.options, "attention": point["attention"], "ppsbn": point["ppsbn"]}
     options["max_seq_len"] = settings.reverse.seq_len
-    if point["sampler"]:
+    changes = []
+    if exact:
+        options["attention._target_"] = "macformer.attention.KernelizedAttention"
+        changes = [f"~attention.{name}" for name in ESTIMATE]
+    elif point["sampler"]:
         options["attention/sampler"] = point["sampler"]
         options["attention.num_features"] = point["num_features"]
     composed = compose_cell(
         *(write_override(name, value) for name, value in options.items()),
+        *changes,
         config_dirs=tuple(cfg.paths.config_dirs),
     )
     classifier: Any = build_model(composed)
@@ -139,9 +154,13 @@ def plot(frame: pd.DataFrame) -> Figure:
             for marker, (sampler, group) in zip(MARKERS, rows.groupby("sampler"), strict=False):
                 label, accuracy = f"{name}, {sampler}", 100 * group[score]
                 axis.plot(group["error"], accuracy, marker, color=colour, label=label, alpha=0.7)
-        ends = {"uniform": "uniform", attention.replace("rmfa", "kernelized"): "exact kernel"}
-        for style, (end, label) in zip((":", "--"), ends.items(), strict=True):
-            accuracy = 100 * frame.loc[frame["attention"] == end, "accuracy"].mean()
+        same_kernel = frame["kernel"] == rows["kernel"].iloc[0]
+        ends = {
+            "uniform": frame["attention"] == "uniform",
+            "exact kernel": same_kernel & (frame["num_features"] == 0),
+        }
+        for style, (label, end) in zip((":", "--"), ends.items(), strict=True):
+            accuracy = 100 * frame.loc[end, "accuracy"].mean()
             axis.axhline(accuracy, color="grey", linestyle=style, label=f"trained with {label}")
         axis.set_xscale("log", base=2)
         axis.set(xlabel="error / signal", ylabel="test accuracy (%)", ylim=(0, 103))

@@ -26,8 +26,8 @@ def cfg():
     return compose("study=error_cost", "study.sizes.smoke.num_steps=2", name="study")
 
 
-def build(cfg, *, seed=0, **changes):
-    return error_cost._build(RMFA_POINT | changes, cfg, seed=seed)
+def build(cfg, *, seed=0, exact=False, **changes):
+    return error_cost._build(RMFA_POINT | changes, cfg, seed=seed, exact=exact)
 
 
 def batch(cfg):
@@ -69,6 +69,17 @@ def test_a_transplant_keeps_features_and_takes_weights(cfg):
     assert isinstance(core_attentions(exact)[0], KernelizedAttention)
 
 
+@pytest.mark.parametrize("row", ["rmfa_log", "rmfa_exp_scaled"])
+def test_the_exact_twin_has_the_kernel_and_the_bounds_of_the_row(cfg, row):
+    estimate, exact = build(cfg, attention=row), build(cfg, attention=row, exact=True)
+    (own,), (twin,) = core_attentions(estimate), core_attentions(exact)
+    assert isinstance(own, RMFA) and isinstance(twin, KernelizedAttention)
+    assert error_cost._describe_kernel(exact) == error_cost._describe_kernel(estimate)
+    assert (twin.guard is None) == (own.guard is None) and (twin.scale is None) == (
+        own.scale is None
+    )
+
+
 def test_a_scale_goes_with_the_weights(cfg):
     source = build(cfg, attention="rmfa_exp_scaled")
     torch.nn.init.constant_(core_attentions(source)[0].scale.log_scale, 0.25)
@@ -85,16 +96,26 @@ def test_many_features_score_as_the_exact_kernel_does(cfg):
 
 def test_table_and_plot_come_from_rows_alone():
     end = {"sampler": float("nan"), "num_features": 0, "diverged": False}
-    rows = [{"attention": "uniform", "ppsbn": "with", "accuracy": 0.25, "seed": 0, **end}]
+    ends = {"uniform": (None, 0.25), "my_oracle": ("exp", 0.75), "another": ("exp, scaled", 0.9)}
+    rows = [
+        {"attention": name, "ppsbn": "with", "kernel": kernel, "accuracy": value, "seed": 0, **end}
+        for name, (kernel, value) in ends.items()
+    ]
     scores = {"accuracy_redrawn": 0.25, "accuracy_exact": 0.5, "error": 0.1, "diverged": False}
     rows += [
-        RMFA_POINT | scores | {"seed": seed, "accuracy": accuracy}
+        RMFA_POINT | {"kernel": "exp"} | scores | {"seed": seed, "accuracy": accuracy}
         for seed, accuracy in enumerate((0.5, 0.7))
     ]
     frame = pd.DataFrame(rows)
     table = error_cost.table(frame)
-    assert table["accuracy % with its own features"].tolist() == ["25", "60 ± 14"]
-    assert table["features"].tolist() == ["", 512]
+    assert table["accuracy % with its own features"].tolist() == ["25", "75", "90", "60 ± 14"]
+    assert table["features"].tolist() == ["", "", "", 512]
     (axis,) = error_cost.plot(frame).axes
     assert axis.get_title(loc="left") == "rmfa_exp"
     assert list(axis.lines[0].get_ydata()) == [50, 70]
+    levels = {
+        str(line.get_label()): line.get_ydata()[0]
+        for line in axis.lines
+        if "with" in str(line.get_label())
+    }
+    assert levels == {"trained with uniform": 25, "trained with exact kernel": 75}
