@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
-from macformer.attention.maclaurin.kernels import Kernel, in_closed_form
+from macformer.attention.maclaurin.kernels import Kernel, check_bound, in_closed_form
 from macformer.ops import guard_denominator
 
 
@@ -27,6 +27,10 @@ class KernelizedAttention(nn.Module):
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
         guard: As in :class:`macformer.attention.RMFA`, so that both compute the same function.
         scale: As there.
+
+    Raises:
+        ValueError: If the bound that ``input_norm`` or ``guard`` gives lies beyond the kernel's
+            radius. Without a bound inputs are taken as they are.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class KernelizedAttention(nn.Module):
         dot_bound, self.guard = bound_dot(
             head_dim=head_dim, input_norm=input_norm if scale is None else None, guard=guard
         )
+        if math.isfinite(dot_bound):
+            check_bound(kernel, dot_bound=dot_bound)
         self.kernel = in_closed_form(kernel, dot_bound=dot_bound)
         assert self.kernel.closed_form is not None
         self.closed_form = self.kernel.closed_form

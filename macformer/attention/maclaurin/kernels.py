@@ -72,6 +72,19 @@ def truncated(kernel: Kernel, *, max_degree: int) -> Kernel:
     return Kernel(f"{kernel.name} to degree {max_degree}", coefficients, closed_form, math.inf)
 
 
+def check_bound(kernel: Kernel, *, dot_bound: float) -> None:
+    """Refuse dot products for which a kernel is not defined.
+
+    Raises:
+        ValueError: If the bound on them does not lie below the radius.
+    """
+    if dot_bound >= kernel.radius:
+        raise ValueError(
+            f"kernel {kernel.name} has the radius {kernel.radius:g}, and dot products are bounded "
+            f"by {dot_bound:.3g}; guard and assumed_dot must lie below the radius"
+        )
+
+
 def in_closed_form(kernel: Kernel, *, dot_bound: float) -> Kernel:
     """Give a kernel that comes without a closed form the sum of its series, for bounded t.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
-from macformer.attention.maclaurin.kernels import Kernel
+from macformer.attention.maclaurin.kernels import Kernel, check_bound
 from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention
 
 
@@ -70,6 +70,7 @@ class RMFA(nn.Module):
         self.num_features = num_features
         self.kernel = kernel
         self.dot_bound = assumed_dot if math.isinf(dot_bound) else dot_bound
+        check_bound(kernel, dot_bound=self.dot_bound)
         features = sampler(
             kernel.coefficients,
             num_features=num_features,

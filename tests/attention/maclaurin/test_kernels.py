@@ -4,6 +4,7 @@ import math
 
 import mpmath
 import pytest
+import torch
 
 from macformer.attention.maclaurin import kernels as maclaurin
 from macformer.attention.maclaurin.kernels import truncation_degree
@@ -100,3 +101,15 @@ def test_divergence_asks_for_the_radius(kernel, bound):
     """Missing degrees hide nothing."""
     with pytest.raises(ValueError, match=rf"\|t\| = {bound:.3g}.*radius"):
         truncation_degree(kernel, dot_bound=bound)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "highest"), [("exp", 1.193), ("inv", 1.215), ("log", 1.195), ("sqrt", 1.093)]
+)
+def test_weights_of_unit_vectors_are_nearly_constant(kernel, highest):
+    """What docs/pages/guide.md says of ppSBN: width 32, independent vectors and equal ones."""
+    width, closed_form = 32, getattr(maclaurin, kernel)().closed_form
+    q, k = (torch.nn.functional.normalize(torch.randn(100_000, width), dim=-1) for _ in range(2))
+    deviations = (closed_form((q * k).sum(-1) / width**0.5) - 1).abs()
+    assert deviations.quantile(0.99) < 0.08
+    assert closed_form(torch.tensor(width**-0.5)).item() == pytest.approx(highest, abs=5e-4)

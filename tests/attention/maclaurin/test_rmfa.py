@@ -39,9 +39,9 @@ def rmfa(kernel: str | Kernel = "exp", **changes) -> RMFA:
     return RMFA(**({"num_heads": H, "head_dim": E} | options | changes)).double()
 
 
-def exact(kernel="exp", **changes) -> KernelizedAttention:
+def exact(kernel: str | Kernel = "exp", **changes) -> KernelizedAttention:
     options = {"input_norm": 1.0, "guard": GUARD, "scale": None}
-    function = getattr(kernels, kernel)()
+    function = getattr(kernels, kernel)() if isinstance(kernel, str) else kernel
     options |= {"num_heads": H, "head_dim": E, "kernel": function}
     return KernelizedAttention(**(options | changes))
 
@@ -218,9 +218,20 @@ def test_shipped_kernels_stay_finite_far_outside_the_radius():
 
 
 @pytest.mark.parametrize("changes", [{"guard": 1.0}, {"guard": None, "assumed_dot": 4.0}], ids=str)
-def test_a_bound_outside_the_radius_is_refused(changes):
-    with pytest.raises(ValueError, match="radius"):
-        rmfa("inv", input_norm=None, **changes)
+@pytest.mark.parametrize("kernel", ["inv", "log", "sqrt"])
+def test_a_bound_outside_the_radius_is_refused(kernel, changes):
+    value = changes.get("assumed_dot", 1)
+    with pytest.raises(ValueError, match=f"kernel {kernel} has the radius 1, .* by {value:.3g};"):
+        rmfa(kernel, input_norm=None, **changes)
+
+
+def test_the_radius_is_the_kernels_own_word():
+    """A series that ends converges everywhere; its kernel may be meant for a smaller ball."""
+    mine = Kernel("mine", lambda n: float(n < 3), None, radius=0.25)
+    for build in (exact, rmfa):
+        assert build(mine, input_norm=None, guard=0.2).guard is not None
+        with pytest.raises(ValueError, match=r"kernel mine has the radius 0.25, .* by 0.3;"):
+            build(mine, input_norm=None, guard=0.3)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
