@@ -96,8 +96,9 @@ LARGER: dict[str, str] = {
     "linformer_learnt": "a weight for each head, slot and position: five times softmax's number",
 }
 
-# Rows that are also held to the contract inside ppSBN: one of each kind is enough for a wrapper.
-WRAPPED = ("rmfa_exp", "softmax")
+# Rows that are also held to the contract inside ppSBN: one of each kind is enough for a wrapper,
+# of those that declare nothing, a place of keys, and that queries are keys.
+WRAPPED = ("rmfa_exp", "softmax", "cosformer", "reformer")
 
 
 B, H, L, S, E, EV = 2, 3, 11, 13, 7, 5
