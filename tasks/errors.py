@@ -19,3 +19,16 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
     """
     if value not in allowed:
         raise DataError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def check_generator(version: int, *, there_is: int) -> None:
+    """Refuse to draw data by another generator than a configuration means.
+
+    Raises:
+        DataError: With both versions.
+    """
+    if version != there_is:
+        raise DataError(
+            f"task.generator_version is {version}, but this code draws other data, by version "
+            f"{there_is}; a run on the older data goes on only with the code that drew them"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.errors import one_of
+from tasks.errors import check_generator, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_first_token, predict_by_root
 from tasks.listops.generate import VOCABULARY, generate_listops
@@ -23,7 +23,8 @@ from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 10
 
-# Raise it when a seed gives other bytes than before; old folders are then no longer used.
+# Raise it, and task.generator_version in YAML, when a seed gives other bytes than before: old
+# folders are then no longer used, and runs on the new data are new runs.
 _GENERATOR = 1
 
 _FILES = {
@@ -58,6 +59,7 @@ def prepare(
     brackets: str,
     num_examples: Mapping[str, int],
     seed: int,
+    generator_version: int,
     min_len: int,
     max_len: int,
     max_depth: int,
@@ -69,6 +71,7 @@ def prepare(
     Args:
         source: "generate", or "lra_release" for a folder that holds listops-1000/ or is it; the
             arguments from seed on are those of the generator.
+        generator_version: Which data a seed stands for; the one that there is.
         brackets: "keep", or "drop" to lose the closing brackets and with them the tree, as in the
             data of Skyformer.
     """
@@ -76,6 +79,7 @@ def prepare(
     one_of("task.brackets", brackets, ("keep", "drop"))
     parameters: dict[str, Any] = {"brackets": brackets, "num_examples": dict(num_examples)}
     if source == "generate":
+        check_generator(generator_version, there_is=_GENERATOR)
         distribution = {
             "seed": seed,
             "min_len": min_len,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.errors import DataError
+from tasks.errors import DataError, check_generator
 from tasks.floors import Floor, add_floors
 from tasks.floors.pictures import predict_by_dots, predict_by_pixels, predict_by_statistics
 from tasks.image.task import load as load
@@ -24,7 +24,8 @@ from tasks.store.write import Chunk, Contents, Split, prepare_once
 
 NUM_CLASSES = 2
 
-# Raise it when a seed gives other bytes than before; old folders are then no longer used.
+# Raise it, and task.generator_version in YAML, when a seed gives other bytes than before: old
+# folders are then no longer used, and runs on the new data are new runs.
 _GENERATOR = 2
 # An interrupted preparation loses one part at most, which takes about half a minute.
 _ROWS_PER_PART = 4096
@@ -41,6 +42,7 @@ def prepare(
     size: int,
     num_examples: Mapping[str, int],
     seed: int,
+    generator_version: int,
     num_workers: int,
 ) -> Path:
     """Draw the pictures, or read those of Long Range Arena.
@@ -49,10 +51,12 @@ def prepare(
         source: "generate", or "lra_release" for a folder that holds pathfinder<size>/ or is the one
             it lies in.
         seed: Of the generator, or of the order in which released pictures are split.
+        generator_version: Which pictures a seed stands for; the one that there is.
     """
     check_source(source, ("generate", "lra_release"))
     parameters: dict[str, Any] = {"size": size, "num_examples": dict(num_examples), "seed": seed}
     if source == "generate":
+        check_generator(generator_version, there_is=_GENERATOR)
         parameters["generator"] = _GENERATOR
         splits = partial(_generated_splits, size=size, seed=seed, num_workers=num_workers)
     else:

@@ -1,14 +1,16 @@
 """A seed gives the bytes that it has always given, on every machine.
 
-A failure after a change on purpose asks for two things: the new hash here, and a higher _GENERATOR
-in tasks/listops.py or tasks/pathfinder.py.
+A failure after a change on purpose asks for two things: the new hash here, and a higher version
+in tasks/listops/task.py or tasks/pathfinder/task.py and in the task's configuration.
 """
 
 import hashlib
 from functools import partial
 
 import pytest
+from hydra.utils import instantiate
 
+from tasks.errors import DataError
 from tasks.listops.generate import generate_listops
 from tasks.pathfinder.generate import generate_pathfinder
 
@@ -41,3 +43,13 @@ def test_a_seed_gives_the_same_bytes_as_ever(generate, expected):
         for array in chunk:
             digest.update(array.tobytes())
     assert digest.hexdigest() == expected
+
+
+@pytest.mark.parametrize("task", ["listops", "pathfinder", "pathx"])
+def test_a_configuration_that_means_another_generator_is_refused(task, composed, tmp_path):
+    """Each shipped one means the one that there is, or the contract of tasks would not hold."""
+    prepare = instantiate(composed(f"task={task}").task.prepare)
+    other = prepare.keywords["generator_version"] - 1
+    with pytest.raises(DataError, match=f"generator_version is {other}, but this code"):
+        prepare(tmp_path, generator_version=other)
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ OPTIONS = {
     "brackets": "keep",
     "num_examples": {"train": 31, "validation": 7, "test": 5},
     "seed": 0,
+    "generator_version": 1,
     "min_len": 5,
     "max_len": 60,
     "max_depth": 4,

@@ -21,6 +21,7 @@ OPTIONS = {
     "size": 32,
     "num_examples": {"train": 10, "validation": 4, "test": 2},
     "seed": 0,
+    "generator_version": 2,
     "num_workers": 1,
 }
 
