@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from macformer.runs import config
@@ -77,8 +77,8 @@ def take_turns(overrides: Sequence[str], *, rounds: int) -> "TakeTurns":
 
 def compose(overrides: Sequence[str], *, rounds: int, run_dir: str) -> DictConfig:
     """Compose a fit of a warm-up stretch and the rounds, without validation."""
-    fixed = ["logger=curve", f"paths.run_dir={run_dir}", "+trainer.enable_checkpointing=false"]
-    cfg = config.compose(*fixed, *overrides)
+    cfg = config.compose("logger=curve", f"paths.run_dir={run_dir}", *overrides)
+    OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
     cfg.max_steps = cfg.log_interval * (
         rounds + 2
     )  # the schedule of the bare loop, warmed up apart

@@ -68,9 +68,7 @@ class ClassificationModule(pl.LightningModule):
         log_interval: int,
     ):
         super().__init__()
-        for name, value in (("steps_per_call", steps_per_call), ("log_interval", log_interval)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; at least 1 is needed")
+        assert steps_per_call >= 1 and log_interval >= 1
         self.automatic_optimization = False
         self.model = model
         self.objective = objective
