@@ -46,6 +46,7 @@ from macformer.attention.feature_maps.linear import LinearAttention
 from macformer.attention.feature_maps.maps import EluMap, HedgehogMap, ReluMap
 from macformer.attention.feature_maps.performer import Performer
 from macformer.attention.feature_maps.rfa import RFA
+from macformer.attention.feature_maps.taylor import TaylorAttention
 from macformer.attention.inputs.scale import InputScale
 from macformer.attention.landmarks import (
     AllKeys,
@@ -110,6 +111,7 @@ __all__ = [
     "Skyformer",
     "SoftmaxAttention",
     "StridedSparseAttention",
+    "TaylorAttention",
     "UniformAttention",
     "blank_padding",
     "directions",

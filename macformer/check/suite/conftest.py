@@ -63,6 +63,7 @@ ROWS = {
     "sparse_strided",
     "synthesizer_dense",
     "synthesizer_random",
+    "taylor",
     "uniform",
 }
 
