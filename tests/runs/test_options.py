@@ -171,10 +171,18 @@ def test_all_that_is_wrong_stands_in_one_line():
         compose("learning_rate=abc", "batch_size=0")
 
 
-def test_another_option_is_named_where_there_is_one():
-    for key, other in {"accumulate_grad_batches": "accumulate", "min_steps": "max_steps"}.items():
-        with pytest.raises(ConfigError, match=rf"^trainer\.{key} is 4; .* \(use {other}\)$"):
-            compose(f"+trainer.{key}=4")
+@pytest.mark.parametrize(
+    ("option", "other"),
+    [
+        ("trainer.accumulate_grad_batches", "accumulate"),
+        ("trainer.gradient_clip_val", "clip"),
+        ("trainer.limit_train_batches", "max_steps"),
+        ("+trainer.min_steps", "max_steps"),
+    ],
+)
+def test_another_option_is_named_where_there_is_one(option, other):
+    with pytest.raises(ConfigError, match=rf"is 4; it must be .* \(use {other}\)$"):
+        compose(f"{option}=4")
 
 
 def test_a_run_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
