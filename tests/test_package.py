@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,19 @@ def test_wheel_trains_a_cell_and_makes_its_table(installed, tmp_path):
     assert metrics.parent.joinpath("checkpoints", "last.ckpt").exists()
     table = "import sys; from macformer.tables import main; sys.exit(main(['outputs/debug']))"
     assert "rmfa_exp + ppSBN" in call(installed, tmp_path, "-c", table)
+
+
+@pytest.mark.slow
+def test_wheel_checks_a_variant(installed, tmp_path):
+    """The suite of the contract is in the wheel, and needs nothing of the source tree."""
+    (tmp_path / "mine" / "attention").mkdir(parents=True)
+    variant = tmp_path / "mine" / "attention" / "again.yaml"
+    variant.write_text("defaults: [softmax, _self_]\n")
+    tiny = ("task.num_examples={train: 512, validation: 20, test: 40}", "task.max_len=40")
+    command = ("-m", "macformer.check.cli", "mine", "--steps", "8", "batch_size=8", *tiny)
+    row = call(installed, tmp_path, *command).strip().splitlines()[-1]
+    passed, total = re.search(r"\| attention/again \| (\d+)/(\d+) ", row).groups()
+    assert passed == total and int(total) > 20 and row.endswith("| sound     |")
 
 
 def test_every_command_can_be_imported():
