@@ -115,3 +115,65 @@ def test_jaxtyping_checks_every_room_but_the_one_that_pytest_rewrites():
     *packages, _ = option.partition("=")[2].split(",")
     rooms = {f"macformer.{room}" for room in ROOMS["macformer"]} - {"macformer.check"}
     assert set(packages) == {*rooms, "tasks"}
+
+
+HYDRA_INTERNALS = ("hydra._internal", "hydra.core", "hydra.experimental")
+
+
+def test_what_leans_on_the_internals_of_hydra_stands_in_one_file():
+    users = [
+        str(path.relative_to(PACKAGES["macformer"]))
+        for path in modules("macformer")
+        if any(name.startswith(HYDRA_INTERNALS) for name in imported(path))
+    ]
+    assert users == ["runs/hydra_bridge.py"]
+
+
+# What takes a second or more to import, and is for tables, for plots, for preparing data or for
+# those who log to Weights & Biases.
+NOT_IN_A_CELL = {"datasets", "matplotlib", "optuna", "pandas", "scipy", "sklearn", "wandb"}
+
+
+def imported_at_once(path: Path) -> Iterator[str]:
+    """Yield what importing a module imports: not what stands in functions or is for types alone."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reached_from(*roots: str) -> tuple[set[Path], set[str]]:
+    """Follow imports within our packages; return their files, and the other packages' names."""
+    seen: set[Path] = set()
+    others: set[str] = set()
+    todo = list(roots)
+    while todo:
+        parts = todo.pop().split(".")
+        if parts[0] not in PACKAGES:
+            others.add(parts[0])
+            continue
+        root = PACKAGES[parts[0]]
+        for depth in range(1, len(parts) + 1):  # a module comes with the packages above it
+            base = root.joinpath(*parts[1:depth])
+            file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+            if file.exists() and file not in seen:
+                seen.add(file)
+                todo += imported_at_once(file)
+    return seen, others
+
+
+def test_the_process_of_a_cell_imports_only_what_it_uses():
+    """Each cell of a sweep pays for it."""
+    files, others = reached_from("macformer.runs.cell", "macformer.models", "tasks")
+    assert {"torch", "hydra", "pytorch_lightning"} <= others
+    assert PACKAGES["macformer"] / "training" / "step.py" in files
+    assert not others & NOT_IN_A_CELL
+    assert not [path for path in files if PACKAGES["macformer"] / "tables" in path.parents]
+
+
+def test_a_command_line_is_read_before_torch_is_imported():
+    for command in ("train", "prepare", "tune", "evaluate"):
+        _, others = reached_from(f"macformer.{command}")
+        assert "torch" not in others, command

@@ -1,16 +1,60 @@
 """What people type, what Hydra's grammar reads, and what a glob of a sweep finds."""
 
+from dataclasses import fields
+
 import hydra
 import pytest
+from hydra.conf import ConfigSourceInfo, RuntimeConf
+from hydra.core.utils import JobReturn
 
-from macformer.runs.hydra_bridge import expand_glob, parse_overrides
+from macformer.runs.hydra_bridge import (
+    Callback,
+    ConfigLoader,
+    Glob,
+    GlobalHydra,
+    HydraConfig,
+    HydraContext,
+    JobStatus,
+    Override,
+    OverridesParser,
+    Plugins,
+    RunMode,
+    expand_glob,
+    parse_overrides,
+)
 from macformer.runs.overrides import leave_to_cells, read_overrides, write_override
 
 ROWS = ("kernelized_exp", "rmfa_exp", "rmfa_inv", "softmax")
 
 
 def test_the_internals_of_hydra_are_those_of_the_version_that_was_read():
+    """After an upgrade: read macformer/runs/hydra_bridge.py beside it, then name the version."""
     assert hydra.__version__.startswith("1.3.")
+    for owner, names in (
+        (ConfigLoader, "load_sweep_config get_group_options"),
+        (GlobalHydra.instance(), "clear config_loader hydra"),
+        (HydraConfig.instance(), "initialized get set_config cfg"),
+        (OverridesParser, "create parse_overrides"),
+        (Glob, "filter"),
+        (Override, "value is_sweep_override is_delete sweep_string_iterator get_key_element"),
+        (Override, "get_value_element_as_str"),
+        (Plugins, "instance instantiate_launcher"),
+        (JobStatus, "FAILED"),
+        (RunMode, "MULTIRUN"),
+        (Callback, "on_multirun_start"),
+    ):
+        missing = [name for name in names.split() if not hasattr(owner, name)]
+        assert not missing, f"{owner} has no {', '.join(missing)}"
+    for owner, names in (
+        (Override, "key_or_group input_line"),
+        (Glob, "include exclude"),
+        (HydraContext, "config_loader callbacks"),
+        (JobReturn, "status _return_value"),
+        (RuntimeConf, "cwd output_dir config_sources choices"),
+        (ConfigSourceInfo, "path schema"),
+    ):
+        missing = set(names.split()) - {field.name for field in fields(owner)}
+        assert not missing, f"{owner} has no {', '.join(missing)}"
 
 
 def test_a_value_may_begin_with_the_home_folder(monkeypatch):
