@@ -7,10 +7,12 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from macformer.ops import exponential_attention, tiled
-from macformer.ops.exponential import _attend, exponential_attention_reference
+from macformer.ops.exponential import exponential_attention_reference
 
 triton = pytest.importorskip("triton")
 from macformer.ops import exponential_triton, fused  # noqa: E402 (needs Triton)
+
+OPERATOR = torch.ops.macformer.exponential_attention.default
 
 BATCH, HEADS, HEAD_DIM, VALUE_DIM, NUM_FEATURES = 2, 3, 5, 7, 37
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -70,7 +72,7 @@ def test_exponents_beyond_every_range():
 
 def test_denominators_are_at_least_one():
     query, key, value, omega = draw_inputs(67, 31, norm=30.0)
-    _, denominator, _ = _attend(query, key, value, omega, None, 1e-6)
+    _, denominator, _ = OPERATOR(query, key, value, omega, None, 1e-6)
     assert float(denominator.min()) >= 1 - 1e-12
 
 
@@ -138,7 +140,7 @@ def test_flops_by_hand():
 
 def test_opcheck(monkeypatch):
     monkeypatch.undo()  # poisoned memory makes equal runs differ
-    torch.library.opcheck(_attend, (*draw_inputs(5, 6, HEADS, torch.float32), None, 1e-6))
+    torch.library.opcheck(OPERATOR, (*draw_inputs(5, 6, HEADS, torch.float32), None, 1e-6))
 
 
 def test_compiles_to_one_graph(monkeypatch):
