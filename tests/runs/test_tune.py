@@ -13,8 +13,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from macformer import tune
-from macformer.record import CONFIG_NAME
+from macformer.record import CONFIG_NAME, describe_run, read_config, write_metrics
 from macformer.runs.config import compose
+from macformer.tables import make_tables, table_console
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp", "sweep=search")
@@ -129,6 +130,36 @@ def test_values_keep_their_types_and_the_printed_command_repeats_the_trial(
     command = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert command[0] == "macformer-train"
     assert compose(*command[1:]).identity in {cfg.identity for cfg in trained}
+
+
+def test_the_settings_of_a_search_are_rows_of_its_tables(outputs, monkeypatch):
+    rates = {"examples_per_second": 1.0, "tokens_per_second": 1.0, "positions_per_second": 1.0}
+    measured = {
+        "status": "finished",
+        "device": "laptop",
+        "num_parameters": 10,
+        "majority_rate": 0.2,
+        "train": {**rates, "peak_memory_gib": 1.0},
+        "inference": {**rates, "peak_memory_gib": 1.0},
+    }
+
+    def run(run_dir, *, overwrite):
+        cfg = read_config(run_dir)
+        score = cfg.attention.num_features / 100 + cfg.learning_rate
+        accuracy = {name: {"step": 9, "val": score, "test": score} for name in ("best", "last")}
+        write_metrics(run_dir, {**describe_run(cfg), **measured, "accuracy": accuracy})
+        return True
+
+    monkeypatch.setattr(tune, "run_in_process", run)
+    space = {"attention.num_features": [16, 32], "learning_rate": [0.001, 0.01]}
+    study = search(8, space=space)
+    settings = {tuple(sorted(trial.params.items())) for trial in study.trials}
+    assert len(settings) > 2
+    make_tables([outputs], console=table_console())
+    lines = [line for line in (outputs / "table.md").read_text().splitlines() if "rmfa_exp" in line]
+    for (_, features), (_, rate) in settings:
+        shown = [n for n in lines if f"num_features={features}" in n and f"rate={rate}" in n]
+        assert len(shown) == 1 and f"{features + 100 * rate:.2f}" in shown[0], lines
 
 
 def test_a_space_that_does_not_suit_the_options_is_one_line(outputs, capsys):
