@@ -20,6 +20,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from macformer.measuring import now
 from macformer.runs.build import build_data, build_model
 from macformer.runs.config import compose
 from macformer.training import classify
@@ -87,27 +88,20 @@ def _training_rate(cfg: DictConfig, batches: Iterator[Batch], device: torch.devi
 
     step(next(batches))
     taken = list(islice(batches, _TRAINING_STEPS))
-    start = _now(device)
+    start = now(device)
     for batch in taken:
         step(batch)
-    return sum(len(batch["labels"]) for batch in taken) / (_now(device) - start)
+    return sum(len(batch["labels"]) for batch in taken) / (now(device) - start)
 
 
 def _examples_per_second(
     batches: Iterator[Batch], device: torch.device, *, seconds: float
 ) -> float:
     next(batches)
-    num_examples, start = 0, _now(device)
+    num_examples, start = 0, now(device)
     while time.perf_counter() - start < seconds:
         num_examples += len(next(batches)["labels"])
-    return num_examples / (_now(device) - start)
-
-
-def _now(device: torch.device) -> float:
-    """Read the clock when the device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return num_examples / (now(device) - start)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ data are random and of full length, so that any task can be measured without its
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
+from macformer.measuring import now
 from macformer.runs import config
 from macformer.runs.build import Run, build_run
 from macformer.training.objectives import Batch
@@ -119,23 +119,23 @@ class TakeTurns(Callback):
         self.device = pl_module.device
         self._steps = bare_steps(self.twin, trainer)
         self._time_bare()
-        self._started = now(self.device)
+        self._started = now(self.device, cpu_time=True)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.global_step % self.stretch:
             return
-        seconds = now(self.device) - self._started
+        seconds = now(self.device, cpu_time=True) - self._started
         bare = self._time_bare()
         if trainer.global_step > self.stretch:
             self.ours.append(seconds / self.stretch)
             self.bare.append(bare / self.stretch)
-        self._started = now(self.device)
+        self._started = now(self.device, cpu_time=True)
 
     def _time_bare(self) -> float:
-        started = now(self.device)
+        started = now(self.device, cpu_time=True)
         for _ in range(self.stretch):
             next(self._steps)
-        return now(self.device) - started
+        return now(self.device, cpu_time=True) - started
 
 
 def bare_steps(twin: Run, trainer: pl.Trainer) -> Iterator[None]:
@@ -154,14 +154,6 @@ def bare_steps(twin: Run, trainer: pl.Trainer) -> Iterator[None]:
         batch = {name: value.to(module.device) for name, value in batch.items()}
         optimisation_step(autocast_gradients, batch, optimizer, schedule["scheduler"])
         yield
-
-
-def now(device: torch.device) -> float:
-    """Read the clock once the device has done what was asked of it."""
-    if device.type != "cuda":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 if __name__ == "__main__":

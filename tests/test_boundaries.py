@@ -13,7 +13,10 @@ import tasks
 PACKAGES = {"macformer": Path(macformer.__path__[0]), "tasks": Path(tasks.__path__[0])}
 
 # What each room may import of its package, beside itself and the leaves.
-LEAVES = {"macformer": {"record", "provenance", "plotting"}, "tasks": {"errors", "parallel"}}
+LEAVES = {
+    "macformer": {"record", "provenance", "plotting", "measuring"},
+    "tasks": {"errors", "parallel"},
+}
 METHOD = {"ops", "attention", "models"}
 RUN = METHOD | {"training", "callbacks", "tables"}
 TOOLS = RUN | {"runs"}

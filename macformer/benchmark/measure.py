@@ -2,7 +2,6 @@
 
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -22,12 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 import configs
 from macformer.benchmark.peers import PEERS
+from macformer.measuring import GIB, MIB, now
 from macformer.runs.build import build_attention
 from macformer.runs.config import compose
 
 MODES = ("forward", "forward_backward")
-GIB = 2**30
-MIB = 2**20
 BASELINE = "softmax"
 
 
@@ -195,12 +193,10 @@ def measure_peak(run: Callable[[], object], device: str) -> int:
 
 def _clock(run: Callable[[], object], cfg: DictConfig) -> float:
     """Return CPU time for one thread, which other processes do not disturb; else wall time."""
-    clock = time.process_time if cfg.device == "cpu" and cfg.threads == 1 else time.perf_counter
-    start = clock()
+    read = partial(now, torch.device(cfg.device), cpu_time=cfg.threads == 1)
+    start = read()
     run()
-    if torch.device(cfg.device).type == "cuda":
-        torch.cuda.synchronize(cfg.device)
-    return clock() - start
+    return read() - start
 
 
 def measure_ceilings(cfg: DictConfig) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 
-GIB = 2**30
+from macformer.measuring import GIB
 
 
 class MemoryMeter:

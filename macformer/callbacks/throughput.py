@@ -1,6 +1,5 @@
 """Throughput of training and of inference, as a user waits for them."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -11,6 +10,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
+
+from macformer.measuring import now
 
 COUNTED = ("examples", "tokens", "positions")
 
@@ -41,17 +42,17 @@ class Stopwatch:
     def start(self) -> None:
         if self._started is None:
             self._current = Interval()
-            self._started = self._now()
+            self._started = now(self.device)
 
     def lap(self) -> None:
         """End an interval and begin the next one."""
         if self._started is None:
             return
-        now = self._now()
-        self._current.seconds = now - self._started
+        read = now(self.device)
+        self._current.seconds = read - self._started
         if self._current.batches:
             self.intervals.append(self._current)
-        self._current, self._started = Interval(), now
+        self._current, self._started = Interval(), read
 
     def stop(self) -> None:
         self.lap()
@@ -70,11 +71,6 @@ class Stopwatch:
     def num_batches(self) -> int:
         """Count the batches of the interval that runs."""
         return self._current.batches
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
 
 def summarise(intervals: Sequence[Interval], *, num_ranks: int) -> dict[str, float | int | None]:

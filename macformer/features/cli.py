@@ -3,7 +3,6 @@
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice, product
@@ -18,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor, nn
 
 from macformer.attention import RMFA, SoftmaxAttention, samplers
-from macformer.benchmark.measure import MIB, measure_peak
+from macformer.benchmark.measure import measure_peak
 from macformer.features.calls import core_attentions, record_attention
 from macformer.features.search import (
     Choice,
@@ -32,6 +31,7 @@ from macformer.features.search import (
     prepare_inputs,
     search,
 )
+from macformer.measuring import MIB, now
 from macformer.ops import maclaurin_attention
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_data, build_model
@@ -209,7 +209,7 @@ def _measure_costs(
     runs: list[Callable[..., Tensor]], inputs: Inputs, cfg: DictConfig
 ) -> list[dict[str, float]]:
     """Return median time and peak memory of a forward and backward pass of one layer's batch."""
-    tensors = [x.detach().requires_grad_() for x in inputs[1:4]]
+    tensors, device = [x.detach().requires_grad_() for x in inputs[1:4]], torch.device(cfg.device)
 
     def step(run: Callable[..., Tensor]) -> None:
         run(*tensors, key_padding_mask=inputs.key_padding_mask).sum().backward()
@@ -217,11 +217,9 @@ def _measure_costs(
             x.grad = None
 
     def seconds(run: Callable[..., Tensor]) -> float:
-        start = time.perf_counter()
+        start = now(device)
         step(run)
-        if torch.device(cfg.device).type == "cuda":
-            torch.cuda.synchronize(cfg.device)
-        return time.perf_counter() - start
+        return now(device) - start
 
     peaks = [measure_peak(partial(step, run), cfg.device) / MIB for run in runs]  # warms up, too
     rounds = [[seconds(run) for run in runs] for _ in range(cfg.rounds)]

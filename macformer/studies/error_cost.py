@@ -23,11 +23,10 @@ from macformer.plotting import COLOURS, MARKERS, draw_panels
 from macformer.runs.build import build_model
 from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
-from macformer.studies.reverse import reverse_batches
+from macformer.studies.reverse import TEST_SEED, reverse_batches
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import evaluate, train
 
-TEST_SEED = 2**31  # of the test sequences, whatever the run's seed
 SCORES = {
     "accuracy": "its own features",
     "accuracy_redrawn": "other features",

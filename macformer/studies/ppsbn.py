@@ -25,7 +25,7 @@ from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.runs.build import build_data, build_model
 from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
-from macformer.studies.reverse import reverse_batches
+from macformer.studies.reverse import TEST_SEED, reverse_batches
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import train
 from macformer.training.objectives import Batch
@@ -36,7 +36,6 @@ READINGS = {
     "with": "with ppSBN",
     "with_batch": "with ppSBN by batch",
 }
-TEST_SEED = 2**31  # of the reversal's test sequences, whatever the run's seed
 GROUP = ["task", "attention", "ppsbn"]
 
 Training = tuple[nn.Module, Iterator[Batch], list[Batch]]  # the model, its data and its test

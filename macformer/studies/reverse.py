@@ -12,6 +12,8 @@ import torch
 
 from macformer.training.objectives import Batch
 
+TEST_SEED = 2**31  # of the test sequences, whatever the run's seed
+
 
 def reverse_batches(
     *, batch_size: int, seq_len: int, num_symbols: int, seed: int
