@@ -27,6 +27,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Fill in figures and formulas, in the prose around code."""
+    if page.file.src_uri == "index.md":  # the site opens with the README
+        markdown = Path(config.docs_dir).parents[1].joinpath("README.md").read_text()
+        markdown = markdown.replace("](docs/pages/", "](")
+        markdown = markdown.replace("](macformer/tables/published.csv)", "]")
     folder = Path(config.docs_dir, page.file.src_uri).parent
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.DOTALL | re.MULTILINE)
     for index in range(0, len(parts), 2):

@@ -198,7 +198,7 @@ def write_end(run_dir: Path, status: str, reason: str) -> None:
 def write_predictions(run_dir: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write what :func:`read_predictions` reads."""
     buffer = io.BytesIO()  # savez seeks, and leaves a half behind where it cannot write
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType] (names, not options)
     with whole_file(run_dir / PREDICTIONS_NAME) as file:
         file.write(buffer.getvalue())
 

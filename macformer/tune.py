@@ -63,7 +63,7 @@ def search(
     try:
         import optuna
     except ImportError:
-        raise SearchError("Optuna is not installed; pip install macformer[optuna]") from None
+        raise SearchError("Optuna is not installed; it comes with the extra optuna") from None
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 

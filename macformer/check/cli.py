@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if value is not None and not value > 0:
             return _refuse(f"--{name} is {value}; it must be above 0")
     if find_spec("pytest") is None:
-        return _refuse("the contract is a suite of pytest: pip install 'macformer[check]'")
+        return _refuse("the contract is a suite of pytest, which comes with the extra check")
     try:
         with TemporaryDirectory(prefix="macformer-check-") as scratch:
             out = Path(scratch) if args.out is None else args.out.expanduser().resolve()

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from macformer.ops.present import mark_present
+
 
 def pattern_attention_reference(
     query: Float[Tensor, "B H L E"],
@@ -20,17 +22,8 @@ def pattern_attention_reference(
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, "B H L Ev"]:
     """Attend to the keys that a dense pattern allows: what every pattern of blocks computes."""
-    attn_mask = pattern & present_keys(key, key_padding_mask)[:, None, None, :]
+    attn_mask = pattern & mark_present(key, key_padding_mask)[:, None, None, :]
     return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
-
-
-def present_keys(
-    key: Float[Tensor, "B H S E"], key_padding_mask: Bool[Tensor, "B S"] | None
-) -> Bool[Tensor, "B S"]:
-    """Say which keys are no padding."""
-    if key_padding_mask is None:
-        return torch.ones(key.shape[0], key.shape[2], dtype=torch.bool, device=key.device)
-    return ~key_padding_mask
 
 
 def extent(present: Bool[Tensor, "B S"]) -> Int[Tensor, " B"]:

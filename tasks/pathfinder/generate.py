@@ -3,8 +3,8 @@
 Each image shows two long snakes of paddles and a few short distractors. One disc marks the first
 end of a long snake; the other marks the far end of the same snake (label 1) or of the other one
 (label 0). Different snakes keep farther apart than the paddles of one snake, so that every label
-can be read off its image. It cannot be read off the places of the discs: images come in pairs of
-opposite labels whose discs are equally far apart and equally far from the centre.
+can be read off its image. The places of the discs say little about it: images come in pairs of
+opposite labels whose discs are about equally far apart and equally far from the centre.
 
 Arithmetic is restricted to what IEEE 754 rounds in one way only, so that a seed gives the same
 bytes on any machine.

@@ -16,7 +16,7 @@ class Style:
         continuity: Factor on the angle of a turn before its cosine is taken.
         ringing: Distance from a centre line up to which its faint ring reaches. The reference draws
             at twice the size and resamples by Lanczos' filter, whose third lobe leaves a few grey
-            values around each paddle; as many pixels are then black as are in its pictures.
+            values around each paddle; about as many pixels are then black as are in its pictures.
         clearance: Least distance between the centre lines of two snakes, well above the widest gap.
     """
 

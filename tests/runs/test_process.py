@@ -147,8 +147,8 @@ def test_a_running_cell_starts_no_second_process(tmp_path, exit_with):
 def composed(make_run, monkeypatch, tmp_path):
     """A configuration as Hydra has composed it, and the folder of its run."""
     cfg, run_dir = make_run()
-    runtime = SimpleNamespace(output_dir=str(run_dir), cwd=str(tmp_path))
-    monkeypatch.setattr(process.HydraConfig, "get", lambda: SimpleNamespace(runtime=runtime))
+    monkeypatch.setattr(process, "output_folder", lambda: run_dir)
+    monkeypatch.setattr(process, "calling_folder", lambda: tmp_path)
     return cfg, run_dir
 
 

@@ -12,9 +12,9 @@ from macformer.ops.blocks import (
     extent,
     from_blocks,
     present_in_windows,
-    present_keys,
     to_blocks,
 )
+from macformer.ops.present import mark_present
 
 
 class BigBird(nn.Module):
@@ -72,7 +72,7 @@ class BigBird(nn.Module):
                 f"got {max(length, key.shape[2])} tokens, but max_seq_len is {self.max_seq_len}"
             )
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         num_rows, num_columns = count_blocks(length, b), count_blocks(key.shape[2], b)
         last = (extent(present) - 1).clamp(min=0) // b
         blocks, valid = self._choose(last, num_rows, num_columns)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from macformer.attention.contract import blank, blank_padding
-from macformer.ops.blocks import count_blocks, from_blocks, present_keys, to_blocks, to_windows
+from macformer.ops.blocks import count_blocks, from_blocks, to_blocks, to_windows
+from macformer.ops.present import mark_present
 from macformer.ops.union import lowest
 
 
@@ -52,7 +53,7 @@ class HTransformer(nn.Module):
             raise ValueError(f"queries are averaged as keys are, got {length} and {key.shape[2]}")
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         query = blank(query, key_padding_mask)  # it is averaged, too
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         num_levels = max(count_blocks(length, self.block_size) - 1, 1).bit_length()
         count = present[:, None, :, None].to(torch.promote_types(query.dtype, torch.float32))
         short = -length % 2 ** (num_levels - 1)

@@ -11,9 +11,9 @@ from macformer.ops.blocks import (
     count_blocks,
     from_blocks,
     present_in_windows,
-    present_keys,
     to_blocks,
 )
+from macformer.ops.present import mark_present
 
 
 class LocalAttention(nn.Module):
@@ -48,7 +48,7 @@ class LocalAttention(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         length, first = query.shape[2], self.num_global
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         num_blocks = count_blocks(length, self.block_size)
         q, k, v = (to_blocks(x, self.block_size, num_blocks) for x in (query, key, value))
         local = present.clone()

@@ -11,10 +11,10 @@ from macformer.ops.blocks import (
     count_blocks,
     from_blocks,
     present_in_windows,
-    present_keys,
     to_blocks,
     to_windows,
 )
+from macformer.ops.present import mark_present
 
 
 class LongShortAttention(nn.Module):
@@ -55,7 +55,7 @@ class LongShortAttention(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         length, w, margin = query.shape[2], self.window, max(self.window // 2, 1)
         num_blocks = count_blocks(length, w)
         k, v = _over_heads(self.key_norm, key), _over_heads(_normalise, value)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.ops.band import band_parts
-from macformer.ops.blocks import attend_everywhere, present_keys
+from macformer.ops.blocks import attend_everywhere
+from macformer.ops.present import mark_present
 from macformer.ops.union import Part, bias, union_attention
 
 
@@ -44,7 +45,7 @@ class Longformer(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         local, first = present.clone(), self.num_global
         local[:, :first] = False
         parts = band_parts(query, key, value, allowed=local, window=self.window, is_causal=False)

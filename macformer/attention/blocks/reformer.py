@@ -9,8 +9,9 @@ from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.sphere import to_sphere
-from macformer.ops.blocks import count_blocks, present_keys
+from macformer.ops.blocks import count_blocks
 from macformer.ops.permute import permute_rows
+from macformer.ops.present import mark_present
 from macformer.ops.union import Part, bias, union_attention
 
 
@@ -79,7 +80,7 @@ class Reformer(nn.Module):
         if length != key.shape[2]:
             raise ValueError(f"queries are keys, but there are {length} and {key.shape[2]}")
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         if short := count_blocks(length, self.chunk_size) * self.chunk_size - length:
             query, value = (pad(x, (0, 0, 0, short)) for x in (query, value))
             present = pad(present, (0, short))

@@ -10,9 +10,9 @@ from macformer.ops.blocks import (
     count_blocks,
     from_blocks,
     present_in_windows,
-    present_keys,
     to_blocks,
 )
+from macformer.ops.present import mark_present
 from macformer.ops.union import bias
 
 
@@ -73,7 +73,7 @@ class SinkhornAttention(nn.Module):
         if num_blocks > self.sort.shape[1]:
             raise ValueError(f"got {num_blocks} blocks, at most {self.sort.shape[1]} can be sorted")
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         q, k, v = (to_blocks(x, b, num_blocks) for x in (query, key, value))
         tokens = present_in_windows(present, b, num_blocks, margin=0)
         exists = tokens.any(-1)

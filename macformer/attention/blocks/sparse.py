@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.ops.band import band_parts, from_groups, to_groups
-from macformer.ops.blocks import count_blocks, present_keys
+from macformer.ops.blocks import count_blocks
+from macformer.ops.present import mark_present
 from macformer.ops.union import Part, bias, keys_after, keys_before, union_attention
 
 
@@ -63,7 +64,7 @@ class FixedSparseAttention(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         (num_heads, length), b = query.shape[1:3], self.block_size
         num_blocks = count_blocks(max(length, key.shape[2]), b)
 
@@ -138,7 +139,7 @@ class StridedSparseAttention(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = present_keys(key, key_padding_mask)
+        present = mark_present(key, key_padding_mask)
         window = 2 * self.block_size - 1
         parts = band_parts(query, key, value, allowed=present, window=window, is_causal=self.causal)
         (num_heads, length), b = query.shape[1:3], self.block_size

@@ -102,7 +102,7 @@ def test_images_of_a_pair_have_their_dots_equally_far_apart(size):
 
 @pytest.mark.slow
 @SIZES
-def test_the_label_can_be_read_off_neither_dots_nor_statistics(size):
+def test_dots_and_statistics_say_less_of_the_label_than_in_the_reference(size):
     num_images = 20_000
     images, labels = join(generate_pathfinder(num_images, size=size, seed=2, num_workers=2))
     halves = slice(0, num_images // 2), slice(num_images // 2, None)
