@@ -190,12 +190,15 @@ def test_modules_of_the_user_do_not_hide_ours(tmp_path, monkeypatch):
     assert process.cell_environment()["PYTHONSAFEPATH"] == "1"
 
 
-def test_threads_wait_without_spinning_unless_the_user_wants_it(monkeypatch):
+def test_threads_spin_a_little_unless_the_user_says_otherwise(monkeypatch):
     for name in process.WAIT_SETTINGS:
         monkeypatch.delenv(name, raising=False)
-    assert process.cell_environment()["OMP_WAIT_POLICY"] == "passive"
+    assert process.cell_environment()["GOMP_SPINCOUNT"] == "10000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "100")
-    assert "OMP_WAIT_POLICY" not in process.cell_environment()
+    assert process.cell_environment()["GOMP_SPINCOUNT"] == "100"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in process.cell_environment()
 
 
 def test_a_cell_whose_parent_has_gone_ends(monkeypatch):
