@@ -38,7 +38,7 @@ def test_each_loop_has_its_own_time(bench_step, monkeypatch, trainer):
         return step(*args)
 
     monkeypatch.setattr(bench_step, "optimisation_step", step_and_tick)
-    monkeypatch.setattr(bench_step, "now", lambda device: float(num_steps))
+    monkeypatch.setattr(bench_step, "now", lambda device, cpu_time: float(num_steps))
     options = ("task=listops_short", "recipe=smoke", f"trainer={trainer}", *TINY)
     turns = bench_step.take_turns(options, rounds=2)
     assert turns.bare == [1.0, 1.0] and turns.ours == [0.0, 0.0]
