@@ -1,7 +1,22 @@
-"""Memory that was never written shows as NaN."""
+"""Memory that was never written shows as NaN; kernels run where an interpreter can run them."""
+
+import os
 
 import pytest
 import torch
+import triton
+
+# The interpreter of Triton before 3.8 cannot read scalars with NumPy from 2.4 on.
+INTERPRETS = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if INTERPRETS or os.environ.get("TRITON_INTERPRET") != "1":
+        return
+    skip = pytest.mark.skip(reason=f"the interpreter of triton {triton.__version__} is too old")
+    for item in items:
+        if "triton" in item.nodeid or item.name == "test_kernels_run_where_their_inputs_are":
+            item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ def test_metrics_hold_all_that_a_table_needs(make_run):
     assert metrics["train"]["steps"] == metrics["accuracy"]["last"]["step"] == 8
     assert metrics["accuracy"]["best"]["step"] in (4, 8)
     assert metrics["accuracy"]["best"]["val"] >= metrics["accuracy"]["last"]["val"]
-    assert metrics["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(metrics["versions"]["torch"])  # may add its build
     assert metrics["config"]["max_steps"] == 8
     for phase in ("train", "inference"):
         rates = metrics[phase]
