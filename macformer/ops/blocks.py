@@ -1,4 +1,4 @@
-"""Attention of blocks of queries to few keys each, by gathering the keys, and its dense oracle.
+"""Attention of blocks of queries to few keys each, by gathering the keys.
 
 Blocks have the layout ``(B, num_blocks, H, block, E)``, so that one call of torch's
 ``scaled_dot_product_attention`` serves all blocks and a mask need not be repeated for each head.
@@ -9,21 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
-
-from macformer.ops.present import mark_present
-
-
-def pattern_attention_reference(
-    query: Float[Tensor, "B H L E"],
-    key: Float[Tensor, "B H S E"],
-    value: Float[Tensor, "B H S Ev"],
-    pattern: Bool[Tensor, "batch heads L S"],
-    *,
-    key_padding_mask: Bool[Tensor, "B S"] | None = None,
-) -> Float[Tensor, "B H L Ev"]:
-    """Attend to the keys that a dense pattern allows: what every pattern of blocks computes."""
-    attn_mask = pattern & mark_present(key, key_padding_mask)[:, None, None, :]
-    return scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
 
 
 def extent(present: Bool[Tensor, "B S"]) -> Int[Tensor, " B"]:

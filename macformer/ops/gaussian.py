@@ -61,16 +61,6 @@ def gaussian_attention(
     return (o * (count / w)).to(value.dtype)
 
 
-def gaussian_attention_reference(
-    query: Tensor, key: Tensor, value: Tensor, *, key_padding_mask: Tensor | None = None
-) -> Tensor:
-    """Store all weights."""
-    weights = gaussian_kernel(query, key)
-    if key_padding_mask is not None:
-        weights = weights.masked_fill(key_padding_mask[:, None, None, :], 0)
-    return weights @ value
-
-
 def gaussian_kernel(
     x: Float[Tensor, "*batch L E"], y: Float[Tensor, "*batch S E"]
 ) -> Float[Tensor, "*batch L S"]:
