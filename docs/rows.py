@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig
-from torch.utils.flop_counter import FlopCounterMode
 
 import configs
 from macformer.attention.contract import is_positional, is_self_attention_only
-from macformer.benchmark.measure import SDPA_FLOPS
+from macformer.measuring import count_flops
 from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
 
@@ -72,9 +71,7 @@ def _build(cfg: DictConfig, length: int) -> torch.nn.Module:
 def _flops(cfg: DictConfig, length: int) -> int:
     attention = _build(cfg, length)
     inputs = torch.randn(3, 1, 1, length, HEAD_DIM).unbind()
-    with FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
-        attention(*inputs)
-    return counter.get_total_flops()
+    return count_flops(lambda: attention(*inputs))
 
 
 def _num_parameters(cfg: DictConfig) -> int:

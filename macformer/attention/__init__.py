@@ -24,8 +24,13 @@ A module may declare, as a class attribute or a property:
 ``positional``
     The place of a key matters, so that padding between tokens is not the same as none.
 
-and may have a method ``diagnostics() -> dict[str, Tensor]`` of scalars on the device about its last
-forward pass, which training logs as ``attention/<name>``.
+and may have methods:
+
+``diagnostics() -> dict[str, Tensor]``
+    Scalars on the device about the last forward pass, which training logs as ``attention/<name>``.
+``state_size(*, seq_len, head_dim, value_dim) -> int``
+    How many numbers a head keeps of a sequence to answer queries about it; without the method they
+    are its keys and values, S (E + Ev).
 """
 
 from macformer.attention.blocks import (

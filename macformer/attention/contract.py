@@ -36,6 +36,17 @@ def diagnostics(module: nn.Module) -> dict[str, Tensor]:
     return {} if offered is None else offered()
 
 
+def state_size(module: nn.Module, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+    """Count the numbers that a head keeps of a sequence to answer queries: all keys and values.
+
+    Or what a module says that it keeps in their place.
+    """
+    declared = getattr(module, "state_size", None)
+    if declared is None:
+        return seq_len * (head_dim + value_dim)
+    return declared(seq_len=seq_len, head_dim=head_dim, value_dim=value_dim)
+
+
 def blank_padding(
     query: Float[Tensor, "B H L E"],
     key: Float[Tensor, "B H S E"],

@@ -18,6 +18,10 @@ class NoAttention(nn.Module):
     def __init__(self, *, num_heads: int, head_dim: int):
         super().__init__()
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep nothing: a query has the value of its own token."""
+        return 0
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

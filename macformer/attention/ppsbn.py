@@ -20,6 +20,7 @@ from macformer.attention.contract import (
     diagnostics,
     is_positional,
     is_self_attention_only,
+    state_size,
 )
 from macformer.attention.inputs.ranks import sum_over_ranks
 from macformer.attention.inputs.sphere import to_sphere
@@ -166,6 +167,9 @@ class PPSBN(nn.Module):
     @property
     def positional(self) -> bool:
         return is_positional(self.attention)
+
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        return state_size(self.attention, seq_len=seq_len, head_dim=head_dim, value_dim=value_dim)
 
     def diagnostics(self) -> dict[str, Tensor]:
         return diagnostics(self.attention)

@@ -6,7 +6,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.contract import build, is_positional, is_self_attention_only
+from macformer.attention.contract import (
+    build,
+    is_positional,
+    is_self_attention_only,
+    state_size,
+)
 
 
 class Rotary(nn.Module):
@@ -56,6 +61,9 @@ class Rotary(nn.Module):
     @property
     def self_attention_only(self) -> bool:
         return is_self_attention_only(self.attention)
+
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        return state_size(self.attention, seq_len=seq_len, head_dim=head_dim, value_dim=value_dim)
 
     def diagnostics(self) -> dict[str, Tensor]:
         inner = getattr(self.attention, "diagnostics", None)

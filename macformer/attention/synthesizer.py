@@ -34,6 +34,10 @@ class RandomSynthesizer(nn.Module):
         for name in ("query_factor", "key_factor"):
             self.register_buffer(name, std * torch.randn(num_heads, max_seq_len, rank))
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the values: no key is looked at."""
+        return seq_len * value_dim
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],
@@ -73,6 +77,10 @@ class DenseSynthesizer(nn.Module):
             nn.Parameter(torch.empty(num_heads, head_dim, size).uniform_(-bound, bound))
             for size in (self.height, self.width)
         )
+
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the values: no key is looked at."""
+        return seq_len * value_dim
 
     def forward(
         self,

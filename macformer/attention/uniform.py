@@ -19,6 +19,10 @@ class UniformAttention(nn.Module):
     def __init__(self, *, num_heads: int, head_dim: int):
         super().__init__()
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the mean."""
+        return value_dim
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

@@ -17,30 +17,15 @@ from rich.progress import Progress
 from torch import nn
 from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 import configs
 from macformer.benchmark.peers import PEERS
-from macformer.measuring import GIB, MIB, now
+from macformer.measuring import GIB, MIB, count_flops, now
 from macformer.runs.build import build_attention
 from macformer.runs.config import compose
 
 MODES = ("forward", "forward_backward")
 BASELINE = "softmax"
-
-
-def _sdpa_flops(query, key, value, *_, **__) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _sdpa_backward_flops(grad_out, query, key, value, *_, **__) -> int:
-    return sdpa_backward_flop_count(grad_out, query, key, value)
-
-
-SDPA_FLOPS = {  # torch has none for the kernel of the CPU
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward_flops,
-}
 
 
 @dataclass
@@ -170,9 +155,7 @@ def _measure_once(case: Case, device: str) -> None:
     """Warm up, then take peak memory and floating-point operations, which do not vary."""
     case.run()
     case.peak_mib = measure_peak(case.run, device) / MIB
-    with FlopCounterMode(display=False, custom_mapping=SDPA_FLOPS) as counter:
-        case.run()
-    case.gflop = counter.get_total_flops() / 1e9
+    case.gflop = count_flops(case.run) / 1e9
 
 
 def measure_peak(run: Callable[[], object], device: str) -> int:

@@ -10,7 +10,8 @@ with ``x`` and ``out`` ``(B, N, D)`` and ``key_padding_mask`` ``(B, N)``, True a
 :class:`MultiheadAttention` is one, around any attention of :mod:`macformer.attention`. The YAML
 gives the mixer's own parameters (Hydra's ``_partial_``), the layer gives the shapes; a factory
 without use for ``max_seq_len`` leaves it out. A mixer is bidirectional, and what stands at padding
-has no influence. Like an attention it may have a method ``diagnostics()``.
+has no influence. Like an attention it may have methods: ``diagnostics()``, and
+``state_size(seq_len)``, the numbers that it keeps of a sequence.
 """
 
 from macformer.models.attention import MultiheadAttention

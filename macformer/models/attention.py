@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.contract import build
+from macformer.attention.contract import build, state_size
 
 
 class MultiheadAttention(nn.Module):
@@ -44,6 +44,13 @@ class MultiheadAttention(nn.Module):
         )
         for projection in self.in_proj.weight.chunk(3):
             nn.init.xavier_uniform_(projection.data)
+
+    def state_size(self, seq_len: int) -> int:
+        """Count the numbers that all heads keep of a sequence to answer queries."""
+        dim = self.out_proj.in_features // self.num_heads
+        return self.num_heads * state_size(
+            self.attention, seq_len=seq_len, head_dim=dim, value_dim=dim
+        )
 
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None = None

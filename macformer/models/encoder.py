@@ -102,6 +102,13 @@ class SequenceEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim)
 
+    def state_size(self, seq_len: int) -> int | None:
+        """Count the numbers that all layers keep of a sequence; None where a mixer does not say."""
+        sizes = [getattr(layer.mixer, "state_size", None) for layer in self.layers]
+        length = seq_len + self.num_front_tokens
+        known = [size(length) for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
     def forward(
         self,
         inputs: Int[Tensor, "B N"] | Float[Tensor, "B N channels"],

@@ -70,6 +70,10 @@ class S4D(nn.Module):
             right = torch.cat([fine.real, fine.imag], dim=-2)
             return (left.mT @ right).flatten(-2)[..., :length]
 
+    def state_size(self, seq_len: int) -> int:
+        """Count the real numbers of each channel's state in either direction."""
+        return 2 * 2 * self.frequency.numel()
+
     def forward(
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None = None
     ) -> Float[Tensor, "B N D"]:

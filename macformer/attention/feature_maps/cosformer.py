@@ -27,6 +27,10 @@ class CosFormer(nn.Module):
         super().__init__()
         self.max_seq_len = max_seq_len
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep two features for each entry of a key."""
+        return 2 * head_dim * (value_dim + 1)
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

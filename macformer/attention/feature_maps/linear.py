@@ -26,8 +26,16 @@ class LinearAttention(nn.Module):
 
     def __init__(self, *, num_heads: int, head_dim: int, feature_map: Callable[..., nn.Module]):
         super().__init__()
+        self.num_heads = num_heads
         self.map_query = feature_map(num_heads=num_heads, head_dim=head_dim)
         self.map_key = feature_map(num_heads=num_heads, head_dim=head_dim)
+
+    @torch.no_grad()
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the sums over keys; the map itself says how many features it has."""
+        weight = next(self.map_key.parameters(), torch.empty(0))
+        token = weight.new_zeros(1, self.num_heads, 1, head_dim)
+        return self.map_key(token).shape[-1] * (value_dim + 1)
 
     def forward(
         self,

@@ -61,6 +61,10 @@ class Performer(nn.Module):
         self.register_buffer("pool", torch.stack(draws))
         self.register_buffer("pool_index", torch.zeros(1, dtype=torch.long))
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the sums over keys, and the largest exponent of each feature."""
+        return self.pool.shape[-1] * (value_dim + 2)
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

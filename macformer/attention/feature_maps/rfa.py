@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.sphere import to_sphere
+from macformer.ops import arccos_attention, fourier_attention
+
+FEATURES_OF_A_DIRECTION = {fourier_attention: 2, arccos_attention: 1}
 
 
 class RFA(nn.Module):
@@ -51,6 +54,13 @@ class RFA(nn.Module):
         self.sigma = nn.Parameter(torch.ones(num_heads, head_dim, 1))
         self.register_buffer("pool", torch.randn(pool_size, num_heads, head_dim, num_features))
         self.register_buffer("pool_index", torch.zeros(1, dtype=torch.long))
+
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the sums over keys; of an op that is not known, keys and values."""
+        op = getattr(self.attend, "func", self.attend)  # the YAML gives a partial function
+        if op not in FEATURES_OF_A_DIRECTION:
+            return seq_len * (head_dim + value_dim)
+        return FEATURES_OF_A_DIRECTION[op] * self.pool.shape[-1] * (value_dim + 1)
 
     def forward(
         self,

@@ -33,6 +33,10 @@ class TaylorAttention(nn.Module):
             self.register_buffer(name, getattr(features, name), persistent=False)
         self.widths = features.widths
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the sums over keys, of the constant 1 of the polynomial, too."""
+        return (len(self.weights) + 1) * (value_dim + 1)
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

@@ -35,11 +35,16 @@ class Linformer(nn.Module):
         project: Callable[..., nn.Module],
     ):
         super().__init__()
+        self.num_slots = num_slots
         self.project = project(num_heads=num_heads, num_slots=num_slots, max_seq_len=max_seq_len)
 
     @property
     def positional(self) -> bool:
         return is_positional(self.project)
+
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the sums of keys and of values."""
+        return self.num_slots * (head_dim + value_dim)
 
     def forward(
         self,

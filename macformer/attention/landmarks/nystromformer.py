@@ -65,6 +65,11 @@ class Nystromformer(nn.Module):
     def self_attention_only(self) -> bool:
         return self.conv is not None
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep mean keys and the values solved for them; a convolution reads all values, too."""
+        convolved = 0 if self.conv is None else seq_len * value_dim
+        return self.num_landmarks * (head_dim + value_dim) + convolved
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

@@ -61,6 +61,10 @@ class Skyformer(nn.Module):
         self.register_buffer("pool", fractions.sort(-1).values)
         self.register_buffer("pool_index", torch.zeros(1, dtype=torch.long))
 
+    def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
+        """Keep the landmarks and the values solved for them."""
+        return self.pool[0].numel() * (head_dim + value_dim)
+
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

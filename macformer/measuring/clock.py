@@ -1,4 +1,4 @@
-"""One clock and one set of units for everything that is measured."""
+"""The clock, and the units of memory."""
 
 import time
 

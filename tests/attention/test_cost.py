@@ -1,0 +1,242 @@
+"""Operations and state of every row, against formulas written down for each by hand."""
+
+from collections.abc import Callable, Mapping
+from math import ceil, isqrt, log
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from macformer.attention.contract import state_size
+from macformer.check.variants import OURS, find_variants
+from macformer.measuring import count_flops
+from macformer.models import S4D
+from macformer.runs.build import build_attention
+from macformer.runs.config import compose
+
+H, N, E, EV = 2, 22, 7, 7  # heads, tokens, width of keys and of values
+KEYS_AND_VALUES = N * (E + EV)
+
+
+def attend(queries: int, keys: int, key_dim: int = E, value_dim: int = EV) -> int:
+    """Count the two products of queries with keys and of weights with values."""
+    return 2 * queries * keys * (key_dim + value_dim)
+
+
+def linear(num_features: int) -> int:
+    """Count the sums over keys, and queries times them and times the denominator's column."""
+    return 2 * N * num_features * EV + 2 * N * num_features * (EV + 1)
+
+
+def fused(num_features: int, columns: int) -> int:
+    """Count the projections of queries and of keys, and their products with values and ones."""
+    return 2 * N * (2 * E * columns + 2 * num_features * (EV + 1))
+
+
+def gaussian(queries: int, keys: int) -> int:
+    """Count attention with one more key and, up to a multiple of 4, two more entries."""
+    return attend(queries, keys + 1, 12, 12)
+
+
+def solve(m: int, steps: int) -> int:
+    """Count four products of m x m matrices a step, but seven with the values at the end."""
+    return (steps - 1) * 4 * 2 * m**3 + 7 * 2 * m**2 * EV
+
+
+def nystrom(m: int, steps: int) -> int:
+    return attend(m, N) + 2 * m * m * E + solve(m, steps) + attend(N, m)
+
+
+def skyformer(m: int, steps: int) -> int:
+    return gaussian(m, N) + 2 * m * m * E + solve(m, steps) + gaussian(N, m)
+
+
+def rmfa(row: nn.Module) -> int:
+    """Count the products of each degree, and the part of degree 1 that is exact."""
+    exact: int = E if row.linear else 0
+    return fused(row.features.widths[0] + exact, sum(row.features.widths) + exact)
+
+
+def band(window: int) -> int:
+    """Count the own block of half a window, and one of either neighbour."""
+    size = window // 2
+    blocks = ceil(N / size)
+    before = size - (1 - window % 2)
+    return sum(
+        count * attend(block, block)
+        for count, block in ((blocks, size), (blocks - 1, size), (blocks - 1, before))
+    )
+
+
+def h_transformer(block: int) -> int:
+    levels = 4  # 22 tokens are 11 blocks of 2; levels until one block has one neighbour
+    lengths = [24 // 2**level for level in range(levels)]
+    return sum(attend(ceil(n / block) * block, 3 * block) for n in lengths)
+
+
+def informer(measure: Callable[[int], int]) -> int:
+    """Of 3 queries of the longest sequence c is ceil(3 / ln 22) = 1, so that ceil(ln 22) attend."""
+    chosen = ceil(log(N))
+    return measure(chosen) + attend(chosen, N)
+
+
+def sparse(block: int, first: int, last: int) -> int:
+    blocks = ceil(N / block)
+    inner = block - first - last
+    return attend(N, blocks * (first + last)) + blocks * attend(block, inner)
+
+
+def sparse_strided(block: int) -> int:
+    rows = ceil(N / block)
+    return band(2 * block - 1) + 2 * block * attend(rows - 1, rows - 1)
+
+
+def synthesizer_dense() -> int:
+    width = isqrt(N - 1) + 1
+    return 2 * N * E * (width + ceil(N / width)) + 2 * N * N * EV
+
+
+class Row(NamedTuple):
+    """What one head costs; operations and state are numbers, or functions of the module.
+
+    Attributes:
+        sizes: Keys of the row's YAML, small enough for N tokens.
+    """
+
+    flops: Any
+    state: Any = KEYS_AND_VALUES
+    sizes: Mapping[str, Any] = MappingProxyType({})
+
+
+KERNELIZED = Row(attend(N, N))
+MACLAURIN = Row(rmfa, lambda row: (row.features.widths[0] + E * bool(row.linear) + 1) * (EV + 1))
+PAIRS = E * (E + 1) // 2
+
+ROWS = {
+    # six fixed blocks or random ones of 2, and everything for the first and the last
+    "bigbird": Row(
+        11 * attend(2, 6 * 2) + attend(2 * 2, N), sizes={"block_size": 2, "num_random": 1}
+    ),
+    "cosformer": Row(linear(2 * E), 2 * E * (EV + 1)),
+    "gaussian": Row(gaussian(N, N)),
+    "h_transformer": Row(h_transformer(2), sizes={"block_size": 2}),
+    "hedgehog": Row(2 * (2 * N * E * E) + linear(2 * E), 2 * E * (EV + 1)),
+    "informer": Row(informer(lambda u: 2 * N * N * E + 2 * N * E), sizes={"num_queries": 3}),
+    "informer_sampled": Row(informer(lambda u: 2 * N * u * E), sizes={"num_queries": 3}),
+    "kernelized_exp": KERNELIZED,
+    "kernelized_exp_scaled": KERNELIZED,
+    "kernelized_inv": KERNELIZED,
+    "kernelized_log": KERNELIZED,
+    "kernelized_sqrt": KERNELIZED,
+    "kernelized_trigh": KERNELIZED,
+    "linear": Row(linear(E), E * (EV + 1)),
+    "linformer": Row(2 * 2 * 4 * N * E + attend(N, 4), 4 * (E + EV), {"num_slots": 4}),
+    "linformer_learnt": Row(2 * 2 * 4 * N * E + attend(N, 4), 4 * (E + EV), {"num_slots": 4}),
+    "linformer_means": Row(attend(N, 4), 4 * (E + EV), {"num_slots": 4}),
+    "local": Row(8 * attend(3, 3), sizes={"block_size": 3}),
+    # two pools, then windows of 3 with one token on either side
+    "long_short": Row(
+        2 * attend(2, N) + 8 * attend(3, 2 + 5), sizes={"window": 3, "num_pooled": 2}
+    ),
+    "longformer": Row(band(4), sizes={"window": 4}),
+    "none": Row(0, 0),
+    "nystrom": Row(nystrom(4, 6), 4 * (E + EV), {"num_landmarks": 4}),
+    "nystrom_conv": Row(
+        nystrom(4, 6) + 2 * N * 3 * EV,
+        4 * (E + EV) + N * EV,
+        {"num_landmarks": 4, "conv_kernel": 3},
+    ),
+    "performer": Row(fused(128, 128), 128 * (EV + 2)),
+    "performer_relu": Row(linear(E), E * (EV + 1)),
+    # two rounds over 24 tokens, in chunks that see the one before, too
+    "reformer": Row(
+        2 * (2 * 24 * E * 2) + 2 * 8 * attend(3, 6), sizes={"chunk_size": 3, "num_buckets": 4}
+    ),
+    "rfa": Row(fused(128, 64), 128 * (EV + 1)),
+    "rfa_arccos": Row(2 * (2 * N * E * 128) + linear(128), 128 * (EV + 1)),
+    "rmfa_exp": MACLAURIN,
+    "rmfa_exp_scaled": MACLAURIN,
+    "rmfa_inv": MACLAURIN,
+    "rmfa_log": MACLAURIN,
+    "rmfa_sqrt": MACLAURIN,
+    "rmfa_trigh": MACLAURIN,
+    # 8 blocks are scored, and keys and values mixed
+    "sinkhorn": Row(
+        2 * 8 * E * 8 + 2 * (2 * 8 * 8 * 3 * E) + 8 * attend(3, 6), sizes={"block_size": 3}
+    ),
+    "skyformer": Row(skyformer(6, 6), 6 * (E + EV), {"num_landmarks": 6}),
+    "softmax": Row(attend(N, N)),
+    "sparse": Row(sparse(4, 1, 1), sizes={"block_size": 4, "num_last": 1}),
+    "sparse_strided": Row(sparse_strided(3), sizes={"block_size": 3}),
+    "synthesizer_dense": Row(synthesizer_dense(), N * EV),
+    "synthesizer_random": Row(attend(N, N, 8), N * EV),
+    "taylor": Row(fused(PAIRS + E, 2 * PAIRS + E), (PAIRS + E + 1) * (EV + 1)),
+    "uniform": Row(0, EV),
+}
+
+
+@pytest.fixture(scope="module")
+def build() -> Callable[..., nn.Module]:
+    def build(name: str, *options: str) -> nn.Module:
+        cfg = compose(f"attention={name}", *options)
+        cfg.attention.update(ROWS[name].sizes)
+        torch.manual_seed(0)
+        return build_attention(cfg, num_heads=H, head_dim=E, max_seq_len=N).eval()
+
+    return build
+
+
+def test_every_row_has_a_count_by_hand():
+    assert set(ROWS) == {variant.name for variant in find_variants(OURS, "attention")}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_operations_and_state_are_those_counted_by_hand(name, build):
+    row, by_hand = build(name), ROWS[name]
+    query, key, value = torch.randn(3, 2, H, N, E)
+    padding = torch.arange(N).expand(2, -1) >= torch.tensor([[N], [N - 5]])
+    with torch.no_grad():
+        flops = count_flops(lambda: row(query, key, value, key_padding_mask=padding))
+    expected, state = (x(row) if callable(x) else x for x in (by_hand.flops, by_hand.state))
+    assert flops == 2 * H * expected
+    assert state_size(row, seq_len=N, head_dim=E, value_dim=EV) == state
+
+
+@pytest.mark.parametrize("name", ["rmfa_exp", "performer", "rfa"])
+def test_the_state_is_that_of_the_operator(name, build, monkeypatch):
+    """An operator returns its state, but for the sums of the kernel's constant part."""
+    row = build(name)
+    found = []
+    for op in ("maclaurin", "exponential", "fourier"):
+        module = __import__(f"macformer.ops.{op}", fromlist=["_attend"])
+        attend_and_keep = module._attend
+
+        def keep(*inputs, run=attend_and_keep):
+            results = run(*inputs)
+            found.append(results[2][0, 0].numel())
+            return results
+
+        monkeypatch.setattr(module, "_attend", keep)
+    row(*torch.randn(3, 1, H, N, E))
+    constant = EV + 1 if name == "rmfa_exp" else 0
+    assert [state_size(row, seq_len=N, head_dim=E, value_dim=EV)] == [found[0] + constant]
+
+
+@pytest.mark.parametrize("option", ["ppsbn=with", "ppsbn=with_batch", "rotary=with"])
+def test_wrappers_keep_what_is_inside(option):
+    cfg = compose("attention=uniform", option)
+    row = build_attention(cfg, num_heads=H, head_dim=8, max_seq_len=N)
+    assert state_size(row, seq_len=N, head_dim=8, value_dim=8) == 8
+
+
+def test_transforms_count_by_their_law():
+    """Of 16 numbers 5/2 n log2 n each: 4 channels, the circle of their kernels, the way back."""
+    mixer = S4D(embed_dim=4, state_dim=2, min_step=0.1, max_step=0.1)
+    x = torch.randn(1, 8, 4)
+    with torch.no_grad():
+        whole, kernels = (count_flops(run) for run in (lambda: mixer(x), lambda: mixer.kernels(8)))
+    projection = 2 * 8 * 4 * 8
+    assert whole - kernels - projection == 3 * 4 * 2.5 * 16 * 4
+    assert mixer.state_size(8) == 2 * 4 * 2  # real and imaginary parts in both directions
