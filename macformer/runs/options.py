@@ -91,6 +91,7 @@ ALLOWED = {
     "warmup_steps": whole(0),  # more than max_steps are a choice: LRA's Retrieval only warms up
     "max_seq_len": COUNT,
     "padded_len": COUNT,
+    "data.pad_to_multiple_of": COUNT,
     "eval_interval": COUNT,  # a run that ends before is validated at its end
     "eval_batches": either(NULL, COUNT),
     "test_batches": either(NULL, COUNT),

@@ -1,7 +1,8 @@
 """The gradients of a step as one CUDA graph."""
 
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch import nn
 from macformer.training.objectives import Batch, Loss
 from macformer.training.step import Gradients
 
+Shapes = tuple[tuple[str, torch.Size], ...]  # of the tensors of a batch
+
 _WARMUP_CALLS = 3  # as torch's notes on CUDA graphs advise; they are steps like any other
+_MAX_GRAPHS = 32
 
 
 class CaptureError(RuntimeError):
@@ -25,6 +29,9 @@ class CapturedGradients:
     copied into fixed buffers, and forward pass, backward pass and clipping are one launch. Devices
     other than CUDA have no graphs, and compute every call anew.
 
+    Each shape of a batch warms up and has a graph of its own. They share their memory, for only one
+    of them runs at a time: together they need what the largest needs.
+
     The optimiser stays outside. A one-cycle schedule moves Adam's :math:`\beta_1`, a number that
     the graph of a fused optimiser would freeze, and the few launches of such an optimiser are
     hidden behind the replay.
@@ -37,7 +44,7 @@ class CapturedGradients:
         options: Those of :class:`~macformer.training.step.Gradients`.
 
     Raises:
-        ValueError: If there are several ranks, or batches of several shapes.
+        ValueError: If there are several ranks, or batches of more than 32 shapes.
         CaptureError: If the step waits for the device, as no graph can.
     """
 
@@ -48,20 +55,28 @@ class CapturedGradients:
                 "use trainer=default"
             )
         self._gradients = Gradients(model, **options)
-        self._num_calls = 0
-        self._recording: _Recording | None = None
+        self._num_calls: Counter[Shapes] = Counter()
+        self._recordings: dict[Shapes, _Recording] = {}
 
     def __call__(self, batch: Batch) -> Loss:
         """Return the loss before the step and the counts, all on the device."""
-        if not can_capture(batch["labels"].device):
+        device = batch["labels"].device
+        if not can_capture(device):
             return self._gradients(batch)
-        self._num_calls += 1
-        if self._num_calls <= _WARMUP_CALLS:
-            return run_beside(partial(self._gradients, batch))
-        if self._recording is None or self._recording.is_stale():
-            self._recording = None  # a stale graph's memory is free for the new one
-            self._recording = _Recording(self._gradients, batch)
-        return self._recording(batch)
+        shapes = tuple((name, value.shape) for name, value in batch.items())
+        self._num_calls[shapes] += 1
+        if len(self._num_calls) > _MAX_GRAPHS:
+            raise ValueError(
+                f"batches have more than {_MAX_GRAPHS} shapes, and each is a graph of its own; "
+                "use a larger task.pad_to_multiple_of"
+            )
+        if self._num_calls[shapes] <= _WARMUP_CALLS:
+            return run_beside(partial(self._gradients, batch), side_stream(device))
+        if any(recording.is_stale() for recording in self._recordings.values()):
+            self._recordings.clear()  # the memory of stale graphs is free for new ones
+        if shapes not in self._recordings:
+            self._recordings[shapes] = _Recording(self._gradients, batch)
+        return self._recordings[shapes](batch)
 
 
 class _Recording:
@@ -71,7 +86,8 @@ class _Recording:
         model = gradients.model
         model.zero_grad(set_to_none=True)  # the graph allocates the gradients it writes to
         self._batch = {name: value.clone() for name, value in batch.items()}
-        self._replay, self._outputs = record(partial(gradients, self._batch))
+        device = batch["labels"].device
+        self._replay, self._outputs = record(partial(gradients, self._batch), device)
         self._grads = [(parameter, parameter.grad) for parameter in model.parameters()]
         self._places = [
             (tensors, name, tensor)
@@ -86,12 +102,6 @@ class _Recording:
 
     def __call__(self, batch: Batch) -> Loss:
         for name, value in batch.items():
-            if value.shape != self._batch[name].shape:
-                raise ValueError(
-                    f"a captured step needs batches of one shape, and {name} has "
-                    f"{tuple(value.shape)} after {tuple(self._batch[name].shape)}; "
-                    "use task.trim_batches=false"
-                )
             self._batch[name].copy_(value, non_blocking=True)
         self._replay()
         for parameter, grad in self._grads:
@@ -104,7 +114,20 @@ def can_capture(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def record(function: Callable[[], Loss]) -> tuple[Callable[[], None], Loss]:
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of warm-up and recording: one, for each keeps workspaces of its own."""
+    return torch.cuda.Stream(device)
+
+
+@cache
+def memory_pool(device: torch.device) -> Any:
+    """Return the memory that the graphs of a device share."""
+    with torch.cuda.device(device):
+        return torch.cuda.graph_pool_handle()
+
+
+def record(function: Callable[[], Loss], device: torch.device) -> tuple[Callable[[], None], Loss]:
     """Record a function without running it.
 
     Returns:
@@ -114,8 +137,9 @@ def record(function: Callable[[], Loss]) -> tuple[Callable[[], None], Loss]:
         CaptureError: If it does what a graph cannot hold.
     """
     graph = torch.cuda.CUDAGraph()
+    options = {"pool": memory_pool(device), "stream": side_stream(device)}
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, **options):
             outputs = function()
     except torch.OutOfMemoryError:
         raise
@@ -126,9 +150,8 @@ def record(function: Callable[[], Loss]) -> tuple[Callable[[], None], Loss]:
     return graph.replay, outputs
 
 
-def run_beside(function: Callable[[], Loss]) -> Loss:
+def run_beside(function: Callable[[], Loss], stream: torch.cuda.Stream) -> Loss:
     """Run a function on a stream of its own, as work that is recorded later must have been."""
-    stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         outputs = function()

@@ -27,6 +27,7 @@ class TrainingBatches:
     Args:
         batch_size: Rows of one rank's batch.
         padded_len: Length that rows are padded to; None pads to the longest row of a batch.
+        multiple_of: Of which that longest row's length becomes a multiple, up to max_seq_len.
         start: First batch to yield.
         bucket_by_length: Whether a batch holds rows of similar length: each run of 64 global
             batches is sorted by length, cut into batches, and these are shuffled.
@@ -39,6 +40,7 @@ class TrainingBatches:
         batch_size: int,
         max_seq_len: int,
         padded_len: int | None,
+        multiple_of: int,
         seed: int,
         rank: int,
         num_ranks: int,
@@ -49,6 +51,7 @@ class TrainingBatches:
         self.batch_size = batch_size
         self.max_seq_len = max_seq_len
         self.padded_len = padded_len
+        self.multiple_of = multiple_of
         self.seed = seed
         self.rank = rank
         self.num_ranks = num_ranks
@@ -67,7 +70,11 @@ class TrainingBatches:
             batches = self.order(epoch)[first:, self.rank].to(self.rows.ids.device)
             for indices in batches:
                 yield gather_batch(
-                    self.rows, indices, max_len=self.max_seq_len, padded_len=self.padded_len
+                    self.rows,
+                    indices,
+                    max_len=self.max_seq_len,
+                    padded_len=self.padded_len,
+                    multiple_of=self.multiple_of,
                 )
             epoch, first = epoch + 1, 0
 
@@ -90,6 +97,7 @@ class EvaluationBatches:
 
     Args:
         padded_len: Length that rows are padded to; None pads to the longest row of a batch.
+        multiple_of: Of which that longest row's length becomes a multiple, up to max_seq_len.
         limit: Batches of a rank that will be scored, as a number or as a share; None: all.
         bucket_by_length: Whether rows come in the order of their lengths instead. Which rows are
             scored does not depend on it.
@@ -102,6 +110,7 @@ class EvaluationBatches:
         batch_size: int,
         max_seq_len: int,
         padded_len: int | None,
+        multiple_of: int,
         rank: int,
         num_ranks: int,
         limit: int | float | None,
@@ -110,6 +119,7 @@ class EvaluationBatches:
         self.rows = rows
         self.max_seq_len = max_seq_len
         self.padded_len = padded_len
+        self.multiple_of = multiple_of
         first, last = (len(rows) * r // num_ranks for r in (rank, rank + 1))
         order = torch.arange(first, last)
         if bucket_by_length:
@@ -124,7 +134,11 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batches:
             yield gather_batch(
-                self.rows, indices, max_len=self.max_seq_len, padded_len=self.padded_len
+                self.rows,
+                indices,
+                max_len=self.max_seq_len,
+                padded_len=self.padded_len,
+                multiple_of=self.multiple_of,
             )
 
 

@@ -32,6 +32,8 @@ class TaskDataModule(pl.LightningDataModule):
         seed: Decides the order of training.
         device_resident: Whether the rows live on the accelerator, where batches are gathered.
         trim_batches: Whether a batch is padded to its longest row instead of padded_len.
+        pad_to_multiple_of: Of which the widths of trimmed batches are multiples, up to
+            max_seq_len: a few shapes in place of many.
         bucket_by_length: Whether a batch holds rows of similar length; of use with trim_batches.
     """
 
@@ -48,6 +50,7 @@ class TaskDataModule(pl.LightningDataModule):
         seed: int,
         device_resident: bool,
         trim_batches: bool,
+        pad_to_multiple_of: int,
         bucket_by_length: bool,
     ) -> None:
         super().__init__()
@@ -55,6 +58,7 @@ class TaskDataModule(pl.LightningDataModule):
             ("batch_size", batch_size),
             ("accumulate", accumulate),
             ("max_seq_len", max_seq_len),
+            ("pad_to_multiple_of", pad_to_multiple_of),
         ):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -72,6 +76,7 @@ class TaskDataModule(pl.LightningDataModule):
         self.seed = seed
         self.device_resident = device_resident
         self.trim_batches = trim_batches
+        self.pad_to_multiple_of = pad_to_multiple_of
         self.bucket_by_length = bucket_by_length
         self.rows: dict[str, TokenRows] = {}
         self._folder: Path | None = None
@@ -161,6 +166,7 @@ class TaskDataModule(pl.LightningDataModule):
             "batch_size": self.batch_size,
             "max_seq_len": self.max_seq_len,
             "padded_len": None if self.trim_batches else self.padded_len,
+            "multiple_of": self.pad_to_multiple_of,
             "rank": self.trainer.global_rank if self.trainer else 0,
             "num_ranks": self.trainer.world_size if self.trainer else 1,
             "bucket_by_length": self.bucket_by_length,

@@ -69,6 +69,7 @@ def build(cfg, data_dir: Path) -> TaskDataModule:
         seed=0,
         device_resident=task.device_resident,
         trim_batches=task.trim_batches,
+        pad_to_multiple_of=1,
         bucket_by_length=task.bucket_by_length,
     )
     data.prepare_data()

@@ -86,8 +86,9 @@ def graphs(monkeypatch):
     """Let CPUs have graphs; the stand-in finds the model in what it is to record."""
     StandInGraph.num_recordings = 0
     monkeypatch.setattr(capture, "can_capture", lambda device: True)
-    monkeypatch.setattr(capture, "run_beside", lambda function: function())
-    monkeypatch.setattr(capture, "record", lambda f: StandInGraph(f.func.model).record(f))
+    monkeypatch.setattr(capture, "run_beside", lambda function, stream: function())
+    monkeypatch.setattr(capture, "side_stream", lambda device: None)
+    monkeypatch.setattr(capture, "record", lambda f, device: StandInGraph(f.func.model).record(f))
     return StandInGraph
 
 
@@ -140,11 +141,33 @@ def test_what_is_written_in_place_is_replayed(graphs):
     )
 
 
-def test_another_shape_is_refused(graphs):
+def test_each_shape_has_a_graph_of_its_own(graphs):
+    model = Scale()
+    narrow = [make_batch(4, 1, labels=(0, 1)), make_batch(2, -3, labels=(1, 1))]
+    batches = [batch for pair in zip(BATCHES * 3, (narrow * 5)[:9], strict=True) for batch in pair]
+    captured = compute(CapturedGradients(model, **PLAIN), batches)
+    eager = compute(Gradients(model, **PLAIN), batches)
+    assert_close(captured, eager, rtol=0, atol=0)
+    assert graphs.num_recordings == 2
+
+
+def test_a_replaced_tensor_makes_every_graph_anew(graphs):
+    model = Scale()
+    captured = CapturedGradients(model, **PLAIN)
+    narrow = make_batch(4, 1, labels=(0, 1))
+    batches = [*BATCHES, BATCHES[0], *[narrow] * 4]
+    compute(captured, batches)
+    model.factor = torch.tensor(2.0)
+    again = compute(captured, [BATCHES[0], narrow])
+    assert graphs.num_recordings == 4
+    assert_close(again, compute(Gradients(model, **PLAIN), [BATCHES[0], narrow]), rtol=0, atol=0)
+
+
+def test_too_many_shapes_are_refused(graphs):
     captured = CapturedGradients(Scale(), **PLAIN)
-    compute(captured, [*BATCHES, BATCHES[0]])
-    with pytest.raises(ValueError, match=r"one shape, and inputs has \(2, 1\) after \(3, 1\)"):
-        captured(make_batch(1, 2, labels=(0, 1)))
+    with pytest.raises(ValueError, match=r"more than 32 shapes.*larger task.pad_to_multiple_of"):
+        for size in range(1, 40):
+            captured(make_batch(*range(size), labels=(0,) * size))
 
 
 def test_several_ranks_are_refused(monkeypatch):
@@ -163,13 +186,15 @@ def test_several_ranks_are_refused(monkeypatch):
 )
 def test_what_no_graph_can_hold_is_named(monkeypatch, error, expected):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
-    monkeypatch.setattr(torch.cuda, "graph", nullcontext)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **options: nullcontext())
+    monkeypatch.setattr(capture, "side_stream", lambda device: None)
+    monkeypatch.setattr(capture, "memory_pool", lambda device: None)
 
     def fail():
         raise error
 
     with pytest.raises(expected, match=str(error)):
-        capture.record(fail)
+        capture.record(fail, torch.device("cuda"))
 
 
 def weights_after(make_run, *options, folder):
@@ -186,6 +211,24 @@ def test_a_captured_run_ends_with_the_bits_of_an_eager_one(make_run, graphs):
     assert graphs.num_recordings == 0
     captured = weights_after(make_run, *options, "trainer=captured", folder="captured")
     assert graphs.num_recordings == 1
+    for name, value in eager.items():
+        assert torch.equal(captured[name], value), name
+
+
+def test_a_graph_for_each_width_ends_with_the_bits_of_an_eager_run(make_run, graphs):
+    options = (
+        "attention=rmfa_exp",
+        "ppsbn=with",
+        "batch_size=2",
+        "max_steps=24",
+        "task.trim_batches=true",
+        "task.bucket_by_length=true",
+        "trainer.precision=32-true",
+        "data.pad_to_multiple_of=16",
+    )
+    eager = weights_after(make_run, *options, folder="eager")
+    captured = weights_after(make_run, *options, "trainer=captured", folder="captured")
+    assert graphs.num_recordings > 1
     for name, value in eager.items():
         assert torch.equal(captured[name], value), name
 

@@ -41,6 +41,21 @@ def test_rows_are_cut_and_padded(max_len, padded_len, expected):
     assert batch["key_padding_mask"].dtype == torch.bool
 
 
+@pytest.mark.parametrize(
+    ("max_len", "multiple_of", "width"), [(9, 3, 6), (9, 5, 5), (9, 8, 8), (7, 8, 7), (4, 8, 4)]
+)
+def test_widths_of_trimmed_batches_are_multiples_up_to_the_cut(max_len, multiple_of, width):
+    rows, longest = rows_of([0, 1, 2]), torch.tensor([2, 0])  # of 5 tokens
+    trimmed, coarse = (
+        gather_batch(rows, longest, max_len=max_len, padded_len=None, multiple_of=n)
+        for n in (1, multiple_of)
+    )
+    assert coarse["inputs"].shape == (2, width)
+    held = trimmed["inputs"].shape[1]
+    assert torch.equal(coarse["inputs"][:, :held], trimmed["inputs"])
+    assert coarse["key_padding_mask"][:, held:].all()
+
+
 def test_a_pair_is_two_rows():
     batch = gather_batch(
         rows_of([[0, 2], [1, 1], [2, 0]]), torch.tensor([2, 1]), max_len=4, padded_len=4

@@ -55,6 +55,7 @@ def data_module(data_dir: Path, **options) -> TaskDataModule:
         "seed": 5,
         "device_resident": False,
         "trim_batches": False,
+        "pad_to_multiple_of": 1,
         "bucket_by_length": False,
     }
     return TaskDataModule(
@@ -84,6 +85,7 @@ def stream(rows, num_batches, *, start=0, **options):
         max_seq_len=MAX_SEQ_LEN,
         start=start,
         padded_len=MAX_SEQ_LEN,
+        multiple_of=1,
         **defaults | options,
     )
     return [rows_of(batch) for batch, _ in zip(batches, range(num_batches), strict=False)]
@@ -132,6 +134,7 @@ def evaluation(rows, *, rank=0, num_ranks=1, limit=None, bucket_by_length=False)
         num_ranks=num_ranks,
         limit=limit,
         padded_len=None,
+        multiple_of=1,
         bucket_by_length=bucket_by_length,
     )
     return [rows_of(batch) for batch in batches]

@@ -38,13 +38,16 @@ def model(request) -> torch.nn.Module:
     return build_model(cfg).double().eval()
 
 
-def logits_of(model, rows, *, trim_batches, bucket_by_length) -> tuple[torch.Tensor, int]:
+def logits_of(
+    model, rows, *, trim_batches, bucket_by_length, multiple_of=1
+) -> tuple[torch.Tensor, int]:
     """Return the logits of each row, in the order of the rows, and the positions computed."""
     batches = EvaluationBatches(
         rows,
         batch_size=5,
         max_seq_len=MAX_SEQ_LEN,
         padded_len=None if trim_batches else MAX_SEQ_LEN,
+        multiple_of=multiple_of,
         rank=0,
         num_ranks=1,
         limit=None,
@@ -63,8 +66,12 @@ def test_logits_stay_the_same(model, rows):
     expected, most = logits_of(model, rows, trim_batches=False, bucket_by_length=False)
     trimmed, fewer = logits_of(model, rows, trim_batches=True, bucket_by_length=False)
     bucketed, fewest = logits_of(model, rows, trim_batches=True, bucket_by_length=True)
+    coarse, between = logits_of(
+        model, rows, trim_batches=True, bucket_by_length=True, multiple_of=8
+    )
     # The order of float64 sums is all that differs.
     torch.testing.assert_close(trimmed, expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(bucketed, expected, rtol=1e-9, atol=1e-12)
     assert most == NUM_ROWS * MAX_SEQ_LEN
-    assert fewest < fewer <= most
+    torch.testing.assert_close(coarse, expected, rtol=1e-9, atol=1e-12)
+    assert fewest < between < most and fewest < fewer <= most

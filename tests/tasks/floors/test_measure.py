@@ -116,6 +116,7 @@ def test_a_run_knows_the_floors_of_its_data(tmp_path):
         seed=0,
         device_resident=False,
         trim_batches=False,
+        pad_to_multiple_of=1,
         bucket_by_length=False,
     )
     assert data.floors["zero"]["accuracy"] == 0.75
