@@ -4,9 +4,13 @@ macformer-evaluate outputs/runs/<cell> [--checkpoint best|last] [--split test|va
 """
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +40,7 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     Raises:
         ValueError: If the configuration or the checkpoint is missing or damaged.
     """
-    from macformer.record import CHECKPOINTS_NAME, read_config
+    from macformer.record import CHECKPOINTS_NAME, read_config, read_metrics
     from macformer.runs.build import build_run
     from macformer.runs.checkpoint import load_weights
 
@@ -47,7 +51,11 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     built = build_run(cfg)
     load_weights(built.module.model, run_dir / CHECKPOINTS_NAME / f"{checkpoint}.ckpt")
     score = built.trainer.test if split == "test" else built.trainer.validate
-    (result,) = score(built.module, built.data, verbose=False)
+    data: Any = built.data
+    before = (read_metrics(run_dir) or {}).get("data_digest")
+    if before not in (None, data.digest):
+        log.warning("the data are not those of the run: digest %s, now %s", before, data.digest)
+    (result,) = score(built.module, data, verbose=False)
     return next(value for name, value in result.items() if name.endswith("/accuracy"))
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import configs
-from macformer.record import CONFIG_NAME, read_metrics, read_status
+from macformer.record import read_metrics, read_status, write_config
 from macformer.runs.config import ConfigError, compose
+from macformer.runs.data_now import DataNow
 from macformer.runs.hydra_bridge import one_line
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
@@ -68,9 +69,9 @@ def search(
     from optuna.trial import TrialState
 
     distributions = {name: _distribution(name, spec) for name, spec in space.items()}
-    prepare = partial(prepare_cell, overrides, config_dirs=config_dirs)
+    compose_trial = partial(_compose_trial, overrides, config_dirs=config_dirs)
     first_values = {name: _first_value(spec) for name, spec in space.items()}
-    folder = prepare(first_values, save=False).parent
+    folder = Path(compose_trial(first_values).paths.run_dir).parent
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -86,42 +87,43 @@ def search(
             # a seed of its own for each call, or the second would draw what the first drew
             seed = sampler["seed"] + len(study.trials)
             study.sampler = optuna.samplers.TPESampler(**{**sampler, "seed": seed})
+            for trial in study.get_trials(states=(TrialState.COMPLETE,))[:1]:
+                _check_data(compose_trial(trial.params))
             interrupted = study.get_trials(states=(TrialState.RUNNING,))
             while len(study.trials) - len(interrupted) < num_trials or interrupted:
                 trial = interrupted.pop(0) if interrupted else study.ask(distributions)
-                _run_trial(study, trial, prepare)
+                _run_trial(study, trial, compose_trial)
     except Timeout:
         raise SearchError(f"another search is at work in {folder}") from None
     return study
 
 
-def prepare_cell(
-    overrides: Sequence[str],
-    params: dict[str, Any],
-    *,
-    config_dirs: Sequence[Path] = (),
-    save: bool = True,
-) -> Path:
-    """Compose the cell of a trial, and write its configuration into its folder.
-
-    Raises:
-        SearchError: If it cannot be composed.
-    """
+def _compose_trial(
+    overrides: Sequence[str], params: dict[str, Any], *, config_dirs: Sequence[Path]
+) -> DictConfig:
     try:
         cfg = compose(*overrides, *_options(params), config_dirs=config_dirs)
-        run_dir = Path(cfg.paths.run_dir)
+        _ = cfg.paths.run_dir  # what only shows when the run is named, shows here
+        return cfg
     except (ConfigError, OmegaConfBaseException) as error:
         raise SearchError(one_line(error)) from error
-    if save:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(cfg, run_dir / CONFIG_NAME, resolve=True)
-    return run_dir
 
 
-def _run_trial(study: "optuna.Study", trial: Any, prepare: Callable[..., Path]) -> None:
+def _check_data(cfg: DictConfig) -> None:
+    """Refuse to add trials to one that was run on other data than there are now."""
+    run_dir = Path(cfg.paths.run_dir)
+    if change := DataNow().change(cfg, run_dir):
+        raise SearchError(f"{run_dir.name}: {change}; sweep=<name> begins another search, on these")
+
+
+def _run_trial(
+    study: "optuna.Study", trial: Any, compose_trial: Callable[[dict[str, Any]], DictConfig]
+) -> None:
     from optuna.trial import TrialState
 
-    run_dir = prepare(trial.params)
+    cfg = compose_trial(trial.params)
+    run_dir = Path(cfg.paths.run_dir)
+    write_config(run_dir, cfg)
     if run_in_process(run_dir, overwrite=False):
         score = (read_metrics(run_dir) or {})["accuracy"]["best"]["val"]
         study.tell(trial.number, score)

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from macformer.check.variants import Variant
-from macformer.record import CONFIG_NAME, read_metrics
+from macformer.record import read_metrics, write_config
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
@@ -64,8 +62,7 @@ def train(
     except ConfigError as error:
         return Training(failure=str(error))
     run_dir = Path(cfg.paths.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, run_dir / CONFIG_NAME, resolve=True)
+    write_config(run_dir, cfg)
     finished = run_in_process(run_dir, overwrite=True)
     metrics = read_metrics(run_dir) or {}
     if not finished:

@@ -67,7 +67,8 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
     error_log.unlink(missing_ok=True)
     record = describe_run(cfg)
     if not cfg.overwrite:
-        record |= {key: before[key] for key in ("data_digest", "sharing") if before.get(key)}
+        kept = ("data_digest", "data_folder", "sharing")
+        record |= {key: before[key] for key in kept if before.get(key)}
     names, count = device_names(cfg)
     try:
         print(f"{cfg.cell}: {run_dir}", flush=True)
@@ -141,7 +142,7 @@ def _check_data(built: Run, run_dir: Path, record: dict[str, Any], *, resumes: b
             f"the data are not those that this run began with (digest {known}, now {data.digest}); "
             "overwrite=true begins anew"
         )
-    record["data_digest"] = data.digest
+    record |= {"data_digest": data.digest, "data_folder": data.folder_name}
     write_metrics(run_dir, record)
 
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 import macformer.runs.config  # noqa: F401  workers of a launcher compose after importing this
 from macformer.record import read_metrics, read_status, write_config, write_end
+from macformer.runs.data_now import DataNow
 from macformer.runs.hydra_bridge import calling_folder, output_folder
 from macformer.runs.stop import (
     CRASHES,
@@ -26,6 +27,7 @@ from macformer.runs.stop import (
 
 BUSY = os.EX_TEMPFAIL  # exit code of a cell that another process runs
 FAILED = 1  # that of one whose reason stands in metrics.json
+AGAIN = "overwrite=true trains it again"
 GRACE_SECONDS = 10.0  # for a cell that was asked to stop
 # How the threads of torch wait for each other: they spin a little, then sleep. Two threads on two
 # cores train at 567 examples/s if they spin without end, at 549 so, at 172 if they sleep at once;
@@ -42,6 +44,9 @@ def run_composed(cfg: DictConfig) -> bool:
     """
     run_dir, cwd = output_folder(), calling_folder()
     if _rank() == 0:
+        if not cfg.overwrite and (change := DataNow().change(cfg, run_dir)):
+            print(f"{run_dir.name}: {change}; {AGAIN}", file=sys.stderr)
+            return False
         if not is_running(run_dir) and (cfg.overwrite or read_status(run_dir) != "finished"):
             write_config(run_dir, cfg)
         return run_in_process(run_dir, overwrite=cfg.overwrite, cwd=cwd)
@@ -70,7 +75,7 @@ def run_in_process(run_dir: Path, *, overwrite: bool, cwd: Path | None = None) -
         SystemExit: If this process is asked to stop, which ends a sweep, too.
     """
     if read_status(run_dir) == "finished" and not overwrite:
-        print(f"{run_dir.name}: finished before, in {run_dir}; overwrite=true trains it again")
+        print(f"{run_dir.name}: finished before, in {run_dir}; {AGAIN}")
         return True
     if is_running(run_dir):
         print(f"{run_dir.name}: another process runs it")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from macformer.record import describe_uncomposed, read_metrics, write_metrics
 from macformer.runs.config import COMPOSITION_ERRORS
+from macformer.runs.data_now import DataNow
 from macformer.runs.hydra_bridge import (
     Callback,
     ConfigLoader,
@@ -29,7 +30,7 @@ from macformer.runs.hydra_bridge import (
     use_hydra_config,
 )
 from macformer.runs.options import check_option
-from macformer.runs.process import is_running, run_composed
+from macformer.runs.process import AGAIN, is_running, run_composed
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
 NO_SEED = -1
@@ -41,7 +42,8 @@ class Cell:
     """One cell of a sweep as it stands on disk before the sweep starts.
 
     ``status`` is ``new``, ``interrupted``, ``running`` (in another process), ``failed``,
-    ``finished``, or ``uncomposed`` where there is no configuration for it.
+    ``finished``, ``outdated`` if it is finished on other data than there are now, or ``uncomposed``
+    where there is no configuration for it.
     """
 
     overrides: Sequence[str]
@@ -97,7 +99,9 @@ def run_sweep(config: DictConfig) -> bool:
         _launch(config, loader, todo)
     for folder in sorted({cell.run_dir.parent for cell in cells}):
         _make_tables(folder)
-    statuses = [_read_state(cell.run_dir) for cell in cells]
+    statuses = [
+        cell.status if cell.status == "outdated" else _read_state(cell.run_dir) for cell in cells
+    ]
     print(", ".join(f"{n} {status}" for status, n in sorted(Counter(statuses).items())), flush=True)
     return set(statuses) == {"finished"}
 
@@ -114,16 +118,21 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
         shutil.rmtree(folder)
     cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
     errors: list[tuple[Sequence[str], Exception]] = []
-    jobs = _parse_jobs(config, loader)
+    jobs, data_now = _parse_jobs(config, loader), DataNow()
     if len(jobs) > MANY:
         print(f"composing {len(jobs)} cells", flush=True)  # a third of a second each
     for overrides in jobs:
         try:
-            run_dir = _compose_run_dir(config, loader, overrides)
+            cfg = compose_job(config, loader, overrides)
+            run_dir = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
         except COMPOSITION_ERRORS as error:
             errors.append((overrides, error))
         else:
-            cells[run_dir] = Cell(overrides, run_dir, _read_state(run_dir))
+            change = None if config.overwrite else data_now.change(cfg, run_dir)
+            if change:
+                print(f"{run_dir.name}: {change}; {AGAIN}", file=sys.stderr)
+            status = "outdated" if change else _read_state(run_dir)
+            cells[run_dir] = Cell(overrides, run_dir, status)
     use_hydra_config(config)
     if errors and not cells:
         raise errors[0][1]
@@ -157,11 +166,6 @@ def _swept_values(override: Override, config: DictConfig, loader: ConfigLoader) 
             f"{override.input_line} leaves nothing; {', '.join(hidden)} must be named to be swept"
         )
     return values
-
-
-def _compose_run_dir(config: DictConfig, loader: ConfigLoader, overrides: Sequence[str]) -> Path:
-    cfg = compose_job(config, loader, overrides)
-    return Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
 
 
 def _read_state(run_dir: Path) -> str:
@@ -214,6 +218,8 @@ def _describe_plan(cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
         parts.append(f"{count['running']} running in another process")
     if count["uncomposed"]:
         parts.append(f"{count['uncomposed']} without a valid configuration")
+    if count["outdated"]:
+        parts.append(f"{count['outdated']} finished on other data ({AGAIN})")
     if skipped:
         parts.append(f"{skipped} failed before (retry=failed runs them again)")
     parts.append(f"{len(todo)} to run" + (f", {resumed} of them resumed" if resumed else ""))

@@ -31,7 +31,7 @@ COSTS = [
 ]
 TEXTS = ["reason", "commit", "device"]
 NUMBERS = ["majority_rate", "floor", *ACCURACIES, *COSTS]
-FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive"]
+FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive", "data_digest"]
 
 
 class TableError(ValueError):

@@ -57,7 +57,7 @@ def find_options(runs: pd.DataFrame) -> pd.DataFrame:
         column: pd.Series([Options() for _ in runs.index], runs.index, dtype=object)
         for column in (SHARED, OWN)
     }
-    flat = runs["config"].map(_flatten)
+    flat = runs["config"].map(flatten)
     for _, group in runs.groupby(["task", "recipe"]):
         _collect(found[SHARED], flat[group.index], own=False)
         for _, row in group.groupby(CHOICE):
@@ -146,7 +146,7 @@ def _simplicity(key: str) -> tuple[int, int, str]:
     return key.count("."), len(key), key
 
 
-def _flatten(config: Mapping[str, Any]) -> Options:
+def flatten(config: Mapping[str, Any]) -> Options:
     """Name each value by its dotted key, without what the configuration calls a nuisance."""
     nuisance = [pattern for group in (config.get("nuisance") or {}).values() for pattern in group]
     patterns = [*NO_OPTIONS, *nuisance]

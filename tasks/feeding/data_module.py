@@ -14,6 +14,7 @@ from tasks.feeding.lightning_counters import num_batches_processed
 from tasks.store.describe import describe
 from tasks.store.manifest import SPLITS, read_manifest
 from tasks.store.rows import TokenRows
+from tasks.store.write import name_folder
 
 
 class TaskDataModule(pl.LightningDataModule):
@@ -124,6 +125,24 @@ class TaskDataModule(pl.LightningDataModule):
     def digest(self) -> str:
         """Return one checksum for all splits: other data, whatever their names, have another."""
         return read_manifest(self._prepared())["digest"]
+
+    @property
+    def folder_name(self) -> str:
+        """Return the name of the prepared folder, which stands for the source and the options."""
+        return self._prepared().name
+
+    def digest_now(self, folder_name: str | None) -> str | None:
+        """Return the digest of the data that a run would find now; None if they are not there.
+
+        Data from a source that has changed since are prepared.
+
+        Args:
+            folder_name: That of the data before.
+        """
+        folder = name_folder(self.prepare, self.data_dir)
+        if not folder.exists() and folder_name in (None, folder.name):
+            return None
+        return self.digest
 
     @property
     def floors(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,31 @@ from tasks.store.manifest import (
 )
 
 _PROGRESS = "progress.json"
+
+_only_name: ContextVar[bool] = ContextVar("_only_name", default=False)
+
+
+class _Named(Exception):
+    """Leave a prepare function as soon as its folder is known."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+
+def name_folder(prepare: Callable[[Path], Path], data_dir: Path) -> Path:
+    """Return the folder that a prepare function would return, and make nothing.
+
+    Raises:
+        DataError: If the function refuses its source or its options.
+    """
+    token = _only_name.set(True)
+    try:
+        return prepare(data_dir)
+    except _Named as named:
+        return named.folder
+    finally:
+        _only_name.reset(token)
 
 
 class Chunk(NamedTuple):
@@ -97,6 +123,8 @@ def prepare_once(
     """
     folder = _prepared_before(root, variant, parameters)
     folder = folder or root / f"{variant}-{fingerprint(parameters)}"
+    if _only_name.get():
+        raise _Named(folder)
     if not folder.exists():
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(lock_of(folder)):

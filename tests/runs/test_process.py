@@ -161,6 +161,19 @@ def test_a_finished_cell_keeps_its_configuration(composed, exit_with):
     assert (run_dir / "config.yaml").read_text() == "as it was"
 
 
+def test_a_cell_that_is_finished_on_other_data_is_not_finished(
+    composed, exit_with, monkeypatch, capsys
+):
+    cfg, run_dir = composed
+    commands = exit_with(0)
+    write_status(run_dir, "finished")
+    monkeypatch.setattr(process.DataNow, "change", lambda self, cfg, run_dir: "other data")
+    assert not process.run_composed(cfg) and commands == []
+    assert capsys.readouterr().err == "run: other data; overwrite=true trains it again\n"
+    cfg.overwrite = True
+    assert process.run_composed(cfg) and len(commands) == 1
+
+
 def test_a_late_rank_joins_the_run_that_the_first_one_has_locked(composed, exit_with, monkeypatch):
     cfg, run_dir = composed
     commands = exit_with(0)

@@ -181,6 +181,26 @@ def test_only_what_is_left_is_launched(compose_sweep, launched, capsys):
     assert "1 failed, 3 finished" in out
 
 
+def test_cells_that_are_finished_on_other_data_are_named_and_left(
+    compose_sweep, launched, monkeypatch, capsys
+):
+    config = compose_sweep(*FOUR)
+    outdated, *others = (cell.run_dir for cell in plan(config))
+    for run_dir in (outdated, *others):
+        set_status(run_dir, "finished")
+
+    def change(self, cfg, run_dir):
+        return "other data" if run_dir == outdated else None
+
+    monkeypatch.setattr(sweep.DataNow, "change", change)
+    assert not sweep.run_sweep(config) and launched == []
+    said = capsys.readouterr()
+    assert said.err == f"{outdated.name}: other data; overwrite=true trains it again\n"
+    assert "3 finished; 1 finished on other data (overwrite=true trains it again)" in said.out
+    assert "3 finished, 1 outdated" in said.out
+    assert sweep.run_sweep(compose_sweep(*FOUR, "overwrite=true")) and len(launched) == 4
+
+
 def test_retry_runs_failed_cells_again(compose_sweep, launched):
     config = compose_sweep(*FOUR, "retry=failed")
     first, *others = (cell.run_dir for cell in plan(config))

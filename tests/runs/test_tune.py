@@ -71,6 +71,21 @@ def test_trials_are_cells_within_the_space(outputs, trained):
     assert study.best_params["attention.num_features"] == 16
 
 
+def test_no_trials_are_added_to_those_on_other_data(outputs, trained, monkeypatch):
+    search(2)
+    search(2)
+    changes = []
+
+    def change(self, cfg, run_dir):
+        changes.append(run_dir.name)
+        return "other data"
+
+    monkeypatch.setattr(tune.DataNow, "change", change)
+    with pytest.raises(tune.SearchError, match=f"{trained[0].cell}: other data; sweep=<name>"):
+        search(3)
+    assert changes == [trained[0].cell] and len(trained) == 2
+
+
 def test_a_stopped_search_repeats_the_trial_it_was_in_and_no_other(outputs, trained, monkeypatch):
     finish = tune.run_in_process
 

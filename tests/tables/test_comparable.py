@@ -40,3 +40,20 @@ def test_a_cell_that_no_run_can_be_stands_beside_its_row(write_run, sweep):
     write_run()
     write_run(name="uncomposed", identity=None, status="failed", reason="max_steps is 0")
     check(sweep, allow_mixed=False)
+
+
+def test_runs_on_other_data_that_were_prepared_alike_are_refused(write_run, sweep):
+    """Those of another preparation are a row of their own."""
+
+    def write(digest, attention, **options):
+        config = {"seed": 0, "data": {"prepare": options}, "nuisance": {"a": ["*.source_dir"]}}
+        return write_run(data_digest=digest, attention=attention, config=config)
+
+    write("1", "softmax", source_dir="here")
+    write("1", "rfa", source_dir="there")
+    write("2", "uniform", source_dir="here", brackets="drop")
+    check(sweep, allow_mixed=False)
+    other = write("3", "rmfa_exp", source_dir="there")
+    with pytest.raises(TableError, match=r"different data \(digests (1 and 3|3 and 1)\)") as raised:
+        check(sweep, allow_mixed=True)
+    assert str(other) in str(raised.value)
