@@ -21,6 +21,7 @@ METHOD = {"ops", "attention", "models"}
 RUN = METHOD | {"training", "callbacks", "tables"}
 TOOLS = RUN | {"runs"}
 DATA = {"store", "sources", "tokenizers", "floors"}
+OWN = DATA | {"columns", "splits"}  # of files that a user brings
 ROOMS = {
     "macformer": {
         "ops": set(),
@@ -39,10 +40,13 @@ ROOMS = {
         "store": set(),
         "sources": {"store"},
         "tokenizers": {"store"},
+        "columns": {"sources"},
+        "splits": set(),
         "feeding": {"store"},
         "floors": {"store"},
         **{task: DATA for task in ("listops", "text", "retrieval", "image")},
         "pathfinder": DATA | {"image"},  # its rows are pixels, too
+        "table": OWN,
     },
 }
 COMMANDS = {"macformer": {"train", "evaluate", "tune", "prepare"}, "tasks": set()}

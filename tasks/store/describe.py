@@ -12,12 +12,18 @@ def describe(folder: Path) -> list[str]:
     for name, split in manifest["splits"].items():
         rows = split["rows"]
         quantiles = ", ".join(f"{key} {value}" for key, value in split["lengths"].items())
-        shares = " ".join(f"{100 * count / rows:.1f}" for count in split["class_counts"])
+        names = (f"{name} " for name in manifest.get("classes", ()))
+        shares = " ".join(
+            f"{next(names, '')}{100 * count / rows:.1f}" for count in split["class_counts"]
+        )
         left_out = f" ({split['left_out']} left out)" if split["left_out"] else ""
         lines.append(
             f"  {name}: {rows:,} rows{left_out}, {split['tokens']:,} tokens, "
             f"lengths {quantiles}; classes {shares} %; sha256 {combined_sha256(split)}"
         )
+    if left_out := manifest.get("left_out"):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in left_out.items())
+        lines.append(f"  left out: {reasons}")
     for name, floor in manifest.get("floors", {}).items():
         lines.append(f"  floor {100 * floor['accuracy']:.1f} %, {name}: {floor['recipe']}")
     return lines

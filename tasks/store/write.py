@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,11 +93,16 @@ class Split(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a data set is made of."""
+    """What a data set is made of.
+
+    Attributes:
+        facts: What else the manifest says of it.
+    """
 
     splits: Iterable[Split]
     vocabulary: Sequence[str] = ()
     dtype: DTypeLike = np.uint8
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 def prepare_once(
@@ -175,7 +181,7 @@ def _write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) 
         splits[split.name] = describe_split(
             folder, split.name, num_classes=num_classes, num_left_out=split.num_left_out
         )
-    return {"vocabulary": list(contents.vocabulary), "splits": splits}
+    return {**contents.facts, "vocabulary": list(contents.vocabulary), "splits": splits}
 
 
 def _write_split(

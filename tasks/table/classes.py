@@ -1,0 +1,96 @@
+"""The classes of a plan: the labels of its training rows."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tasks.errors import DataError
+from tasks.store.manifest import SPLITS
+from tasks.table.plan import Part, rows_of_splits
+
+MOST_CLASSES = 100
+LEAST_ROWS_OF_A_CLASS = 5  # on average
+
+
+def classes_of(parts: Sequence[Part]) -> list[str]:
+    """Return the labels of the training rows, in order; whole numbers in theirs.
+
+    Raises:
+        DataError: If another split has a label that training has not.
+    """
+    counts = class_counts(parts)
+    train = counts["train"]
+    for split in SPLITS[1:]:
+        if new := sorted(counts[split].keys() - train.keys()):
+            shown = ", ".join(f"{name!r} ({counts[split][name]} rows)" for name in new[:10])
+            raise DataError(
+                f"the {split} split has labels that no training row has: {shown}; leave these rows "
+                "out, or split otherwise"
+            )
+    return in_order(train)
+
+
+def class_counts(parts: Sequence[Part]) -> dict[str, Counter[str]]:
+    """Count the rows of each label in each split."""
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for part in parts:
+        for place, split in enumerate(SPLITS):
+            found = np.bincount(part.scan.labels[part.places == place], minlength=1)
+            for name, count in zip(part.scan.names, found.tolist(), strict=False):
+                if count:
+                    counts[split][name] += count
+    return counts
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort labels as texts, or by value where all are whole numbers."""
+    names = list(names)
+    if all(name.lstrip("-").isascii() and name.lstrip("-").isdigit() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def check_plan(
+    parts: Sequence[Part], *, classes: Sequence[str], num_rows: Mapping[str, int] | None
+) -> None:
+    """Refuse a plan whose classes or rows are not those that a task says.
+
+    Raises:
+        DataError: With both.
+    """
+    found = classes_of(parts)
+    if found != list(classes):
+        raise DataError(
+            f"the labels of the training rows are {', '.join(map(repr, found[:20]))}, "
+            f"task.classes says {', '.join(map(repr, classes))}"
+        )
+    there_are = dict(zip(SPLITS, rows_of_splits(parts), strict=True))
+    if num_rows is not None and there_are != dict(num_rows):
+        raise DataError(f"the splits have {there_are} rows, task.num_rows says {dict(num_rows)}")
+
+
+def check_labels(names: Sequence[str], *, num_rows: int) -> None:
+    """Refuse a label that tells rows apart instead of classes, or that is always the same.
+
+    Args:
+        num_rows: Of the files that training rows are among.
+
+    Raises:
+        DataError: With the counts.
+    """
+    if not num_rows:
+        raise DataError("no row has both a text and a label")
+    if len(names) < 2:
+        raise DataError(f"the label has one value, {names[0]!r}; there is nothing to learn")
+    if len(names) > MOST_CLASSES or num_rows < LEAST_ROWS_OF_A_CLASS * len(names):
+        raise DataError(
+            f"the label has {len(names)} values in {num_rows} rows, which looks like an id or a "
+            f"number to predict; at most {MOST_CLASSES} classes, with at least "
+            f"{LEAST_ROWS_OF_A_CLASS} rows each on average, can be told apart"
+        )
+    if marked := [name for name in names if "${" in name]:
+        raise DataError(
+            f"the label {min(marked)!r} has ${{ in it, which a configuration takes for a "
+            "reference; rename it"
+        )

@@ -1,0 +1,201 @@
+"""Prepare a table of one's own: read it twice, once to plan and once to write."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from tasks.columns import Form, find_files
+from tasks.errors import DataError, one_of
+from tasks.floors import Floor, add_floors
+from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
+from tasks.sources.digest import digest_of
+from tasks.store.rows import TokenRows, open_split
+from tasks.store.write import Contents, prepare_once, progress_bar
+from tasks.table.classes import check_labels, check_plan
+from tasks.table.contents import KEEP, Tokens, table_contents
+from tasks.table.examples import Columns, check_columns
+from tasks.table.plan import Fractions, plan
+from tasks.table.scan import Scan, scan
+from tasks.tokenizers import TOKENS
+
+_MOST_FITTED = 10_000
+FLOORS = {
+    "tokens": Floor(
+        "logistic regression on which tokens occur in the first 4,000",
+        partial(predict_by_ngrams, lengths=(1,), strength=10.0),
+        max_rows=_MOST_FITTED,
+    ),
+    "ngrams": Floor(
+        "logistic regression on which 3- to 5-grams of tokens occur in the first 4,000, "
+        "hashed to 2^18 columns",
+        partial(predict_by_ngrams, lengths=(3, 4, 5), strength=10.0),
+        max_rows=_MOST_FITTED,
+    ),
+}
+FLOORS_OF_PAIRS = {
+    "overlap": Floor(
+        "logistic regression on the cosines between the sets of 3-, 5- and 8-grams of the first "
+        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of both lengths",
+        predict_by_overlap,
+        max_rows=_MOST_FITTED,
+    ),
+}
+
+
+def prepare(
+    data_dir: Path,
+    *,
+    name: str,
+    path: str,
+    path_validation: str | None,
+    path_test: str | None,
+    sha256: str | None,
+    encoding: str,
+    separator: str | None,
+    quotes: bool,
+    text: Sequence[str],
+    paired: bool,
+    label: str,
+    group: str | None,
+    time: str | None,
+    split: str | None,
+    classes: Sequence[str],
+    num_classes: int,
+    num_rows: Mapping[str, int] | None,
+    tokens: str,
+    min_frequency: int,
+    max_len: int,
+    keep: str,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> Path:
+    """Split the rows of a user's files and store their texts as tokens.
+
+    Rows without a text or a label are left out. Equal texts share a split, and each class is shared
+    out alike, unless a column or files of their own decide the splits; which rows are held out then
+    follows from their contents and the seed, not from their order.
+
+    Args:
+        path: A file, a folder of files, or a pattern; all of them, or those to train on.
+        path_validation: The same for validation; None holds rows out of those of path.
+        path_test: The same for the test split.
+        sha256: Of all files, as :func:`tasks.sources.digest.digest_of` gives it; None takes any.
+        text: The columns of the text, joined by line breaks, or the two of a pair.
+        group: Column whose rows of one value share a split.
+        time: Column by which the last rows are held out.
+        split: Column that names the split of each row.
+        classes: The labels of the training rows, in the order of their ids.
+        num_rows: Rows expected of each split; None takes any.
+        keep: Which tokens of a text of more than max_len are kept.
+    """
+    one_of("task.tokens", tokens, TOKENS)
+    one_of("task.keep", keep, KEEP)
+    columns = Columns(list(text), paired, label, group=group, time=time, split=split)
+    check_columns(columns)
+    fractions = Fractions(validation_fraction, test_fraction)
+    if not (min(fractions) > 0 and sum(fractions) < 1):
+        raise DataError(
+            f"task.validation_fraction and task.test_fraction are {fractions[0]} and "
+            f"{fractions[1]}; both must be above 0 and leave some rows for training"
+        )
+    if len(classes) != num_classes:
+        raise DataError(f"task.num_classes is {num_classes}; task.classes has {len(classes)}")
+    form = Form(encoding, separator, quotes)
+    tokenise = Tokens(tokens, min_frequency, max_len, keep)
+    patterns = {"train": path, "validation": path_validation, "test": path_test}
+    content = check_source(patterns, sha256, data_dir=data_dir)
+    parameters = {
+        "source": content,
+        "files": [split for split, pattern in patterns.items() if pattern],
+        **columns._asdict(),
+        **form._asdict(),
+        **tokenise._asdict(),
+        "classes": list(classes),
+        "validation_fraction": validation_fraction,
+        "test_fraction": test_fraction,
+        "seed": seed,
+    }
+
+    def contents() -> Contents:
+        scans = scan_files(patterns, columns, form=form, seed=seed, kind=tokens)
+        seen = scans["train"][1]
+        check_labels(seen.names, num_rows=len(seen))
+        parts = plan(scans, columns, fractions=fractions, seed=seed)
+        check_plan(parts, classes=classes, num_rows=num_rows)
+        return table_contents(parts, columns, form=form, tokens=tokenise, classes=classes)
+
+    folder = prepare_once(
+        data_dir / "table",
+        variant=name,
+        parameters=parameters,
+        contents=contents,
+        num_classes=num_classes,
+        paired=paired,
+        num_bytes=_size(patterns) * (1 if tokens == "bytes" else 4),
+    )
+    return add_floors(folder, FLOORS_OF_PAIRS if paired else FLOORS)
+
+
+def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:
+    """Open a split; the id of a byte, or of a character's place, is that number plus 1."""
+    return open_split(folder, split, first_id=1, vocab_size=vocab_size, append_eos=append_eos)
+
+
+def check_source(
+    patterns: Mapping[str, str | None], sha256: str | None, *, data_dir: Path
+) -> str | None:
+    """Return the checksum of the files of all splits; None if they are gone and none is given.
+
+    Raises:
+        DataError: If it is not the one that is given.
+    """
+    try:
+        files = _files(patterns)
+    except DataError:
+        # What was prepared from them is there, or it is said later what is missing.
+        return sha256
+    found = digest_of([file for paths in files.values() for file in paths], data_dir=data_dir)
+    if sha256 not in (None, found):
+        raise DataError(
+            f"{patterns['train']} is not what the task was written for: its sha256 is {found}, "
+            f"task.sha256 says {sha256}; macformer-describe writes a task for what is there now"
+        )
+    return found
+
+
+def scan_files(
+    patterns: Mapping[str, str | None], columns: Columns, *, form: Form, seed: int, kind: str
+) -> dict[str, tuple[list[Path], Scan]]:
+    """Read the files of each split that has its own once, with a bar."""
+    files = _files(patterns)
+    count_tokens = len if kind == "bytes" else lambda text: len(text.decode())
+    scans = {}
+    with progress_bar() as bar:
+        for split, paths in files.items():
+            task = bar.add_task(f"read {split}", total=_total(paths))
+            seen = scan(
+                paths,
+                columns,
+                form=form,
+                seed=seed,
+                count_tokens=count_tokens,
+                advance=lambda done, task=task: bar.update(task, completed=done),
+            )
+            scans[split] = (paths, seen)
+    return scans
+
+
+def _files(patterns: Mapping[str, str | None]) -> dict[str, list[Path]]:
+    return {split: find_files(pattern) for split, pattern in patterns.items() if pattern}
+
+
+def _size(patterns: Mapping[str, str | None]) -> int:
+    try:
+        return sum(map(_total, _files(patterns).values()))
+    except DataError:
+        return 0
+
+
+def _total(paths: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)
