@@ -34,6 +34,7 @@ ROOMS = {
         "benchmark": TOOLS,
         "features": TOOLS | {"benchmark"},
         "check": TOOLS,
+        "dropin": TOOLS,
         "studies": TOOLS | {"benchmark", "features"},
     },
     "tasks": {

@@ -1,0 +1,19 @@
+"""Attention of this project in models that exist, of torch and of Hugging Face::
+
+    from macformer.dropin import load, replace_attention, restore
+
+    report = replace_attention(model, "rmfa_exp_scaled", ppsbn="with", layers=[3, 4])
+    model.save_pretrained(folder)
+    model = load(folder)
+    restore(model)
+
+The new attention is a child of the module whose attention it computes, so that its parameters and
+random features are in the model's state, on its device and in its optimiser. What would run softmax
+in its place in silence raises :class:`DropinError`.
+"""
+
+from macformer.dropin.replace import Report, replace_attention, restore
+from macformer.dropin.saving import load
+from macformer.dropin.sites import DropinError
+
+__all__ = ["DropinError", "Report", "load", "replace_attention", "restore"]
