@@ -1,14 +1,23 @@
 """Softmax attention: the baseline every other row is compared with."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.backends.cuda import (
+    SDPAParams,
+    can_use_cudnn_attention,
+    can_use_efficient_attention,
+    can_use_flash_attention,
+)
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
 
 
 class SoftmaxAttention(nn.Module):
-    r"""Softmax attention through torch's fused kernels.
+    r"""Softmax attention through torch's fused kernels, on a GPU the fastest that takes the inputs.
 
     .. math:: o = \mathrm{softmax}(q k^\top / \sqrt{E}) v
 
@@ -20,6 +29,7 @@ class SoftmaxAttention(nn.Module):
     def __init__(self, *, num_heads: int, head_dim: int, dropout: float):
         super().__init__()
         self.dropout = dropout
+        self.kernels: dict[str, str] = {}  # of a GPU, that the last pass of a phase ran through
 
     def forward(
         self,
@@ -30,11 +40,38 @@ class SoftmaxAttention(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        attn_mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
-        return scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=attn_mask,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        with self._choose_kernel(query, key, value, mask, dropout):
+            return scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=dropout
+            )
+
+    def _choose_kernel(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
+    ) -> AbstractContextManager[object]:
+        if not query.is_cuda:
+            return nullcontext()
+        kernel = fastest_kernel(query, key, value, mask, dropout)
+        self.kernels["train" if self.training else "inference"] = kernel.name.lower()
+        return sdpa_kernel(kernel)
+
+
+def fastest_kernel(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
+) -> SDPBackend:
+    """Choose the kernel of a GPU for these inputs by what the host knows of them.
+
+    The order is that of Hopper, where cuDNN leads. Flash attention takes no mask, and cuDNN takes
+    it as a bias: torch issue 196678 reports NaN in its gradients where the last block of 128 keys
+    is half full, so that it is left out there. Dropped weights leave the memory-efficient kernel.
+    """
+    inputs = SDPAParams(query, key, value, mask, dropout, False, False)
+    half_block = mask is not None and key.shape[-2] % 128 == 64
+    if not half_block and can_use_cudnn_attention(inputs):
+        return SDPBackend.CUDNN_ATTENTION
+    if can_use_flash_attention(inputs):
+        return SDPBackend.FLASH_ATTENTION
+    if can_use_efficient_attention(inputs):
+        return SDPBackend.EFFICIENT_ATTENTION
+    return SDPBackend.MATH

@@ -14,18 +14,19 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
 import configs
-from macformer.benchmark.peers import PEERS
-from macformer.measuring import GIB, MIB, count_flops, now
+from macformer.benchmark.clock import GPU_INPUTS, Call, make_stopwatch
+from macformer.benchmark.peers import PEERS, SDPA_KERNELS
+from macformer.measuring import GIB, MIB, count_flops
 from macformer.runs.build import build_attention
 from macformer.runs.config import compose
 
 MODES = ("forward", "forward_backward")
-BASELINE = "softmax"
+BASELINES = ("softmax", *SDPA_KERNELS)
 
 
 @dataclass
@@ -35,7 +36,8 @@ class Case:
     attention: str
     length: int
     mode: str
-    run: Callable[[], object] = lambda: None
+    calls: list[Call] = field(default_factory=list)  # on several inputs
+    stopwatch: Callable[[], float] = lambda: float("nan")
     seconds: list[float] = field(default_factory=list)
     peak_mib: float = float("nan")
     gflop: float = float("nan")
@@ -80,12 +82,12 @@ def _measure(cases: list[Case], cfg: DictConfig, report: Callable[[Case], None])
     for case in cases:
         report(case)
         if not case.failure:
-            _attempt(case, partial(_measure_once, case, cfg.device))
+            _attempt(case, partial(_measure_once, case, cfg))
     for _ in range(cfg.rounds):
         for case in cases:
             report(case)
             if not case.failure and sum(case.seconds) < cfg.seconds:
-                _attempt(case, lambda case=case: case.seconds.append(_clock(case.run, cfg)))
+                _attempt(case, lambda case=case: case.seconds.append(case.stopwatch()))
 
 
 def attention_names(cfg: DictConfig) -> list[str]:
@@ -113,27 +115,18 @@ def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
 
     peer = shapes | {"num_features": cfg.num_features}
     methods = {name: partial(shipped, name) for name in attention_names(cfg)}
-    return methods | {name: partial(PEERS[name], **peer) for name in cfg.vs}
+    peers = set(cfg.vs) | (set(SDPA_KERNELS) if _is_gpu(cfg) else set())
+    return methods | {name: partial(PEERS[name], **peer) for name in PEERS if name in peers}
 
 
 def _cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
-    shape = (cfg.batch_size, cfg.num_heads, length, cfg.head_dim)
-    options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
-    query, key = (normalize(torch.randn(shape, **options), dim=-1) for _ in range(2))
-    value, grad = (torch.randn(shape, **options) for _ in range(2))
-    inputs = [x.requires_grad_(mode == "forward_backward") for x in (query, key, value)]
+    num_inputs = GPU_INPUTS if _is_gpu(cfg) else 1
+    inputs = [_draw_inputs(cfg, length, mode) for _ in range(num_inputs)]
+    grad = torch.randn_like(inputs[0][-1])
 
     def prepare(case: Case, build: Callable[[], nn.Module]) -> None:
         method = build().to(cfg.device)
-
-        def forward_backward() -> None:
-            views = (x.view_as(x) for x in inputs)  # the FLOP counter takes no leaves
-            method(*views).backward(grad)
-            for x in inputs:
-                x.grad = None
-
-        forward = torch.no_grad()(lambda: method(*inputs))
-        case.run = forward if mode == "forward" else forward_backward
+        case.calls = [_call(method, x, grad, mode) for x in inputs]
 
     cases = []
     for name, build in builders(cfg).items():
@@ -141,6 +134,28 @@ def _cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
         _attempt(case, partial(prepare, case, build))
         cases.append(case)
     return cases
+
+
+def _draw_inputs(cfg: DictConfig, length: int, mode: str) -> list[Tensor]:
+    shape = (cfg.batch_size, cfg.num_heads, length, cfg.head_dim)
+    options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
+    query, key, value = (torch.randn(shape, **options) for _ in range(3))
+    inputs = [normalize(query, dim=-1), normalize(key, dim=-1), value]
+    return [x.requires_grad_(mode == "forward_backward") for x in inputs]
+
+
+def _call(method: nn.Module, inputs: list[Tensor], grad: Tensor, mode: str) -> Call:
+    """Return a pass of a method over inputs, which leaves nothing behind."""
+    if mode == "forward":
+        return torch.no_grad()(lambda: method(*inputs))
+
+    def forward_backward() -> None:
+        views = (x.view_as(x) for x in inputs)  # the FLOP counter takes no leaves
+        method(*views).backward(grad)
+        for x in inputs:
+            x.grad = None
+
+    return forward_backward
 
 
 def _attempt(case: Case, action: Callable[[], None]) -> None:
@@ -151,11 +166,13 @@ def _attempt(case: Case, action: Callable[[], None]) -> None:
         case.failure = str(error).strip().split("\n")[0][:120] or type(error).__name__
 
 
-def _measure_once(case: Case, device: str) -> None:
+def _measure_once(case: Case, cfg: DictConfig) -> None:
     """Warm up, then take peak memory and floating-point operations, which do not vary."""
-    case.run()
-    case.peak_mib = measure_peak(case.run, device) / MIB
-    case.gflop = count_flops(case.run) / 1e9
+    call = case.calls[0]
+    call()
+    case.peak_mib = measure_peak(call, cfg.device) / MIB
+    case.gflop = count_flops(call) / 1e9
+    case.stopwatch = _stopwatch(case.calls, cfg)
 
 
 def measure_peak(run: Callable[[], object], device: str) -> int:
@@ -174,23 +191,30 @@ def measure_peak(run: Callable[[], object], device: str) -> int:
     return int(np.cumsum([0, *(nbytes for _, nbytes in changes)]).max())
 
 
-def _clock(run: Callable[[], object], cfg: DictConfig) -> float:
-    """Return CPU time for one thread, which other processes do not disturb; else wall time."""
-    read = partial(now, torch.device(cfg.device), cpu_time=cfg.threads == 1)
-    start = read()
-    run()
-    return read() - start
+def _stopwatch(calls: list[Call], cfg: DictConfig) -> Callable[[], float]:
+    return make_stopwatch(calls, torch.device(cfg.device), cpu_time=cfg.threads == 1)
 
 
 def measure_ceilings(cfg: DictConfig) -> tuple[float, float]:
-    """Return the machine's best GFLOP/s of a matrix product and GB/s of a copy, in this process."""
+    """Return the device's best GFLOP/s of a matrix product and GB/s of a copy, in this process.
+
+    Of operands that are large enough to keep it busy, and do not stay in its cache.
+    """
+    side, num_bytes = (8192, 2**30) if _is_gpu(cfg) else (1024, 2**26)
     options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
-    a, b = (torch.randn(1024, 1024, **options) for _ in range(2))
-    source = torch.randn(2**24, **options)
+    a, b = (torch.randn(side, side, **options) for _ in range(2))
+    source = torch.randn(num_bytes // a.itemsize, **options)
     target = torch.empty_like(source)
-    flops = 2 * 1024**3 / min(_clock(lambda: a @ b, cfg) for _ in range(20))
-    copied = 2 * source.nbytes / min(_clock(lambda: target.copy_(source), cfg) for _ in range(20))
+    product, copy = (
+        _stopwatch([call], cfg) for call in (lambda: a @ b, lambda: target.copy_(source))
+    )
+    flops = 2 * side**3 / min(product() for _ in range(20))
+    copied = 2 * source.nbytes / min(copy() for _ in range(20))
     return flops / 1e9, copied / 1e9
+
+
+def _is_gpu(cfg: DictConfig) -> bool:
+    return torch.device(cfg.device).type == "cuda"
 
 
 def _row(case: Case, cfg: DictConfig, ceilings: tuple[float, float]) -> dict[str, object]:
@@ -217,8 +241,12 @@ def _row(case: Case, cfg: DictConfig, ceilings: tuple[float, float]) -> dict[str
 
 
 def _relate(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the ratio to softmax, and the power of the length by which the time grows."""
-    base = table[table.attention == BASELINE].set_index(["mode", "length"]).ms
+    """Add the ratio to softmax, and the power of the length by which the time grows.
+
+    On a GPU softmax counts as its fastest kernel does, whichever torch would have chosen.
+    """
+    softmax = table[table.attention.isin(BASELINES)]
+    base = softmax.groupby(["mode", "length"]).ms.min()
     keys = pd.MultiIndex.from_frame(table[["mode", "length"]])
     place = list(table.columns).index("ms") + 1
     table.insert(place, "ratio", table.ms / base.reindex(keys).to_numpy())

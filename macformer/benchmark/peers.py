@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import elu
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import elu, scaled_dot_product_attention
 
 from macformer.attention.maclaurin.kernels import exp
 from macformer.attention.maclaurin.samplers import code
@@ -95,9 +97,27 @@ def performer(*, num_heads: int, head_dim: int, num_features: int) -> nn.Module:
     return FastAttention(dim_heads=head_dim, nb_features=num_features, causal=False)
 
 
+class SDPA(nn.Module):
+    """One of the kernels of torch's scaled_dot_product_attention on a GPU, whichever it prefers."""
+
+    def __init__(self, kernel: SDPBackend, **_: int):
+        super().__init__()
+        self.kernel = kernel
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        with sdpa_kernel(self.kernel):
+            return scaled_dot_product_attention(query, key, value)
+
+
+SDPA_KERNELS = {
+    "sdpa_flash": SDPBackend.FLASH_ATTENTION,
+    "sdpa_cudnn": SDPBackend.CUDNN_ATTENTION,
+    "sdpa_efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
 PEERS: dict[str, Callable[..., nn.Module]] = {
     "published_causal": PublishedCausal,
     "performer-pytorch": performer,
     "nystrom-attention": Nystrom,
     "flash-linear-attention": FlashLinear,
+    **{name: partial(SDPA, kernel) for name, kernel in SDPA_KERNELS.items()},
 }

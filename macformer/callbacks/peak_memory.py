@@ -16,11 +16,11 @@ from macformer.measuring import GIB
 
 
 class MemoryMeter:
-    """Measure the peak memory since the last ``reset``.
+    """Measure the peak memory since the last ``reset``, above the level at ``mark_level``.
 
-    On a GPU the peak of torch's allocator, everything resident included. On the CPU the high-water
-    mark of the process above its level at ``mark_level``, so that what was loaded before does not
-    count: one process for each measurement. Pages of files count for nothing, for how many of the
+    What was loaded before the level was taken does not count. On a GPU the peak is that of torch's
+    allocator. On the CPU it is the high-water mark of the process: one process for each
+    measurement. Pages of files count for nothing, for how many of the
     data's are there depends on how long one reads, and not on who computes. Linux lets the mark be
     reset and knows those pages; elsewhere an earlier peak hides a smaller later one.
     """
@@ -36,10 +36,17 @@ class MemoryMeter:
 
     def mark_level(self) -> None:
         """Take what is in memory now for what was loaded before."""
-        if self.device.type == "cpu":
-            _give_back()
-            memory = _read_memory()
-            self._level = memory["rss"] - memory["files"]
+        if self.device.type == "cuda":
+            self._level = torch.cuda.memory_allocated(self.device)
+            return
+        _give_back()
+        memory = _read_memory()
+        self._level = memory["rss"] - memory["files"]
+
+    @property
+    def level_gib(self) -> float:
+        """Return what was loaded before."""
+        return self._level / GIB
 
     def reset_peak(self) -> None:
         if self.device.type == "cuda":
@@ -51,7 +58,7 @@ class MemoryMeter:
 
     def read_gib(self) -> float:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / GIB
+            return (torch.cuda.max_memory_allocated(self.device) - self._level) / GIB
         memory = _read_memory()
         return max(memory["peak"] - memory["files"] - self._level, 0.0) / GIB
 
@@ -59,12 +66,15 @@ class MemoryMeter:
 class PeakMemory(Callback):
     """Measure the peak memory of training and of testing, in GiB.
 
-    The level of training is taken before a checkpoint is loaded: the optimiser's state counts, in a
-    run that resumes as in one that does not. A run that resumes after its last step has the peak of
-    its checkpoint.
+    The level of training is taken before a model is on the device and before a checkpoint is
+    loaded: weights and the optimiser's state count, in a run that resumes as in one that does not.
+    What lies on a GPU by then is the resident data, which stand apart. Testing starts above all
+    that training has left behind, the weights included. A run that resumes after its last step has
+    the peak of its checkpoint.
     """
 
     def __init__(self) -> None:
+        self.resident_gib: float | None = None
         self.train_gib: float | None = None
         self.inference_gib: float | None = None
 
@@ -78,6 +88,8 @@ class PeakMemory(Callback):
         if stage == "fit":
             self._meter = MemoryMeter(trainer.strategy.root_device)
             self._meter.mark_level()
+            if self._meter.device.type == "cuda":
+                self.resident_gib = self._meter.level_gib
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._meter.reset_peak()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import nn
+
 from macformer.callbacks import DeviceUse, PeakMemory, Throughput
 from macformer.provenance import device_name
 from macformer.runs.build import Run
@@ -20,10 +22,12 @@ def measurements(built: Run) -> dict[str, Any]:
         "num_examples": data.num_examples,
         "majority_rate": data.majority_rate("test"),
         "floors": data.floors,
+        "resident_data_gib": memory and memory.resident_gib,
         "train": {
             "steps": built.trainer.global_step,
             "loss": built.module.train_loss,
             "peak_memory_gib": memory and memory.train_gib,
+            "softmax_kernel": _kernels(built.module.model, "train"),
             **(throughput.train if throughput else {}),
         },
         "use": {
@@ -33,9 +37,16 @@ def measurements(built: Run) -> dict[str, Any]:
         },
         "inference": {
             "peak_memory_gib": memory and memory.inference_gib,
+            "softmax_kernel": _kernels(built.module.model, "inference"),
             **(throughput.inference if throughput else {}),
         },
     }
+
+
+def _kernels(model: nn.Module, phase: str) -> str | None:
+    """Name the kernels that softmax ran through, where a GPU has several."""
+    chosen = [getattr(module, "kernels", {}) for module in model.modules()]
+    return ", ".join(sorted({kernels[phase] for kernels in chosen if phase in kernels})) or None
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:

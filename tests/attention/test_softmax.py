@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 from torch.testing import assert_close
 
-from macformer.attention import SoftmaxAttention
+from macformer.attention import SoftmaxAttention, softmax
 
 
 def test_weights_by_hand():
@@ -52,3 +53,47 @@ def test_weights_are_dropped_in_training_alone():
     assert set(out.unique().tolist()) == {0.0, 4.0}
     assert abs(out.mean().item() - 1) < 5 * math.sqrt(3 / 1000)  # variance 4 - 1
     assert_close(attention.eval()(query, query[..., :1, :], value), torch.ones_like(out))
+
+
+CUDNN, FLASH, EFFICIENT, MATH = (
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+)
+
+
+@pytest.mark.parametrize(
+    ("able", "masked", "num_keys", "expected"),
+    [
+        ({"cudnn", "flash", "efficient"}, False, 1024, CUDNN),
+        ({"flash", "efficient"}, False, 1024, FLASH),
+        ({"cudnn", "efficient"}, True, 1024, CUDNN),
+        ({"cudnn", "efficient"}, True, 1984, EFFICIENT),  # 15 blocks and a half
+        ({"cudnn", "efficient"}, False, 1984, CUDNN),
+        ({"efficient"}, True, 1024, EFFICIENT),
+        (set(), True, 1024, MATH),
+    ],
+)
+def test_the_first_kernel_that_takes_the_inputs_is_chosen(
+    monkeypatch, able, masked, num_keys, expected
+):
+    for name in ("cudnn", "flash", "efficient"):
+        monkeypatch.setattr(
+            softmax, f"can_use_{name}_attention", lambda inputs, name=name: name in able
+        )
+    query, key = torch.randn(1, 1, 2, 8), torch.randn(1, 1, num_keys, 8)
+    mask = torch.ones(1, 1, 1, num_keys, dtype=torch.bool) if masked else None
+    assert softmax.fastest_kernel(query, key, key, mask, dropout=0.0) == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_chosen_kernel_is_named_for_each_phase(masked):
+    query, key, value = torch.randn(3, 2, 2, 256, 32, device="cuda", dtype=torch.bfloat16)
+    mask = torch.zeros(2, 256, dtype=torch.bool, device="cuda") if masked else None
+    attention = SoftmaxAttention(num_heads=2, head_dim=32, dropout=0.1)
+    attention(query, key, value, key_padding_mask=mask)
+    attention.eval()(query, key, value, key_padding_mask=mask)
+    assert set(attention.kernels) == {"train", "inference"}
+    assert "math" not in attention.kernels.values()

@@ -4,12 +4,20 @@ import mmap
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
+import jaxtyping
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
-from macformer.callbacks import MemoryMeter, RandomStates, Stopwatch, Throughput, throughput
+from macformer.callbacks import (
+    MemoryMeter,
+    PeakMemory,
+    RandomStates,
+    Stopwatch,
+    Throughput,
+    throughput,
+)
 from macformer.callbacks.throughput import Interval, summarise
 
 MIB = 2**20
@@ -127,6 +135,40 @@ def test_cpu_peak_is_that_of_the_stretch():
     large = torch.ones(96 * MIB // 4)
     assert meter.read_gib() * 1024 == pytest.approx(96, abs=12)
     del large
+
+
+def test_the_peak_on_a_gpu_stands_above_the_data_and_above_what_training_left(monkeypatch):
+    """10 GiB of data, a model of 1, a step of 5 more; a test of 3 beside what stays of training."""
+    held, highest = 10.0, 0.0
+
+    def allocate(gib):
+        nonlocal held, highest
+        held += gib
+        highest = max(highest, held)
+
+    def reset(device):
+        nonlocal highest
+        highest = held
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: held * 2**30)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: highest * 2**30)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # stand-ins for Lightning
+    device = torch.device("cuda", 0)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=device))
+    module = SimpleNamespace(device=device)
+    memory = PeakMemory()
+    memory.setup(trainer, module, "fit")
+    allocate(1)
+    memory.on_train_start(trainer, module)
+    allocate(5)
+    allocate(-3)  # the optimiser's state and the gradients stay
+    memory.on_train_end(trainer, module)
+    memory.on_test_start(trainer, module)
+    allocate(3)
+    allocate(-3)
+    memory.on_test_end(trainer, module)
+    assert (memory.resident_gib, memory.train_gib, memory.inference_gib) == (10, 6, 3)
 
 
 def test_pages_of_the_data_are_not_memory_of_the_model(tmp_path):
