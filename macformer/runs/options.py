@@ -76,6 +76,10 @@ NAME = Allowed(
     lambda value: type(value) in (str, int) and bool(str(value).strip("./ ")),
     "the name of a folder",
 )
+NAMES = Allowed(
+    lambda value: OmegaConf.is_list(value) and all(isinstance(name, str) for name in value),
+    "a list of options",
+)
 DEVICES = Allowed(lambda value: isinstance(value, str) or OmegaConf.is_list(value), "a list, auto")
 
 ALLOWED = {
@@ -83,6 +87,7 @@ ALLOWED = {
     "sweep": NAME,
     "overwrite": FLAG,
     "retry": one_of(None, "failed"),
+    "best_of": NAMES,
     "exclusive": FLAG,
     "max_steps": COUNT,
     "batch_size": COUNT,

@@ -1,0 +1,185 @@
+"""Accuracy over the learning rate, for each row: did every method have its chance?
+
+Each point is a cell as ``macformer-train`` runs it, in a folder of its own, which goes on where it
+was stopped. What is finished is read and not trained again, under ``overwrite=true`` either.
+
+The rate of a row is the one with the best mean validation accuracy over seeds; the test has no say
+in it. A cell that failed, by a loss that is no longer finite, say, has a reason and no accuracy.
+"""
+
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from scipy import stats
+
+from macformer.plotting import COLOURS, MARKERS, draw_legend, draw_panels
+from macformer.record import read_metrics, write_config
+from macformer.runs.overrides import write_override
+from macformer.runs.process import run_in_process
+from macformer.studies.compose import compose_cell
+from macformer.studies.runner import StudyError
+from macformer.studies.seeds import mean_sd
+from macformer.tables.layout import row_label, task_title
+
+ROW = ["task", "attention", "ppsbn"]
+LEVEL = 0.95  # of the intervals
+SPREAD = 1.04  # between the marks of neighbouring rows at one rate
+
+
+def points(cfg: DictConfig) -> list[dict[str, Any]]:
+    """List each row at each rate; seeds are outermost, so that what is done are whole seeds."""
+    task = cfg.study.settings.options.task
+    return [
+        {"task": task, "attention": row.attention, "ppsbn": row.ppsbn, "learning_rate": rate}
+        | {"max_steps": cfg.grid.max_steps, "seed": seed}
+        for seed, row, rate in product(cfg.seeds, cfg.grid.rows, cfg.grid.learning_rate)
+    ]
+
+
+def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+    """Run the cell of a point, unless it has been run.
+
+    Raises:
+        StudyError: If it was stopped, or another process runs it.
+    """
+    cell = _compose(point, cfg)
+    run_dir = Path(cell.paths.run_dir)
+    if not run_dir.exists():
+        write_config(run_dir, cell)
+    finished = run_in_process(run_dir, overwrite=False)
+    metrics = read_metrics(run_dir) or {}
+    if not finished and metrics.get("status") != "failed":
+        raise StudyError(f"{run_dir} is not finished; the same command goes on with it")
+    accuracy = metrics["accuracy"]["best"] if finished else {"val": None, "test": None}
+    yield {
+        "recipe_rate": cell.protocol.learning_rate,
+        "validation": accuracy["val"],
+        "accuracy": accuracy["test"],
+        "num_examples": metrics["num_examples"]["test"] if finished else None,
+        "majority_rate": metrics.get("majority_rate"),
+        "reason": metrics["reason"],
+    }
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Show test accuracy at each rate, and what the choice by validation brings."""
+    rates = sorted(frame["learning_rate"].unique())
+    rows = []
+    for (task, attention, ppsbn), group in frame.groupby(ROW, sort=False):
+        row = {"task": task_title(str(task)), "row": row_label(str(attention), str(ppsbn))}
+        at = {rate: seeds for rate, seeds in group.groupby("learning_rate")}
+        for rate in rates:
+            row[f"accuracy % at {rate:g}"] = _accuracy(at[rate]) if rate in at else ""
+        best, own = choose_rate(group), group["recipe_rate"].iloc[0]
+        row["chosen by validation"] = "" if best is None else f"{best:g}" + _edge(best, rates)
+        if best is not None and own in at:
+            gain = at[best]["accuracy"].mean() - at[own]["accuracy"].mean()
+            row[f"gain over {own:g}"] = f"{100 * gain:+.1f}"
+        row["failed"] = f"{int(group['accuracy'].isna().sum())} of {len(group)}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    """Draw test accuracy over the rate, a panel for each task; a ring is the choice."""
+    tasks = list(frame["task"].unique())
+    rows = list(frame[ROW[1:]].drop_duplicates().itertuples(index=False, name=None))
+    figure, axes = draw_panels([task_title(task) for task in tasks], legend=True)
+    for axis, task in zip(axes, tasks, strict=True):
+        of_task = frame[frame["task"] == task]
+        for index, row in enumerate(rows):
+            shown = of_task[(of_task[ROW[1:]] == row).all(axis=1)].dropna(subset=["accuracy"])
+            if shown.empty:
+                continue
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index // len(COLOURS) % 4]
+            found = [(rate, *interval(g)) for rate, g in shown.groupby("learning_rate")]
+            rate, mean, low, high = (pd.Series(values) for values in zip(*found, strict=True))
+            place = rate * SPREAD ** (index - (len(rows) - 1) / 2)  # bars side by side
+            axis.errorbar(
+                place,
+                100 * mean,
+                yerr=(100 * (mean - low), 100 * (high - mean)),
+                color=colour,
+                marker=marker,
+                markersize=4,
+                capsize=2,
+                label=row_label(*row),
+            )
+            chosen = rate == choose_rate(shown)
+            axis.plot(
+                place[chosen],
+                100 * mean[chosen],
+                "o",
+                markersize=11,
+                color=colour,
+                fillstyle="none",
+                linestyle="",
+            )
+        axis.axhline(
+            100 * of_task["majority_rate"].mean(), color="grey", linestyle=":", label="majority"
+        )
+        axis.axvline(
+            of_task["recipe_rate"].iloc[0],
+            color="grey",
+            linestyle="-",
+            linewidth=0.5,
+            label="the recipe's rate",
+        )
+        axis.set_xscale("log")
+        rates = sorted(of_task["learning_rate"].unique())
+        axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axis.minorticks_off()
+        axis.set(xlabel="learning rate", ylabel="test accuracy (%)")
+    draw_legend(figure, axes)
+    return figure
+
+
+def choose_rate(group: pd.DataFrame) -> float | None:
+    """Return the rate of the best mean validation accuracy; None where nothing finished."""
+    means = group.groupby("learning_rate")["validation"].mean().dropna()
+    return None if means.empty else float(means.idxmax())
+
+
+def interval(group: pd.DataFrame) -> tuple[float, float, float]:
+    """Return the mean accuracy of a row at one rate, and its bounds.
+
+    One seed has Wilson's interval over the test examples; several have Student's over seeds, for
+    all are tested on the same examples.
+    """
+    accuracy = group["accuracy"].dropna()
+    mean = float(accuracy.mean())
+    if len(accuracy) == 1:
+        count = int(group["num_examples"].dropna().iloc[0])
+        bounds = stats.binomtest(round(mean * count), count).proportion_ci(LEVEL, "wilson")
+        return mean, float(bounds.low), float(bounds.high)
+    half = stats.t.ppf((1 + LEVEL) / 2, len(accuracy) - 1) * stats.sem(accuracy)
+    return mean, max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def _accuracy(group: pd.DataFrame) -> str:
+    accuracy = 100 * group["accuracy"]
+    return "failed" if accuracy.isna().all() else mean_sd(accuracy.mean(), accuracy.std())
+
+
+def _edge(rate: float, rates: list[float]) -> str:
+    """Say that the best rate is at an end of those tried, so that a better one may lie beyond."""
+    ends = {rates[0]: " (lowest tried)", rates[-1]: " (highest tried)"}
+    return ends.get(rate, "") if len(rates) > 1 else ""
+
+
+def _compose(point: dict[str, Any], cfg: DictConfig) -> DictConfig:
+    """Compose the cell of a point; what its tables show is the best of its rates."""
+    options: Any = OmegaConf.to_container(cfg.study.settings.options, resolve=True)
+    options |= {**point, "sweep": cfg.study.sweep, "best_of": ["learning_rate"]}
+    options |= {f"paths.{name}": cfg.paths[name] for name in ("data_dir", "output_dir")}
+    options |= {"trainer.accelerator": cfg.device, "num_threads": cfg.threads}
+    return compose_cell(
+        *(write_override(name, value) for name, value in options.items()),
+        "~callbacks.progress",  # the study has a bar of its own
+        config_dirs=tuple(cfg.paths.config_dirs),
+    )
