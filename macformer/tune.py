@@ -24,6 +24,7 @@ from macformer.runs.data_now import DataNow
 from macformer.runs.hydra_bridge import one_line
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
+from macformer.runs.sweep import show_tables
 
 if TYPE_CHECKING:
     import optuna
@@ -45,7 +46,7 @@ def search(
     num_trials: int,
     config_dirs: Sequence[Path] = (),
 ) -> "optuna.Study":
-    """Run trials until a study has as many as asked for, and return it.
+    """Run trials until a study has as many as asked for, make their tables, and return it.
 
     The study lives in a journal beside the runs: a search that was killed goes on with the trial
     that it was in, which itself goes on from its last checkpoint.
@@ -69,7 +70,8 @@ def search(
     from optuna.trial import TrialState
 
     distributions = {name: _distribution(name, spec) for name, spec in space.items()}
-    compose_trial = partial(_compose_trial, overrides, config_dirs=config_dirs)
+    tuned = write_override("best_of", [name.lstrip("+") for name in space])
+    compose_trial = partial(_compose_trial, [tuned, *overrides], config_dirs=config_dirs)
     first_values = {name: _first_value(spec) for name, spec in space.items()}
     folder = Path(compose_trial(first_values).paths.run_dir).parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,8 @@ def search(
                 _run_trial(study, trial, compose_trial)
     except Timeout:
         raise SearchError(f"another search is at work in {folder}") from None
+    if study.trials:
+        show_tables(folder)
     return study
 
 

@@ -98,7 +98,7 @@ def run_sweep(config: DictConfig) -> bool:
     if todo:
         _launch(config, loader, todo)
     for folder in sorted({cell.run_dir.parent for cell in cells}):
-        _make_tables(folder)
+        show_tables(folder)
     statuses = [
         cell.status if cell.status == "outdated" else _read_state(cell.run_dir) for cell in cells
     ]
@@ -196,8 +196,8 @@ def _launch(config: DictConfig, loader: ConfigLoader, cells: Sequence[Cell]) -> 
         print(f"launcher: {type(error).__name__}: {error}", file=sys.stderr)
 
 
-def _make_tables(folder: Path) -> None:
-    """Make the tables, which name what failed and why, of all that lies in a folder."""
+def show_tables(folder: Path) -> None:
+    """Make and print the tables, which name what failed and why, of all that lies in a folder."""
     from macformer.tables import TableError, make_tables, table_console
 
     console = table_console()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from scipy import stats
@@ -29,6 +30,7 @@ from macformer.tables.layout import row_label, task_title
 ROW = ["task", "attention", "ppsbn"]
 LEVEL = 0.95  # of the intervals
 SPREAD = 1.04  # between the marks of neighbouring rows at one rate
+RING = 11  # points across
 
 
 def points(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -88,48 +90,15 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 def plot(frame: pd.DataFrame) -> Figure:
     """Draw test accuracy over the rate, a panel for each task; a ring is the choice."""
     tasks = list(frame["task"].unique())
-    rows = list(frame[ROW[1:]].drop_duplicates().itertuples(index=False, name=None))
+    labels = list(dict.fromkeys(_label(row) for row in frame.to_dict("records")))
     figure, axes = draw_panels([task_title(task) for task in tasks], legend=True)
     for axis, task in zip(axes, tasks, strict=True):
         of_task = frame[frame["task"] == task]
-        for index, row in enumerate(rows):
-            shown = of_task[(of_task[ROW[1:]] == row).all(axis=1)].dropna(subset=["accuracy"])
-            if shown.empty:
-                continue
-            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index // len(COLOURS) % 4]
-            found = [(rate, *interval(g)) for rate, g in shown.groupby("learning_rate")]
-            rate, mean, low, high = (pd.Series(values) for values in zip(*found, strict=True))
-            place = rate * SPREAD ** (index - (len(rows) - 1) / 2)  # bars side by side
-            axis.errorbar(
-                place,
-                100 * mean,
-                yerr=(100 * (mean - low), 100 * (high - mean)),
-                color=colour,
-                marker=marker,
-                markersize=4,
-                capsize=2,
-                label=row_label(*row),
-            )
-            chosen = rate == choose_rate(shown)
-            axis.plot(
-                place[chosen],
-                100 * mean[chosen],
-                "o",
-                markersize=11,
-                color=colour,
-                fillstyle="none",
-                linestyle="",
-            )
-        axis.axhline(
-            100 * of_task["majority_rate"].mean(), color="grey", linestyle=":", label="majority"
-        )
-        axis.axvline(
-            of_task["recipe_rate"].iloc[0],
-            color="grey",
-            linestyle="-",
-            linewidth=0.5,
-            label="the recipe's rate",
-        )
+        for _, group in of_task.dropna(subset=["accuracy"]).groupby(ROW, sort=False):
+            _draw_row(axis, group, labels)
+        majority, own = of_task["majority_rate"].mean(), of_task["recipe_rate"].iloc[0]
+        axis.axhline(100 * majority, color="grey", linestyle=":", label="majority class")
+        axis.axvline(own, color="grey", linewidth=0.5, label="the recipe's rate")
         axis.set_xscale("log")
         rates = sorted(of_task["learning_rate"].unique())
         axis.set_xticks(rates, [f"{rate:g}" for rate in rates])
@@ -139,10 +108,33 @@ def plot(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def _draw_row(axis: Axes, group: pd.DataFrame, labels: list[str]) -> None:
+    label, best = _label(group.iloc[0]), choose_rate(group)
+    index = labels.index(label)
+    colour = COLOURS[index % len(COLOURS)]
+    found = [(rate, *interval(seeds)) for rate, seeds in group.groupby("learning_rate")]
+    points = pd.DataFrame(found, columns=["rate", "mean", "low", "high"])
+    place = points["rate"] * SPREAD ** (index - (len(labels) - 1) / 2)  # bars side by side
+    mean, low, high = (100 * points[name] for name in ("mean", "low", "high"))
+    marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
+    axis.errorbar(
+        place,
+        mean,
+        yerr=(mean - low, high - mean),
+        marker=marker,
+        markersize=4,
+        capsize=2,
+        label=label,
+        color=colour,
+    )
+    chosen = points["rate"] == best
+    axis.plot(place[chosen], mean[chosen], "o", markersize=RING, fillstyle="none", color=colour)
+
+
 def choose_rate(group: pd.DataFrame) -> float | None:
     """Return the rate of the best mean validation accuracy; None where nothing finished."""
     means = group.groupby("learning_rate")["validation"].mean().dropna()
-    return None if means.empty else float(means.idxmax())
+    return None if means.empty else float(means.index[int(means.argmax())])
 
 
 def interval(group: pd.DataFrame) -> tuple[float, float, float]:
@@ -159,6 +151,10 @@ def interval(group: pd.DataFrame) -> tuple[float, float, float]:
         return mean, float(bounds.low), float(bounds.high)
     half = stats.t.ppf((1 + LEVEL) / 2, len(accuracy) - 1) * stats.sem(accuracy)
     return mean, max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def _label(row: Any) -> str:
+    return row_label(row["attention"], row["ppsbn"])
 
 
 def _accuracy(group: pd.DataFrame) -> str:

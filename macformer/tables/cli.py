@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from macformer.tables.build import build_tables
+from macformer.tables.choices import choice_note, choices_table
 from macformer.tables.comparable import check_comparable
 from macformer.tables.comparison import add_comparison
 from macformer.tables.formats import print_tables, to_latex, to_markdown
@@ -28,7 +29,7 @@ def make_tables(
     *,
     out: Path | None = None,
     allow_mixed: bool = False,
-    best_of: Sequence[str] = (),
+    best_of: Sequence[str] | None = None,
     against: str | None = None,
     published: Path | None = None,
     bench: Path | None = None,
@@ -39,7 +40,8 @@ def make_tables(
     Args:
         out: Where the files go; the folder itself, or the one that all folders share.
         allow_mixed: Lets one table hold several recipes or devices, in rows of their own.
-        best_of: Options of which each row shows the setting that was best in validation.
+        best_of: Options of which each row shows the setting that was best in validation; if None,
+            those that the runs were tuned over, as their option ``best_of`` says.
         against: The attention that rows are compared with example by example; softmax if None.
         published: The reference file, if not the package's own.
         bench: A table of the attention benchmark, if not bench.csv among the files written; its
@@ -52,13 +54,16 @@ def make_tables(
     Raises:
         TableError: If there is no run, or the runs cannot stand in one table.
     """
-    runs, notes = name_runs(read_runs(folders), best_of=best_of)
+    runs, chosen = name_runs(read_runs(folders), best_of=best_of)
     check_comparable(runs, allow_mixed=allow_mixed)
     summary = summarise(runs)
     if against is not None or (summary["attention"] == REFERENCE).any():
         summary = add_comparison(summary, runs, against=against or REFERENCE)
     quoted = read_published(published)
+    notes = [] if chosen.empty else [choice_note(chosen)]
     first, others = build_tables(runs, summary, published=quoted, notes=notes)
+    if not chosen.empty:
+        first.append(choices_table(chosen))
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
     out.mkdir(parents=True, exist_ok=True)
     files = [out / name for name in ("table.md", "table.tex", "table.csv", "runs.csv")]
@@ -99,10 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--best-of",
-        type=lambda text: text.split(","),
-        default=(),
+        type=lambda text: [name for name in text.split(",") if name],
         metavar="OPTION,...",
-        help="show each row at the setting of these options that was best in validation",
+        help="show each row at the setting of these options that was best in validation (default: "
+        "what the runs were tuned over; '': every setting is a row)",
     )
     parser.add_argument(
         "--against", metavar="ROW", help="compare rows with this one (default: softmax)"

@@ -24,6 +24,8 @@ LATEX_ESCAPES = str.maketrans(
         TIMES: r"$\times$",
         "†": r"\dag{}",
         "‡": r"\ddag{}",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
     }
 )
 

@@ -18,6 +18,7 @@ from macformer.tables.runs import TableError
 
 SHARED, OWN = "options", "own_options"  # columns: of all rows of a task, and of one row
 CHOICE = ["attention", "ppsbn"]  # what a row is called by
+_ROW = ["task", *CHOICE, "recipe", "device", SHARED, OWN]
 # what belongs to a row; and what is in its name already, or decides nothing
 OF_A_ROW = {"attention", "ppsbn", "rotary", "mixer", "bounds", "model", "module", "choices"}
 NO_OPTIONS = ("recipe", "protocol", "nuisance", "hydra")
@@ -25,23 +26,40 @@ NO_OPTIONS = ("recipe", "protocol", "nuisance", "hydra")
 Options = dict[str, str]
 
 
-def name_runs(runs: pd.DataFrame, *, best_of: Sequence[str] = ()) -> tuple[pd.DataFrame, list[str]]:
+def name_runs(
+    runs: pd.DataFrame, *, best_of: Sequence[str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Add to runs the texts that tell their rows apart, in columns ``options``, ``own_options``.
 
     Args:
         runs: As :func:`macformer.tables.runs.read_runs` reads them.
-        best_of: Options of which each row keeps the setting that was best in validation.
+        best_of: Options of which each row keeps the setting that was best in validation; those that
+            the runs themselves were given as ``best_of`` if None.
 
     Returns:
-        The runs, and a note on each choice.
+        The runs, and the settings chosen, as :func:`select_best` has them.
 
     Raises:
         TableError: If no runs differ in an option of that name.
     """
-    runs, notes = find_options(runs), []
-    if best_of:
-        runs, notes = select_best(runs, best_of)
-    return label_options(runs), notes
+    runs = find_options(runs)
+    names = _tuned(runs) if best_of is None else [_last_part(name) for name in best_of]
+    runs, chosen = select_best(runs, names) if names else (runs, pd.DataFrame())
+    return label_options(runs), chosen
+
+
+def _tuned(runs: pd.DataFrame) -> list[str]:
+    """Name the options that runs were tuned over and that differ by now."""
+    names = {_last_part(name) for config in runs["config"] for name in config.get("best_of") or ()}
+    return sorted(names & _known(runs))
+
+
+def _known(runs: pd.DataFrame) -> set[str]:
+    return {name for column in (SHARED, OWN) for options in runs[column] for name in options}
+
+
+def _last_part(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def find_options(runs: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +79,7 @@ def find_options(runs: pd.DataFrame) -> pd.DataFrame:
     for _, group in runs.groupby(["task", "recipe"]):
         _collect(found[SHARED], flat[group.index], own=False)
         for _, row in group.groupby(CHOICE):
-            _collect(found[OWN], flat[row.index], own=True)
+            _collect(found[OWN], flat[row.index], own=True, shown=found[SHARED])
     return runs.assign(**found)
 
 
@@ -74,17 +92,20 @@ def _label(options: Options) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
 
 
-def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Keep of each row the setting of some options that was best in validation, over its seeds.
 
+    Settings of fewer finished seeds than another one of the row has do not compete.
+
     Returns:
-        The runs kept, without these options in their names, and a note for each row: how many
-        settings it had, and which was chosen.
+        The runs kept, without these options in their names, and the settings chosen: what a row is
+        called by, with columns ``chosen`` (the options), ``tried`` (for each the values, in their
+        order), ``num_settings``, ``num_short`` of seeds and ``validation``.
 
     Raises:
         TableError: If no run differs in an option of that name.
     """
-    known = {name for column in (SHARED, OWN) for options in runs[column] for name in options}
+    known = _known(runs)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise TableError(
@@ -93,42 +114,65 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
         )
     tuned = [_select({**a, **b}, names) for a, b in zip(runs[SHARED], runs[OWN], strict=True)]
     labels = pd.Series([_label(options) for options in tuned], runs.index)
+    settings = dict(zip(labels, tuned, strict=True))
     rest = runs.copy()
     for column in (SHARED, OWN):
         rest[column] = runs[column].map(partial(_select, names=names, chosen=False))
-    kept, notes = [], []
-    for row, group in rest.groupby(_row_keys(rest), sort=False):
-        means = group["accuracy.best.val"].groupby(labels[group.index]).mean().dropna()
-        if not means.empty:
-            best = means.idxmax()
-            notes.append(f"{row}: {best}, best of {len(means)} by validation")
+    texts = label_options(rest)
+    kept, chosen = [], []
+    for row, group in texts.groupby(_ROW, sort=False):
+        scores = group["accuracy.best.val"].groupby(labels[group.index]).agg(["mean", "count"])
+        full = scores[scores["count"] == max(scores["count"].max(), 1)]
+        if not full.empty:
+            best = str(full["mean"].idxmax())
+            tried = [settings[label] for label in labels[group.index].unique()]
+            chosen.append(
+                {
+                    **dict(zip(_ROW, row, strict=True)),
+                    "chosen": settings[best],
+                    "tried": {n: _in_order(o[n] for o in tried if n in o) for n in settings[best]},
+                    "num_settings": len(full),
+                    "num_short": len(tried) - len(full),
+                    "validation": full.loc[best, "mean"],
+                }
+            )
             group = group[labels[group.index] == best]
-        kept.append(group)
-    return pd.concat(kept), notes
+        kept.append(rest.loc[group.index])
+    return pd.concat(kept), pd.DataFrame(chosen)
 
 
-def _row_keys(runs: pd.DataFrame) -> list[str]:
-    names = [*("task", *CHOICE, "recipe", "device"), SHARED, OWN]
-    labelled = label_options(runs)[names].astype(str)
-    return labelled.apply(lambda run: " ".join(filter(None, run)), axis=1).to_list()
+def _in_order(values: Iterable[str]) -> list[str]:
+    """Order values as numbers if all are, and as text otherwise."""
+    found = set(values)
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        return sorted(found)
 
 
 def _select(options: Options, names: Sequence[str], *, chosen: bool = True) -> Options:
     return {name: value for name, value in options.items() if (name in names) is chosen}
 
 
-def _collect(found: pd.Series, flat: pd.Series, *, own: bool) -> None:
-    """Add the options that differ among some runs: those that belong to a row, or all others."""
+def _collect(
+    found: pd.Series, flat: pd.Series, *, own: bool, shown: pd.Series | None = None
+) -> None:
+    """Add the options that differ among some runs: those that belong to a row, or all others.
+
+    Args:
+        shown: The options by which the runs are told apart already.
+    """
     known = flat[flat.map(bool)]  # a run without a configuration differs in nothing that is known
-    seen: set[tuple[int, ...]] = set()
+    before = [] if shown is None else list(shown[known.index])
+    seen = {_pattern(before, name) for options in before for name in options}
     for key in sorted({key for options in known for key in options}, key=_simplicity):
         if (key.split(".")[0] in OF_A_ROW) is not own or _is_seed(known, key):
             continue
-        pattern = _pattern(known, key)
+        pattern = _pattern(list(known), key)
         if any(pattern) and pattern not in seen:
             seen.add(pattern)
             for options, config in zip(found[known.index], known, strict=True):
-                options[key.rpartition(".")[2]] = config.get(key, "")
+                options[_last_part(key)] = config.get(key, "")
 
 
 def _is_seed(known: pd.Series, key: str) -> bool:
@@ -136,7 +180,7 @@ def _is_seed(known: pd.Series, key: str) -> bool:
     return all(options.get(key) == options.get("seed") for options in known)
 
 
-def _pattern(known: pd.Series, key: str) -> tuple[int, ...]:
+def _pattern(known: Sequence[Options], key: str) -> tuple[int, ...]:
     """Say which runs share a value: for each the first that has it."""
     values = [options.get(key, "") for options in known]
     return tuple(values.index(value) for value in values)

@@ -205,7 +205,7 @@ def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(tmp_path, monkeypa
         return True
 
     monkeypatch.setattr(process, "run_in_process", run)
-    monkeypatch.setattr(sweep, "_make_tables", lambda folder: None)
+    monkeypatch.setattr(sweep, "show_tables", lambda folder: None)
     options = ["task=listops_short", "recipe=smoke", "seed=0,abc", "batch_size=8,0,-1"]
     options.append(f"paths.output_dir={tmp_path}")
     with initialize_config_module("configs", version_base="1.3"):

@@ -70,7 +70,8 @@ def paper_jobs():
 
     def jobs(*overrides: str) -> list[list[str]]:
         with initialize_config_module("configs", version_base="1.3"):
-            config = compose_multirun("experiment=paper_table", *overrides)
+            named = any(override.startswith("experiment=") for override in overrides)
+            config = compose_multirun(*([] if named else ["experiment=paper_table"]), *overrides)
             return sweep._parse_jobs(config, GlobalHydra.instance().config_loader())
 
     return jobs
@@ -87,7 +88,7 @@ def launched(monkeypatch):
         set_status(run_dir, "finished")
 
     monkeypatch.setattr(process, "run_in_process", run)
-    monkeypatch.setattr(sweep, "_make_tables", lambda folder: None)
+    monkeypatch.setattr(sweep, "show_tables", lambda folder: None)
     return cells
 
 
@@ -111,6 +112,15 @@ def test_the_paper_table_has_every_row_of_every_task_with_and_without_ppsbn(pape
     for task in TASKS:
         assert (f"task={task}", "attention=rmfa_sqrt", "ppsbn=with") in chosen
     assert not any("kernelized" in part or "pathx" in part for job in jobs for part in job)
+
+
+def test_the_tuned_table_gives_every_row_of_the_paper_s_the_same_rates(paper_jobs):
+    jobs = paper_jobs("experiment=tuned_table")
+    rates = {"0.0001", "0.0003", "0.001"}
+    given: dict[tuple[str, ...], set[str]] = {}
+    for task, attention, ppsbn, rate, *_ in jobs:
+        given.setdefault((task, attention, ppsbn), set()).add(rate.removeprefix("learning_rate="))
+    assert len(given) == 80 and set(map(frozenset, given.values())) == {frozenset(rates)}
 
 
 def test_the_command_line_wins_over_the_experiment(paper_jobs):

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from macformer import tune
 from macformer.record import CONFIG_NAME, describe_run, read_config, write_metrics
 from macformer.runs.config import compose
-from macformer.tables import make_tables, table_console
+from macformer.tables import make_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp", "sweep=search")
@@ -147,7 +147,7 @@ def test_values_keep_their_types_and_the_printed_command_repeats_the_trial(
     assert compose(*command[1:]).identity in {cfg.identity for cfg in trained}
 
 
-def test_the_settings_of_a_search_are_rows_of_its_tables(outputs, monkeypatch):
+def test_a_search_makes_the_table_of_its_best_trial_and_one_of_all_on_request(outputs, monkeypatch):
     rates = {"examples_per_second": 1.0, "tokens_per_second": 1.0, "positions_per_second": 1.0}
     measured = {
         "status": "finished",
@@ -170,7 +170,9 @@ def test_the_settings_of_a_search_are_rows_of_its_tables(outputs, monkeypatch):
     study = search(8, space=space)
     settings = {tuple(sorted(trial.params.items())) for trial in study.trials}
     assert len(settings) > 2
-    make_tables([outputs], console=table_console())
+    (best,) = [n for n in (outputs / "table.md").read_text().splitlines() if "| rmfa_exp" in n][:1]
+    assert f"| {max(f + 100 * r for (_, f), (_, r) in settings):.2f} |" in best
+    make_tables([outputs], best_of=[])
     lines = [line for line in (outputs / "table.md").read_text().splitlines() if "rmfa_exp" in line]
     for (_, features), (_, rate) in settings:
         shown = [n for n in lines if f"num_features={features}" in n and f"rate={rate}" in n]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from macformer.tables.runs import TableError
-from macformer.tables.settings import find_options, label_options, select_best
+from macformer.tables.settings import find_options, label_options, name_runs, select_best
 
 
 def run(attention="softmax", *, seed=0, val=nan, **config) -> dict:
@@ -36,6 +36,17 @@ def test_an_option_that_stands_in_several_places_is_named_once_and_simply():
         run(max_steps=200, trainer={"max_steps": 200}, scheduler={"max_steps": 200}),
     )
     assert found == [("max_steps=100", ""), ("max_steps=200", "")]
+
+
+def test_an_option_that_stands_again_within_a_row_is_named_once():
+    found = names(
+        *(
+            run(row, learning_rate=rate, module={"optimizer": {"lr": rate}})
+            for row in ("softmax", "rfa")
+            for rate in (0.1, 0.2)
+        )
+    )
+    assert found == [("learning_rate=0.1", ""), ("learning_rate=0.2", "")] * 2
 
 
 def test_what_rows_differ_in_by_nature_is_no_option():
@@ -82,11 +93,38 @@ def test_each_row_is_shown_at_its_best_setting_in_validation():
         for (row, rate), vals in rates.items()
         for seed, val in enumerate(vals)
     )
-    best, notes = select_best(find_options(runs), ["learning_rate"])
+    best, chosen = select_best(find_options(runs), ["learning_rate"])
     kept = {(r["attention"], r["config"]["learning_rate"]) for r in best.to_dict("records")}
     assert kept == {("softmax", 2), ("rfa", 1)} and len(best) == 4
     assert set(label_options(best)["options"]) == {""}
-    assert any("softmax" in note and "learning_rate=2, best of 2" in note for note in notes)
+    softmax = chosen.set_index("attention").loc["softmax"]
+    assert softmax["chosen"] == {"learning_rate": "2"} and softmax["num_settings"] == 2
+    assert softmax["validation"] == pytest.approx(0.5)
+
+
+def test_a_setting_with_a_seed_missing_does_not_compete():
+    scores = {(0.001, 0): 0.4, (0.001, 1): 0.4, (0.003, 0): 0.9, (0.003, 1): nan}
+    runs = pd.DataFrame(run(seed=s, val=v, learning_rate=r) for (r, s), v in scores.items())
+    best, chosen = select_best(find_options(runs), ["learning_rate"])
+    assert {config["learning_rate"] for config in best["config"]} == {0.001}
+    assert chosen.loc[0, ["num_settings", "num_short"]].tolist() == [1, 1]
+
+
+def test_runs_that_were_tuned_are_shown_at_their_best_without_being_asked():
+    tuned = {"best_of": ["attention.num_features", "ppsbn"]}
+    runs = pd.DataFrame(run(val=n / 100, mixer={"num_features": n}, **tuned) for n in (16, 8, 128))
+    best, chosen = name_runs(runs)
+    assert len(best) == 1 and set(best["own_options"]) == {""}
+    assert chosen.loc[0, "tried"] == {"num_features": ["8", "16", "128"]}  # as numbers
+    every, none = name_runs(runs, best_of=[])
+    assert len(set(every["own_options"])) == 3 and none.empty
+    asked, _ = name_runs(runs, best_of=["attention.num_features"])
+    assert len(asked) == 1
+
+
+def test_one_finished_setting_of_a_tuned_sweep_is_a_table_already():
+    best, chosen = name_runs(pd.DataFrame([run(val=0.5, best_of=["learning_rate"])]))
+    assert len(best) == 1 and chosen.empty
 
 
 def test_an_option_in_which_no_run_differs_is_named():
