@@ -20,6 +20,7 @@ from scipy import stats
 
 from macformer.plotting import COLOURS, MARKERS, draw_legend, draw_panels
 from macformer.record import read_metrics, write_config
+from macformer.runs.data_now import DataNow
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
 from macformer.studies.compose import compose_cell
@@ -47,12 +48,13 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     """Run the cell of a point, unless it has been run.
 
     Raises:
-        StudyError: If it was stopped, or another process runs it.
+        StudyError: If it was stopped, another process runs it, or it was run on other data.
     """
     cell = _compose(point, cfg)
     run_dir = Path(cell.paths.run_dir)
-    if not run_dir.exists():
-        write_config(run_dir, cell)
+    if change := DataNow().change(cell, run_dir):
+        raise StudyError(f"{run_dir.name}: {change}; study.sweep=<name> begins another study")
+    write_config(run_dir, cell)
     finished = run_in_process(run_dir, overwrite=False)
     metrics = read_metrics(run_dir) or {}
     if not finished and metrics.get("status") != "failed":
