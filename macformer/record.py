@@ -209,7 +209,8 @@ def read_predictions(run_dir: Path) -> dict[str, np.ndarray] | None:
     ``row`` counts from the start of the split, and is the same example in every run on the same
     data. ``label`` is the true class; ``best_prediction`` and ``last_prediction`` are the classes
     that the best and the last weights answer, and ``best_margin`` and ``last_margin`` the logit of
-    the true class above the largest other one: positive where the answer is right.
+    the true class above the largest other one: positive where the answer is right. All but ``row``
+    have a second axis where each row is asked several times.
 
     Raises:
         DamagedRecord: If the file is not whole.

@@ -105,12 +105,14 @@ def make_run(
 ) -> Callable[..., tuple[DictConfig, Path]]:
     """Compose a tiny run and write its config.yaml; return both."""
 
-    def make(*overrides: str, folder: str = "run") -> tuple[DictConfig, Path]:
+    def make(
+        *overrides: str, folder: str = "run", tiny: tuple[str, ...] = TINY
+    ) -> tuple[DictConfig, Path]:
         run_dir = tmp_path / folder
         run_dir.mkdir(exist_ok=True)
         paths = [f"paths.run_dir={run_dir}", f"paths.data_dir={tmp_path / 'data'}"]
         cfg = OmegaConf.create(
-            OmegaConf.to_container(compose(*TINY, *paths, *overrides), resolve=True)
+            OmegaConf.to_container(compose(*tiny, *paths, *overrides), resolve=True)
         )
         assert isinstance(cfg, DictConfig)
         OmegaConf.save(cfg, run_dir / CONFIG_NAME)

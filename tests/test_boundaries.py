@@ -45,7 +45,7 @@ ROOMS = {
         "splits": set(),
         "feeding": {"store"},
         "floors": {"store"},
-        **{task: DATA for task in ("listops", "text", "retrieval", "image")},
+        **{task: DATA for task in ("listops", "text", "retrieval", "image", "recall")},
         "pathfinder": DATA | {"image"},  # its rows are pixels, too
         "table": OWN,
     },

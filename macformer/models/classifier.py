@@ -13,7 +13,7 @@ class SequenceClassifier(nn.Module):
     """Encode, pool and classify.
 
     A pair of documents is a leading dimension: both pass through the same encoder, and the head
-    sees both.
+    sees both. Where tokens are asked, the head sees the state of each in place of the pooled one.
 
     Args:
         encoder: Factory ``(embed_dim, num_front_tokens) -> encoder`` from a sequence to its states.
@@ -38,8 +38,13 @@ class SequenceClassifier(nn.Module):
         self,
         inputs: Int[Tensor, "B *pair N"] | Float[Tensor, "B *pair N channels"],
         key_padding_mask: Bool[Tensor, "B *pair N"],
-    ) -> Float[Tensor, "B C"]:
+        places: Int[Tensor, "B Q"] | None = None,
+    ) -> Float[Tensor, "B C"] | Float[Tensor, "B Q C"]:
+        """Return the logits of each sequence or pair, or those at the places of each sequence."""
         mask = key_padding_mask.flatten(0, -2)
         states, mask = self.encoder(inputs.flatten(0, key_padding_mask.ndim - 2), mask)
+        if places is not None:
+            asked = places[..., None] + self.encoder.num_front_tokens
+            return self.head(states.take_along_dim(asked, 1))
         pooled = self.pooling(states, mask)
         return self.head(pooled.unflatten(0, key_padding_mask.shape[:-1]))

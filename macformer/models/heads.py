@@ -46,5 +46,7 @@ class MLPHead(nn.Module):
         last = hidden_dims[-1] if hidden_dims else width
         self.mlp = nn.Sequential(*layers, nn.Linear(last, num_classes))
 
-    def forward(self, pooled: Float[Tensor, "B *pair D"]) -> Float[Tensor, "B C"]:
+    def forward(
+        self, pooled: Float[Tensor, "B *several D"]
+    ) -> Float[Tensor, "B C"] | Float[Tensor, "B Q C"]:
         return self.mlp(self.combine(pooled))

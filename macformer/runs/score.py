@@ -6,7 +6,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from macformer.callbacks import BestCheckpoint, LastCheckpoint, RandomStates
 from macformer.runs.build import Run
@@ -86,9 +85,9 @@ def _test(built: Run) -> tuple[float, dict[str, np.ndarray]]:
 def _answers(built: Run) -> dict[str, np.ndarray]:
     """Return the rows of the last test with their labels, predictions and margins, of all ranks."""
     data: Any = built.data
-    logits, labels = built.module.test_outputs()
-    rows = data.test_rows()[: len(labels)].cpu()
-    parts: list[Any] = [(rows, labels.cpu(), *_judge(logits.float().cpu(), labels.cpu()))]
+    answers = [answer.cpu() for answer in built.module.test_answers()]
+    rows = data.test_rows()[: len(answers[0])].cpu()
+    parts: list[Any] = [(rows, *answers)]
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         own, parts = parts[0], [None] * dist.get_world_size()
         dist.all_gather_object(parts, own)
@@ -100,13 +99,6 @@ def _answers(built: Run) -> dict[str, np.ndarray]:
         "prediction": prediction[order].astype(np.int32),
         "margin": margin[order].astype(np.float32),
     }
-
-
-def _judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the answered classes, and how far the true one stands above the largest other."""
-    truth = logits.gather(1, labels[:, None].long())
-    others = logits.scatter(1, labels[:, None].long(), float("-inf"))
-    return logits.argmax(1), (truth - others.amax(1, keepdim=True)).squeeze(1)
 
 
 def _join(best: dict[str, np.ndarray], last: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
 from macformer.record import DamagedRecord, read_predictions
 from macformer.tables.runs import TableError
@@ -23,8 +22,6 @@ from macformer.tables.uncertainty import (
 
 COLUMNS = ["low", "high", "difference", "difference.low", "difference.high", "p", "detectable"]
 SIGNIFICANT = 0.05  # of adjusted p values
-
-Correct = Bool[np.ndarray, "seeds examples"]
 
 
 def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -> pd.DataFrame:
@@ -94,6 +91,8 @@ def _read_tests(runs: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
             continue
         order = np.argsort(predictions["row"])
         correct = predictions["best_prediction"] == predictions["label"]
+        if correct.ndim > 1:  # answers about one row depend on each other: the row counts
+            correct = correct.mean(axis=1)
         tested.setdefault(tuple(run[name] for name in RESULT), {})[run["seed"]] = correct[order]
     lengths = {key: {len(rows) for rows in seeds.values()} for key, seeds in tested.items()}
     return {key: seeds for key, seeds in tested.items() if len(lengths[key]) == 1}

@@ -11,6 +11,9 @@ with the variances of the means of seeds and of those of examples; :math:`e` ent
 errs on the side of caution. Degrees of freedom follow Satterthwaite (1946). A bootstrap over seeds
 and examples has the same two parts, but calls equal rows different far too often when there are
 three seeds: it does not know how badly three values tell their own spread.
+
+An example that is asked several times counts once, by the share of its answers that are right:
+what is right of one example is right or wrong together.
 """
 
 import math
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
+
+Correct = Bool[np.ndarray, "seeds examples"] | Float[np.ndarray, "seeds examples"]
 
 LEVEL = 0.95  # of every interval
 POWER = 0.8  # at which a difference counts as one that would have been seen
@@ -42,40 +47,38 @@ class Estimate:
     p_value: float | None = None
 
 
-def accuracy_interval(correct: Bool[np.ndarray, "seeds examples"]) -> Estimate:
+def accuracy_interval(correct: Correct) -> Estimate:
     """Estimate an accuracy: by Wilson's interval for one seed, over seeds and examples for several.
 
-    Bounds stay within 0 and 1.
+    The shares of one seed have Student's interval. Bounds stay within 0 and 1.
     """
     num_seeds, num_examples = correct.shape
     mean = float(correct.mean())
-    if num_seeds == 1:
+    if num_seeds == 1 and correct.dtype == bool:
         wilson = stats.binomtest(int(correct.sum()), num_examples).proportion_ci(LEVEL, "wilson")
         error = math.sqrt(mean * (1 - mean) / num_examples)
         return Estimate(mean, float(wilson.low), float(wilson.high), error, math.inf)
-    error, degrees = _crossed_error(correct.astype(float))
+    error, degrees = _error(correct.astype(float))
     half = _quantile(degrees) * error
     return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0), error, degrees)
 
 
-def paired_difference(
-    correct: Bool[np.ndarray, "seeds examples"], reference: Bool[np.ndarray, "seeds examples"]
-) -> Estimate:
+def paired_difference(correct: Correct, reference: Correct) -> Estimate:
     """Estimate how much more accurate a row is than a reference tested on the same examples.
 
     One seed of each: McNemar's exact test on the examples that one of them alone has right, and the
-    normal interval of their difference. Several: over seeds and examples, pairing equal seeds,
-    whose models start and read their data alike.
+    normal interval of their difference; for shares, Student's paired test. Several seeds: over
+    seeds and examples, pairing equal seeds, whose models start and read their data alike.
     """
     difference = correct.astype(float) - reference
     mean, num_examples = float(difference.mean()), difference.shape[1]
-    if len(difference) == 1:
+    if len(difference) == 1 and correct.dtype == reference.dtype == bool:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         error = float(difference.std(ddof=1)) / math.sqrt(num_examples)
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
         degrees = math.inf
     else:
-        error, degrees = _crossed_error(difference)
+        error, degrees = _error(difference)
         p_value = 2 * stats.t.sf(abs(mean) / error, degrees) if error else float(mean == 0)
     half = _quantile(degrees) * error
     return Estimate(mean, mean - half, mean + half, error, degrees, float(p_value))
@@ -97,11 +100,15 @@ def detectable_difference(estimate: Estimate) -> float:
     )
 
 
-def _crossed_error(values: Float[np.ndarray, "seeds examples"]) -> tuple[float, float]:
-    """Return the standard error of the mean over seeds and examples, and its degrees of freedom."""
+def _error(values: Float[np.ndarray, "seeds examples"]) -> tuple[float, float]:
+    """Return the standard error of the mean over seeds and examples, and its degrees of freedom.
+
+    One seed does not tell how much seeds differ: only examples vary then.
+    """
     parts = [
         (values.mean(1 - axis).var(ddof=1) / size, size - 1)
         for axis, size in enumerate(values.shape)
+        if size > 1
     ]
     variance = sum(part for part, _ in parts)
     if variance == 0:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
-from macformer.training.objectives import Batch, Loss, Objective
+from macformer.training.objectives import Batch, Loss, Objective, judge
 from macformer.training.step import Clip, optimisation_step
 
 
@@ -84,8 +84,8 @@ class ClassificationModule(pl.LightningModule):
         self.train_loss = float("nan")
         self._interval = _no_sums()
         self._compute: Callable[[Batch], Loss] | None = None  # in training only
-        self._test_logits: list[Tensor] = []
-        self._test_labels: list[Tensor] = []
+        self._logits = torch.empty(0)  # of the last batch of a test
+        self._answers: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.model.parameters())
@@ -185,21 +185,25 @@ class ClassificationModule(pl.LightningModule):
         self.log("step", float(self.global_step), on_epoch=True, batch_size=size)
 
     def on_test_start(self) -> None:
-        self._test_logits, self._test_labels = [], []
+        self._answers = []
         self._hook = self.model.register_forward_hook(
-            lambda model, inputs, logits: self._test_logits.append(logits.detach())
+            lambda model, inputs, logits: setattr(self, "_logits", logits.detach())
         )
 
     def on_test_end(self) -> None:
         self._hook.remove()
 
-    def test_outputs(self) -> tuple[Tensor, Tensor]:
-        """Return the logits and the labels of this rank's share of the last test, in its order."""
-        return torch.cat(self._test_logits), torch.cat(self._test_labels)
+    def test_answers(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return labels, predictions and margins of this rank's share of the last test, in order.
+
+        Each has an item for an example, or for each of the tokens that an example is asked at.
+        """
+        labels, predictions, margins = (torch.cat(x) for x in zip(*self._answers, strict=True))
+        return labels, predictions, margins
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, num_correct, num_scored = self.objective(self.model, batch)
-        self._test_labels.append(batch["labels"])
+        self._answers.append((batch["labels"], *judge(self._logits, batch["labels"])))
         self.test_accuracy.update(num_correct, num_scored)
         self.log(
             "test/accuracy", self.test_accuracy, on_epoch=True, batch_size=len(batch["labels"])

@@ -32,8 +32,26 @@ Objective = Callable[[nn.Module, Batch], Loss]
 
 
 def classify(model: nn.Module, batch: Batch) -> Loss:
-    """Take the mean cross entropy of the labels."""
-    logits, labels = model(batch["inputs"], batch["key_padding_mask"]), batch["labels"]
+    """Take the mean cross entropy of the labels, of which a sequence may have several."""
+    logits, labels = predict(model, batch), batch["labels"]
     num_correct = (logits.detach().argmax(-1) == labels).sum()
     num_scored = num_correct.new_full((), labels.numel())
-    return Loss(cross_entropy(logits, labels), num_correct, num_scored)
+    return Loss(cross_entropy(logits.flatten(0, -2), labels.flatten()), num_correct, num_scored)
+
+
+def predict(
+    model: nn.Module, batch: Batch
+) -> Float[Tensor, "B C"] | Float[Tensor, "B questions C"]:
+    """Give a model what a batch holds beside its labels; return the logits."""
+    asked = [batch["places"]] if "places" in batch else []
+    return model(batch["inputs"], batch["key_padding_mask"], *asked)
+
+
+def judge(
+    logits: Float[Tensor, "*answers C"], labels: Int[Tensor, "*answers"]
+) -> tuple[Int[Tensor, "*answers"], Float[Tensor, "*answers"]]:
+    """Return the answered classes, and how far the true one stands above the largest other."""
+    logits, chosen = logits.float(), labels[..., None]
+    others = logits.scatter(-1, chosen, float("-inf"))
+    margin = logits.gather(-1, chosen) - others.amax(-1, keepdim=True)
+    return logits.argmax(-1), margin.squeeze(-1)

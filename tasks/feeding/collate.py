@@ -25,7 +25,8 @@ def gather_batch(
 
     Returns:
         inputs (int64) and key_padding_mask (bool, True at padding), both (B, N), or (B, 2, N)
-        for pairs; labels (int64), (B,).
+        for pairs; labels (int64), (B,), or (B, Q) with places (int64) where rows are asked at
+        tokens of theirs.
     """
     documents = rows.documents[indices]
     starts = rows.offsets[documents]
@@ -46,8 +47,9 @@ def gather_batch(
         is_padding = columns > lengths.unsqueeze(-1)
     if rows.zero_is_padding:
         is_padding = inputs == PADDING_ID
-    return {
+    batch = {
         "inputs": inputs,
         "key_padding_mask": is_padding,
         "labels": rows.labels[indices].long(),
     }
+    return batch if rows.places is None else batch | {"places": rows.places[indices].long()}

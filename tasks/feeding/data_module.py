@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tasks.errors import DataError
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
 from tasks.feeding.lightning_counters import num_batches_processed
 from tasks.store.describe import describe
@@ -18,7 +19,7 @@ from tasks.store.write import name_folder
 
 
 class TaskDataModule(pl.LightningDataModule):
-    """Batches of one task: inputs, key_padding_mask (True at padding) and labels.
+    """Batches of one task: inputs, key_padding_mask (True at padding), labels, perhaps places.
 
     Training is one endless stream whose position is part of a checkpoint: a resumed run sees the
     batches that an uninterrupted one would have seen.
@@ -93,6 +94,8 @@ class TaskDataModule(pl.LightningDataModule):
         if self.rows:
             return
         self.rows = {split: self.load(self._prepared(), split) for split in SPLITS}
+        for split, rows in self.rows.items():
+            self._check_places(split, rows)
         if self.device_resident:
             device = self.trainer.strategy.root_device if self.trainer else "cpu"
             self.rows = {split: rows.to(device) for split, rows in self.rows.items()}
@@ -118,7 +121,7 @@ class TaskDataModule(pl.LightningDataModule):
 
     def majority_rate(self, split: str) -> float:
         """Return the accuracy of always answering with the most frequent class."""
-        counts = torch.bincount(self.rows[split].labels.long())
+        counts = torch.bincount(self.rows[split].labels.flatten().long())
         return counts.max().item() / counts.sum().item()
 
     @property
@@ -173,6 +176,15 @@ class TaskDataModule(pl.LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["num_batches_consumed"]
+
+    def _check_places(self, split: str, rows: TokenRows) -> None:
+        """Refuse to cut off a token at which a row is asked."""
+        last = -1 if rows.places is None else int(rows.places.max())
+        if last >= self.max_seq_len - (rows.eos_id is not None):
+            raise DataError(
+                f"max_seq_len is {self.max_seq_len}, but rows of the {split} split are asked at "
+                f"their token {last + 1}; it must leave room for that"
+            )
 
     def _prepared(self) -> Path:
         # Lightning calls prepare_data on one rank of a node only.

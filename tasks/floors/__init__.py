@@ -1,5 +1,5 @@
 """Floors: what predictors without attention reach, below which a row of a table means nothing."""
 
-from tasks.floors.measure import Floor, add_floors
+from tasks.floors.measure import ExactFloor, Floor, add_floors, state_floors
 
-__all__ = ["Floor", "add_floors"]
+__all__ = ["ExactFloor", "Floor", "add_floors", "state_floors"]

@@ -34,6 +34,22 @@ class Floor(NamedTuple):
     max_rows: int
 
 
+class ExactFloor(NamedTuple):
+    """What a predictor reaches on average over the law of a generated task, not over its rows."""
+
+    recipe: str
+    accuracy: float
+
+
+def state_floors(folder: Path, floors: Mapping[str, ExactFloor]) -> Path:
+    """Write exact floors into the manifest of a prepared folder; return the folder."""
+    stated = {name: floor._asdict() for name, floor in floors.items()}
+    if read_manifest(folder).get("floors") != stated and os.access(folder, os.W_OK):
+        with FileLock(lock_of(folder)):
+            write_json(folder / MANIFEST, read_manifest(folder) | {"floors": stated})
+    return folder
+
+
 def add_floors(folder: Path, floors: Mapping[str, Floor]) -> Path:
     """Measure the floors that the manifest of a prepared folder lacks; return the folder.
 

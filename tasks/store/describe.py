@@ -10,11 +10,11 @@ def describe(folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     lines = []
     for name, split in manifest["splits"].items():
-        rows = split["rows"]
+        rows, num_labels = split["rows"], sum(split["class_counts"])
         quantiles = ", ".join(f"{key} {value}" for key, value in split["lengths"].items())
         names = (f"{name} " for name in manifest.get("classes", ()))
         shares = " ".join(
-            f"{next(names, '')}{100 * count / rows:.1f}" for count in split["class_counts"]
+            f"{next(names, '')}{100 * count / num_labels:.1f}" for count in split["class_counts"]
         )
         left_out = f" ({split['left_out']} left out)" if split["left_out"] else ""
         lines.append(

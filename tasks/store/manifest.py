@@ -5,6 +5,7 @@ data/text/holdout-1f2e3d4c/
     train.offsets.npy      document d is ids[offsets[d] : offsets[d + 1]]
     train.documents.npy    the document of each row, or the two of a pair
     train.labels.npy
+    train.places.npy       where a row is asked for each of its labels, if it has several
     ...                    the same for validation and test
     manifest.json          parameters, vocabulary, statistics, checksums, digest and floors
 """
@@ -81,7 +82,7 @@ def describe_split(
         "tokens": int(lengths.sum()),
         "largest_id": int(arrays["ids"].max()),
         "lengths": dict(zip(_QUANTILES, quantiles.tolist(), strict=True)),
-        "class_counts": np.bincount(arrays["labels"], minlength=num_classes).tolist(),
+        "class_counts": np.bincount(arrays["labels"].ravel(), minlength=num_classes).tolist(),
         "sha256": {path.name: file_sha256(path) for path in paths},
     }
 

@@ -20,6 +20,8 @@ class TokenRows:
         ids: Documents end to end, in the smallest integer type.
         offsets: Document d is ids[offsets[d] : offsets[d + 1]].
         documents: The document of each row, or the two of a pair.
+        labels: The label of each row, or those of its questions.
+        places: The tokens at which a row is asked; None where it is asked as a whole.
         first_id: Added to each stored id; 1 keeps 0 free for padding.
         eos_id: Appended to each document, if not None.
         zero_is_padding: Whether id 0 inside a document counts as padding, as it does in the code of
@@ -29,8 +31,9 @@ class TokenRows:
     ids: Integer[Tensor, "tokens"]
     offsets: Int[Tensor, "documents_and_one"]
     documents: Int[Tensor, "rows"] | Int[Tensor, "rows 2"]
-    labels: Integer[Tensor, "rows"]
+    labels: Integer[Tensor, "rows"] | Integer[Tensor, "rows questions"]
     first_id: int
+    places: Int[Tensor, "rows questions"] | None = None
     eos_id: int | None = None
     zero_is_padding: bool = False
 
@@ -50,6 +53,7 @@ class TokenRows:
             offsets=self.offsets.to(device),
             documents=self.documents.to(device),
             labels=self.labels.to(device),
+            places=None if self.places is None else self.places.to(device),
         )
 
 
@@ -86,6 +90,7 @@ def open_split(
         offsets=tensor("offsets"),
         documents=tensor("documents"),
         labels=tensor("labels"),
+        places=tensor("places") if (folder / f"{split}.places.npy").exists() else None,
         first_id=first_id,
         eos_id=vocab_size - 1 if append_eos else None,
         zero_is_padding=zero_is_padding,

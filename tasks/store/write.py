@@ -36,6 +36,8 @@ from tasks.store.manifest import (
 
 _PROGRESS = "progress.json"
 
+Field = tuple[DTypeLike, tuple[int, ...]]  # type and shape of an item
+
 _only_name: ContextVar[bool] = ContextVar("_only_name", default=False)
 
 
@@ -68,15 +70,18 @@ class Chunk(NamedTuple):
     Attributes:
         ids: New documents end to end.
         lengths: Their lengths.
-        labels: One for each row.
+        labels: One for each row, or as many as a row has questions.
         documents: The documents of each row, counted from the first of the split; None where each
             new document is a row of its own.
+        places: The tokens of its document at which a row is asked for its labels; None where it is
+            asked for one, as a whole.
     """
 
     ids: Integer[np.ndarray, "tokens"]
     lengths: Int[np.ndarray, "documents"]
-    labels: Integer[np.ndarray, "rows"]
+    labels: Integer[np.ndarray, "rows"] | Integer[np.ndarray, "rows questions"]
     documents: Int[np.ndarray, "rows 2"] | None = None
+    places: Int[np.ndarray, "rows questions"] | None = None
 
 
 class Split(NamedTuple):
@@ -97,12 +102,15 @@ class Contents(NamedTuple):
 
     Attributes:
         facts: What else the manifest says of it.
+        num_questions: How many labels each row has, at places of its own; None for one of the row
+            as a whole.
     """
 
     splits: Iterable[Split]
     vocabulary: Sequence[str] = ()
     dtype: DTypeLike = np.uint8
     facts: Mapping[str, Any] = MappingProxyType({})
+    num_questions: int | None = None
 
 
 def prepare_once(
@@ -173,9 +181,8 @@ def _prepared_before(root: Path, variant: str, parameters: Mapping[str, Any]) ->
 def _write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) -> dict[str, Any]:
     splits = {}
     for split in contents.splits:
-        num_rows = _write_split(
-            folder, split, num_classes=num_classes, paired=paired, dtype=contents.dtype
-        )
+        fields = _fields(contents, num_classes=num_classes, paired=paired)
+        num_rows = _write_split(folder, split, fields=fields, num_classes=num_classes)
         if not num_rows or num_rows != split.num_rows:
             raise DataError(f"the {split.name} split has {num_rows} rows, not {split.num_rows}")
         splits[split.name] = describe_split(
@@ -184,8 +191,20 @@ def _write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) 
     return {**contents.facts, "vocabulary": list(contents.vocabulary), "splits": splits}
 
 
+def _fields(contents: Contents, *, num_classes: int, paired: bool) -> dict[str, Field]:
+    """Say what arrays a split has, with the type and the shape of their items."""
+    questions = () if contents.num_questions is None else (contents.num_questions,)
+    fields: dict[str, Field] = {
+        "ids": (contents.dtype, ()),
+        "offsets": (np.int64, ()),
+        "documents": (np.int32, (2,) if paired else ()),
+        "labels": (_label_dtype(num_classes), questions),
+    }
+    return fields | ({"places": (np.int32, questions)} if questions else {})
+
+
 def _write_split(
-    folder: Path, split: Split, *, num_classes: int, paired: bool, dtype: DTypeLike
+    folder: Path, split: Split, *, fields: Mapping[str, Field], num_classes: int
 ) -> int:
     """Write the parts of a split that an earlier call has not finished; return the rows of all."""
     progress = _read_progress(folder)
@@ -195,17 +214,12 @@ def _write_split(
             field: stack.enter_context(
                 GrowingArray(
                     folder / f"{split.name}.{field}.npy",
-                    dtype=field_dtype,
+                    dtype=dtype,
                     shape=shape,
                     num_items=num_items.get(field, 0),
                 )
             )
-            for field, field_dtype, shape in (
-                ("ids", dtype, ()),
-                ("offsets", np.int64, ()),
-                ("documents", np.int32, (2,) if paired else ()),
-                ("labels", _label_dtype(num_classes), ()),
-            )
+            for field, (dtype, shape) in fields.items()
         }
         if not num_parts:
             arrays["offsets"].append(np.zeros(1, np.int64))
@@ -237,6 +251,8 @@ def _append(arrays: Mapping[str, GrowingArray], chunk: Chunk, *, num_classes: in
     arrays["offsets"].append(ends)
     arrays["documents"].append(_narrow(documents, arrays["documents"].dtype))
     arrays["labels"].append(_narrow(labels, arrays["labels"].dtype))
+    if chunk.places is not None:
+        arrays["places"].append(_narrow(chunk.places, arrays["places"].dtype))
 
 
 def _label_dtype(num_classes: int) -> DTypeLike:

@@ -232,3 +232,16 @@ def test_layers_are_pre_norm():
         nn.init.zeros_(module.weight)
         nn.init.zeros_(module.bias)
     assert torch.equal(layer(x), x)
+
+
+@pytest.mark.parametrize("pooling", [MeanPooling, ClsPooling])
+def test_a_token_is_asked_by_its_own_state(pooling):
+    """At each place the head sees what it would see if that state were all that is pooled."""
+    model = build(pooling=pooling)
+    inputs, mask = tokens(3, N), torch.zeros(3, N, dtype=torch.bool)
+    places = torch.tensor([[4, 0], [10, 3], [2, 2]])
+    states, _ = model.encoder(inputs, mask)
+    states = states[:, model.pooling.num_front_tokens :]
+    expected = [[model.head(states[row, [p]])[0] for p in ps] for row, ps in enumerate(places)]
+    expected = torch.stack([torch.stack(row) for row in expected])
+    torch.testing.assert_close(model(inputs, mask, places), expected)

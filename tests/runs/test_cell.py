@@ -60,6 +60,20 @@ def test_accuracy_counts_every_test_row(make_run):
     assert correct == pytest.approx(round(correct), abs=1e-4)
 
 
+def test_each_question_of_a_row_is_answered(make_run):
+    tiny = ("task=mqar_small", "recipe=smoke", "logger=curve", "task.max_len=24", "max_steps=2")
+    num_examples = "task.num_examples={train: 64, validation: 20, test: 27}"
+    _, run_dir = make_run("task.num_pairs=4", num_examples, tiny=tiny)
+    assert cell.run(run_dir)
+    metrics, predictions = read_metrics(run_dir), read_predictions(run_dir)
+    assert predictions is not None
+    right = predictions["best_prediction"] == predictions["label"]
+    assert right.shape == (27, 4)
+    assert metrics["accuracy"]["best"]["test"] == pytest.approx(right.mean())
+    assert ((predictions["best_margin"] > 0) == right).all()
+    assert metrics["floors"]["values"]["accuracy"] == 1 / 4
+
+
 def test_majority_rate_is_that_of_the_test_labels(make_run):
     _, run_dir = make_run()
     assert cell.run(run_dir)

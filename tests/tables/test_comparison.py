@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from macformer.record import write_predictions
 from macformer.tables import make_tables
@@ -43,6 +44,19 @@ def test_rows_are_compared_example_by_example(write_tested, sweep):
     assert rfa["p"] == pytest.approx(2 / 2**10)
     assert rfa["low"] == pytest.approx(0.2189, abs=1e-4)  # Wilson, 30 of 100
     assert np.isnan(rows.loc[("softmax", "without"), "difference"])
+
+
+def test_a_row_that_is_asked_several_times_counts_once(write_run, sweep):
+    """Five rows of four answers each: Student's test of five shares."""
+    for attention, right in (("softmax", [4, 4, 4, 4, 4]), ("rfa", [4, 2, 4, 3, 2])):
+        folder = write_run(attention=attention, test=sum(right) / 20)
+        predictions = (np.arange(4) < np.array(right)[:, None]).astype(np.int64)
+        answers = {"label": np.ones((5, 4), np.int64), "best_prediction": predictions}
+        write_predictions(folder, {"row": np.arange(5), **answers})
+    rfa = compared(sweep).loc[("rfa", "without")]
+    assert rfa["difference"] == pytest.approx(-0.25)
+    expected = stats.ttest_rel([1, 0.5, 1, 0.75, 0.5], np.ones(5))
+    assert rfa["p"] == pytest.approx(expected.pvalue)
 
 
 def test_seeds_that_both_rows_have_are_paired(write_tested, sweep):

@@ -98,3 +98,22 @@ def test_a_difference_of_the_detectable_size_is_found_four_times_out_of_five():
         ours, theirs = rng.random((1, 4000)) < 0.4 + size, rng.random((1, 4000)) < 0.4
         found += paired_difference(ours, theirs).p_value < 0.05
     assert found / num_tables == pytest.approx(0.8, abs=0.07)
+
+
+def test_answers_about_one_example_are_not_so_many_examples():
+    """Eight answers each, all right or all wrong: as little is known as from one answer each."""
+    right = default_rng(0).random((1, 400)) < 0.3
+    shares = np.repeat(right[:, :, None], 8, axis=2).mean(2)
+    once, shared = accuracy_interval(right), accuracy_interval(shares)
+    assert shared.mean == once.mean
+    assert shared.high - shared.low == pytest.approx(once.high - once.low, rel=0.02)
+
+
+def test_shares_of_one_seed_are_paired_by_student():
+    rng = default_rng(0)
+    ours, theirs = rng.integers(0, 9, size=(2, 1, 50)) / 8
+    found = paired_difference(ours, theirs)
+    expected = stats.ttest_rel(ours[0], theirs[0])
+    bounds = expected.confidence_interval(0.95)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high))

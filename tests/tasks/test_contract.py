@@ -19,6 +19,7 @@ MAX_SEQ_LEN = 67
 
 # What makes each task small; tests/tasks/conftest.py writes the sources.
 GENERATED = {"num_examples": {"train": 11, "validation": 5, "test": 7}, "num_workers": 1}
+RECALL = {"num_examples": {"train": 11, "validation": 5, "test": 7}, "max_len": MAX_SEQ_LEN - 1}
 SMALL = {
     "listops": GENERATED | {"min_len": 10},
     "listops_short": GENERATED | {"min_len": 10},
@@ -28,12 +29,15 @@ SMALL = {
     "pathfinder": {"num_examples": {"train": 10, "validation": 4, "test": 6}, "num_workers": 1},
     "pathfinder64": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
     "pathx": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
+    "mqar": RECALL | {"num_pairs": 7},
+    "mqar_small": RECALL | {"num_pairs": 7},
+    "selective_copy": RECALL,
 }
 
 
 def test_every_task_is_checked():
     assert set(TASKS) == set(SMALL)
-    assert len(TASKS) == 8
+    assert len(TASKS) == 11
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -84,7 +88,8 @@ def test_batches_are_of_the_agreed_form(task_config, data_module):
     assert all(len(batch["labels"]) == BATCH_SIZE for batch in train)
     for batch in (*train, *data_module.val_dataloader(), *data_module.test_dataloader()):
         ids, padding, labels = batch["inputs"], batch["key_padding_mask"], batch["labels"]
-        assert set(batch) == {"inputs", "key_padding_mask", "labels"}
+        assert set(batch) - {"places"} == {"inputs", "key_padding_mask", "labels"}
+        assert labels.shape == batch.get("places", labels).shape
         assert ids.shape == padding.shape == (len(labels), *sides, MAX_SEQ_LEN)
         assert (ids.dtype, padding.dtype, labels.dtype) == (torch.int64, torch.bool, torch.int64)
         assert ids.min() >= 0 and ids.max() < task.vocab_size
@@ -100,8 +105,8 @@ def test_evaluation_sees_each_row_once(task_config, data_module):
     ):
         labels = torch.cat([batch["labels"] for batch in batches])
         assert len(labels) == data_module.num_examples[split]
-        counts = torch.bincount(labels)
-        assert data_module.majority_rate(split) == counts.max().item() / len(labels)
+        counts = torch.bincount(labels.flatten())
+        assert data_module.majority_rate(split) == counts.max().item() / labels.numel()
 
 
 def test_splits_are_disjoint(task_config, data_module):

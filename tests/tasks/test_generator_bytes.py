@@ -1,7 +1,7 @@
 """A seed gives the bytes that it has always given, on every machine.
 
 A failure after a change on purpose asks for two things: the new hash here, and a higher version
-in tasks/listops/task.py or tasks/pathfinder/task.py and in the task's configuration.
+in the task's module and in its configuration.
 """
 
 import hashlib
@@ -13,8 +13,20 @@ from hydra.utils import instantiate
 from tasks.errors import DataError
 from tasks.listops.generate import generate_listops
 from tasks.pathfinder.generate import generate_pathfinder
+from tasks.recall.mqar import Mqar
+from tasks.recall.selective_copy import SelectiveCopy
+from tasks.recall.task import generate as generate_recall
 
+MQAR = Mqar(max_len=512, num_pairs=64, num_keys=4095, num_values=4096, distance_power=0.01)
 LISTOPS = partial(generate_listops, 64, min_len=500, max_len=2000, max_depth=10, max_args=10)
+
+
+def recall(law):
+    def generate(*, seed: int, num_workers: int):
+        for chunk in generate_recall(law, 8, seed=seed, split=0):
+            yield chunk.ids, chunk.labels, chunk.places
+
+    return generate
 
 
 @pytest.mark.parametrize(
@@ -35,6 +47,16 @@ LISTOPS = partial(generate_listops, 64, min_len=500, max_len=2000, max_depth=10,
             "e2b964c8d6b45afe0f38c8bb28b50c5f8e48b678abaa91842957e7fbe3b76e96",
             id="pathx",
         ),
+        pytest.param(
+            recall(MQAR),
+            "db5245712b65124b1a080b63f10009a6897ed1e290c00c62c0884fe723d28292",
+            id="mqar",
+        ),
+        pytest.param(
+            recall(SelectiveCopy(max_len=4112, num_marked=16, num_values=15)),
+            "9e359223afd20efbf7d748fefd8d516fad9606c8788f0210156860e558685bae",
+            id="selective_copy",
+        ),
     ],
 )
 def test_a_seed_gives_the_same_bytes_as_ever(generate, expected):
@@ -45,7 +67,7 @@ def test_a_seed_gives_the_same_bytes_as_ever(generate, expected):
     assert digest.hexdigest() == expected
 
 
-@pytest.mark.parametrize("task", ["listops", "pathfinder", "pathx"])
+@pytest.mark.parametrize("task", ["listops", "pathfinder", "pathx", "mqar", "selective_copy"])
 def test_a_configuration_that_means_another_generator_is_refused(task, composed, tmp_path):
     """Each shipped one means the one that there is, or the contract of tasks would not hold."""
     prepare = instantiate(composed(f"task={task}").task.prepare)
