@@ -1,15 +1,18 @@
-"""Turn text into numbers: one per byte, or one per frequent character.
+"""Turn text into numbers: one per byte, per frequent character, or per token of a stored tokenizer.
 
 The number stored for a token is its id minus 1, because id 0 is padding.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Integer, UInt8
 from numpy.typing import DTypeLike
+
+from tasks.errors import DataError
 
 UNKNOWN = "<unk>"
 TOKENS = ("bytes", "characters")
@@ -20,11 +23,18 @@ Encoder = Callable[[bytes], Integer[np.ndarray, "_"]]
 
 
 class Tokenizer(NamedTuple):
-    """How UTF-8 text becomes numbers of a type; the vocabulary of bytes needs no list."""
+    """How UTF-8 text becomes numbers of a type; the vocabulary of bytes needs no list.
+
+    Attributes:
+        front: The numbers of special tokens that stand before what is kept of each text.
+        back: Those behind it.
+    """
 
     encode: Encoder
     dtype: DTypeLike
     vocabulary: tuple[str, ...] = ()
+    front: tuple[int, ...] = ()
+    back: tuple[int, ...] = ()
 
 
 def fit_tokenizer(
@@ -44,6 +54,46 @@ def fit_tokenizer(
     dtype = np.uint8 if len(characters) < 256 else np.int32
     encode = character_encoder(characters, dtype=dtype)
     return Tokenizer(encode, dtype, (UNKNOWN, *characters))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Return the tokenizer of a ``tokenizer.json``, as it lies in the folder of a trained model.
+
+    A limit on the length and a padding, which such a file may hold, are those of its author's use.
+
+    Raises:
+        DataError: If the file is none, or the package that reads it is not there.
+    """
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise DataError(
+            f'{path} needs the package tokenizers: pip install "macformer[hf]"'
+        ) from error
+    if not path.is_file():
+        raise DataError(f"task.tokenizer is {path}, which is no file; give a tokenizer.json")
+    try:
+        reader: Any = tokenizers.Tokenizer  # pyright takes this very file for the package
+        stored = reader.from_file(str(path))
+    except Exception as error:  # the reader has no error of its own
+        raise DataError(f"{path} cannot be read as a tokenizer: {error}") from error
+    stored.no_truncation()
+    stored.no_padding()
+
+    def encode(text: bytes) -> Integer[np.ndarray, "_"]:
+        return np.array(stored.encode(text.decode(), add_special_tokens=False).ids, dtype=np.int32)
+
+    front, back = _special_tokens(stored.encode("a").ids, encode(b"a").tolist())
+    return Tokenizer(encode, np.int32, front=front, back=back)
+
+
+def _special_tokens(whole: list[int], plain: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what a tokenizer puts before and behind the tokens of a text."""
+    for start in range(len(whole) - len(plain) + 1):
+        end = start + len(plain)
+        if whole[start:end] == plain:
+            return tuple(whole[:start]), tuple(whole[end:])
+    raise DataError(f"a tokenizer that makes {plain} of a text makes {whole} with special tokens")
 
 
 def encode_bytes(text: bytes) -> UInt8[np.ndarray, "_"]:

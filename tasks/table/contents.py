@@ -14,7 +14,7 @@ from tasks.store.manifest import SPLITS
 from tasks.store.write import Chunk, Contents, Split
 from tasks.table.examples import Columns, Example, read_examples
 from tasks.table.plan import Part, rows_of_splits, shared_texts
-from tasks.tokenizers import Encoder, Tokenizer, fit_tokenizer
+from tasks.tokenizers import Tokenizer, fit_tokenizer
 
 KEEP = ("head", "tail", "both")
 
@@ -41,9 +41,14 @@ def table_contents(
     *,
     form: Form,
     tokens: Tokens,
+    stored: Tokenizer | None,
     classes: Sequence[str],
 ) -> Contents:
-    """Describe what is to be written; nothing is read before it is."""
+    """Describe what is to be written; nothing is read before it is.
+
+    Args:
+        stored: The tokenizer; None for the one that ``tokens`` asks for.
+    """
 
     def read(place: int) -> Iterator[Example]:
         for part in parts:
@@ -54,7 +59,9 @@ def table_contents(
     def training_texts() -> Iterator[bytes]:
         return (text for example in read(0) for text in example.texts)
 
-    tokenizer = fit_tokenizer(tokens.kind, training_texts, min_frequency=tokens.min_frequency)
+    tokenizer = stored or fit_tokenizer(
+        tokens.kind, training_texts, min_frequency=tokens.min_frequency
+    )
     label_ids = {name: place for place, name in enumerate(classes)}
 
     def encode(place: int) -> Iterator[Chunk]:
@@ -102,7 +109,7 @@ def _encode(
         return Chunk(np.concatenate(documents), lengths, np.array(labels), pairs)
 
     for example in examples:
-        documents += [_cut(tokenizer.encode, text, tokens) for text in example.texts]
+        documents += [_cut(tokenizer, text, tokens) for text in example.texts]
         labels.append(label_ids[example.label])
         if len(labels) == _ROWS_PER_CHUNK:
             yield chunk()
@@ -112,10 +119,17 @@ def _encode(
         yield chunk()
 
 
-def _cut(encode: Encoder, text: bytes, tokens: Tokens) -> Integer[np.ndarray, "_"]:
-    ids, most = encode(text), tokens.max_len
-    if len(ids) <= most or tokens.keep == "head":
+def _cut(tokenizer: Tokenizer, text: bytes, tokens: Tokens) -> Integer[np.ndarray, "_"]:
+    """Keep of a text what fits between the special tokens."""
+    front, back = tokenizer.front, tokenizer.back
+    room = max(tokens.max_len - len(front) - len(back), 1)
+    kept = _kept(tokenizer.encode(text), room, tokens.keep)
+    return np.concatenate([front, kept, back], dtype=kept.dtype, casting="unsafe")
+
+
+def _kept(ids: Integer[np.ndarray, "_"], most: int, keep: str) -> Integer[np.ndarray, "_"]:
+    if len(ids) <= most or keep == "head":
         return ids[:most]
-    if tokens.keep == "tail":
+    if keep == "tail":
         return ids[-most:]
     return np.concatenate([ids[: most - most // 2], ids[len(ids) - most // 2 :]])

@@ -1,6 +1,6 @@
 """Prepare a table of one's own: read it twice, once to plan and once to write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tasks.table.contents import KEEP, Tokens, table_contents
 from tasks.table.examples import Columns, check_columns
 from tasks.table.plan import Fractions, plan
 from tasks.table.scan import Scan, scan
-from tasks.tokenizers import TOKENS
+from tasks.tokenizers import TOKENS, Tokenizer, load_tokenizer
 
 _MOST_FITTED = 10_000
 FLOORS = {
@@ -63,6 +63,7 @@ def prepare(
     num_classes: int,
     num_rows: Mapping[str, int] | None,
     tokens: str,
+    tokenizer: str | None,
     min_frequency: int,
     max_len: int,
     keep: str,
@@ -87,6 +88,7 @@ def prepare(
         split: Column that names the split of each row.
         classes: The labels of the training rows, in the order of their ids.
         num_rows: Rows expected of each split; None takes any.
+        tokenizer: A ``tokenizer.json``, in place of tokens.
         keep: Which tokens of a text of more than max_len are kept.
     """
     one_of("task.tokens", tokens, TOKENS)
@@ -103,6 +105,7 @@ def prepare(
         raise DataError(f"task.num_classes is {num_classes}; task.classes has {len(classes)}")
     form = Form(encoding, separator, quotes)
     tokenise = Tokens(tokens, min_frequency, max_len, keep)
+    stored = None if tokenizer is None else load_tokenizer(Path(tokenizer))
     patterns = {"train": path, "validation": path_validation, "test": path_test}
     content = check_source(patterns, sha256, data_dir=data_dir)
     parameters = {
@@ -117,13 +120,19 @@ def prepare(
         "seed": seed,
     }
 
+    if tokenizer is not None:
+        parameters["tokenizer"] = digest_of([Path(tokenizer)], data_dir=data_dir)
+
     def contents() -> Contents:
-        scans = scan_files(patterns, columns, form=form, seed=seed, kind=tokens)
+        count = token_counter(tokens, stored)
+        scans = scan_files(patterns, columns, form=form, seed=seed, count_tokens=count)
         seen = scans["train"][1]
         check_labels(seen.names, num_rows=len(seen))
         parts = plan(scans, columns, fractions=fractions, seed=seed)
         check_plan(parts, classes=classes, num_rows=num_rows)
-        return table_contents(parts, columns, form=form, tokens=tokenise, classes=classes)
+        return table_contents(
+            parts, columns, form=form, tokens=tokenise, stored=stored, classes=classes
+        )
 
     folder = prepare_once(
         data_dir / "table",
@@ -132,7 +141,7 @@ def prepare(
         contents=contents,
         num_classes=num_classes,
         paired=paired,
-        num_bytes=_size(patterns) * (1 if tokens == "bytes" else 4),
+        num_bytes=_size(patterns) * (1 if tokens == "bytes" and stored is None else 4),
     )
     return add_floors(folder, FLOORS_OF_PAIRS if paired else FLOORS)
 
@@ -164,12 +173,24 @@ def check_source(
     return found
 
 
+def token_counter(tokens: str, stored: Tokenizer | None) -> Callable[[bytes], int]:
+    """Return what counts the tokens of a text, special ones included."""
+    if stored is not None:
+        special = len(stored.front) + len(stored.back)
+        return lambda text: len(stored.encode(text)) + special
+    return len if tokens == "bytes" else lambda text: len(text.decode())
+
+
 def scan_files(
-    patterns: Mapping[str, str | None], columns: Columns, *, form: Form, seed: int, kind: str
+    patterns: Mapping[str, str | None],
+    columns: Columns,
+    *,
+    form: Form,
+    seed: int,
+    count_tokens: Callable[[bytes], int],
 ) -> dict[str, tuple[list[Path], Scan]]:
     """Read the files of each split that has its own once, with a bar."""
     files = _files(patterns)
-    count_tokens = len if kind == "bytes" else lambda text: len(text.decode())
     scans = {}
     with progress_bar() as bar:
         for split, paths in files.items():

@@ -33,6 +33,7 @@ OPTIONS = {
     "num_classes": 3,
     "num_rows": None,
     "tokens": "bytes",
+    "tokenizer": None,
     "min_frequency": 1,
     "max_len": 100,
     "keep": "head",

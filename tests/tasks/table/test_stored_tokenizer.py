@@ -1,0 +1,135 @@
+"""The tokenizer of a model that exists makes the tokens of a table."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.errors import DataError
+from tasks.store.manifest import read_manifest
+from tasks.table import load, prepare
+from tasks.tokenizers import load_tokenizer
+
+WORDS = ["disk", "fan", "full", "hot", "is", "the"]
+# As a model's folder has it: the length and the padding of its author's use are in the file, too.
+STORED = {
+    "version": "1.0",
+    "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
+    "padding": {
+        "strategy": {"Fixed": 9},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    },
+    "added_tokens": [],
+    "normalizer": {"type": "Lowercase"},
+    "pre_tokenizer": {"type": "Whitespace"},
+    "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+    "decoder": None,
+    "model": {
+        "type": "WordLevel",
+        "vocab": {
+            word: place for place, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])
+        },
+        "unk_token": "[UNK]",
+    },
+}
+VOCAB_SIZE = len(STORED["model"]["vocab"])
+
+
+@pytest.fixture
+def stored(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(STORED))
+    return path
+
+
+@pytest.fixture
+def options(tmp_path, stored):
+    """A table in which each text has five words."""
+    messages = [f"The {part} is {how} {i}" for i in range(10) for part, how in PARTS]
+    pd.DataFrame({"message": messages, "part": [m.split()[1] for m in messages]}).to_csv(
+        tmp_path / "table.csv", index=False
+    )
+    unused = dict.fromkeys(("path_validation", "path_test", "sha256", "separator", "group"))
+    return unused | {
+        "name": "parts",
+        "path": str(tmp_path / "table.csv"),
+        "encoding": "utf-8",
+        "quotes": True,
+        "text": ["message"],
+        "paired": False,
+        "label": "part",
+        "time": None,
+        "split": None,
+        "classes": ["disk", "fan"],
+        "num_classes": 2,
+        "num_rows": None,
+        "tokens": "bytes",
+        "tokenizer": str(stored),
+        "min_frequency": 1,
+        "max_len": 7,
+        "keep": "head",
+        "validation_fraction": 0.2,
+        "test_fraction": 0.2,
+        "seed": 0,
+    }
+
+
+PARTS = (("disk", "full"), ("fan", "hot"))
+
+
+def first_row(folder):
+    rows = load(folder, "train", vocab_size=VOCAB_SIZE + 1, append_eos=False)
+    label = int(rows.labels[0])
+    return label, (rows.ids[rows.offsets[0] : rows.offsets[1]]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("max_len", "keep", "kept"),
+    [(7, "head", slice(5)), (5, "head", slice(3)), (5, "tail", slice(2, 5))],
+    ids=["whole", "head", "tail"],
+)
+def test_what_is_kept_stands_between_the_special_tokens(tmp_path, options, max_len, keep, kept):
+    pytest.importorskip("tokenizers")
+    folder = prepare(tmp_path / "data", **{**options, "max_len": max_len, "keep": keep})
+    label, ids = first_row(folder)
+    words = ["the", PARTS[label][0], "is", PARTS[label][1], "[UNK]"][kept]
+    vocabulary = STORED["model"]["vocab"]
+    assert ids == [vocabulary[word] for word in ("[CLS]", *words, "[SEP]")]
+    assert (sum(read_manifest(folder)["cut"].values()) > 0) == (max_len < 7)
+
+
+def test_another_tokenizer_is_another_preparation(tmp_path, options, stored):
+    pytest.importorskip("tokenizers")
+    first = prepare(tmp_path / "data", **options)
+    assert prepare(tmp_path / "data", **{**options, "tokenizer": None}) != first
+    stored.write_text(json.dumps({**STORED, "normalizer": None}))
+    assert prepare(tmp_path / "data", **options) != first
+
+
+def test_a_limit_of_its_authors_use_does_not_count(stored):
+    pytest.importorskip("tokenizers")
+    tokenizer = load_tokenizer(stored)
+    ids = tokenizer.encode(b"the disk is full the fan is hot")
+    np.testing.assert_array_equal(ids, [9, 4, 8, 6, 9, 5, 8, 7])
+    assert (tokenizer.front, tokenizer.back) == ((2,), (3,))
+
+
+def test_a_file_that_is_no_tokenizer_is_named(tmp_path):
+    pytest.importorskip("tokenizers")
+    with pytest.raises(DataError, match=r"none\.json, which is no file"):
+        load_tokenizer(tmp_path / "none.json")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"config\.json cannot be read as a tokenizer"):
+        load_tokenizer(tmp_path / "config.json")
+
+
+def test_the_extra_is_named_where_it_is_missing(stored, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(DataError, match=r"macformer\[hf\]"):
+        load_tokenizer(stored)
