@@ -78,7 +78,7 @@ def make_tables(
         drawn += draw_lengths(bench, out=out)
     page = out / "index.html"
     parts = [*first, *drawn, *others]
-    write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, parts=parts)
+    write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, parts=parts, beside=files)
     if console is not None:
         print_tables(first, console=console)
     return [*files, *(file for plot in drawn for file in (plot.png, plot.svg)), page]

@@ -5,6 +5,7 @@ from urllib.parse import unquote
 import pytest
 
 from macformer.tables import make_tables
+from macformer.tables.page_figures import inline_svg
 
 
 class Page(HTMLParser):
@@ -24,7 +25,7 @@ class Page(HTMLParser):
         self.ids += [known["id"]] if "id" in known else []
         self.links += [known["href"]] if "href" in known else []
         self.sources += [known["src"]] if "src" in known else []
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -48,17 +49,34 @@ def test_every_link_leads_somewhere(page):
     inside = [link[1:] for link in parsed.links if link.startswith("#")]
     files = [link for link in parsed.links if not link.startswith("#")]
     assert set(inside) <= set(parsed.ids)
-    assert len(files) == 12  # a config and a log for each of six runs
+    # folder, config and log of each of six runs; a plot as PNG and SVG; the tables in four formats
+    assert len(files) == 6 * 3 + 2 + 4
     for link in files:
         assert not Path(link).is_absolute()
-        assert (page.parent / unquote(link)).is_file()
+        assert (page.parent / unquote(link)).exists()
 
 
 def test_the_page_needs_no_network(page):
-    parsed = Page(page.read_text())
-    assert len(parsed.sources) == 1
-    assert parsed.sources[0].startswith("data:image/svg+xml;base64,")
-    assert "http" not in page.read_text()
+    text = page.read_text()
+    assert Page(text).sources == []
+    assert "http" not in text and "url(" not in text.replace("url(#", "")
+    assert text.count("<svg ") == 1 and "<script>" in text and "<style>" in text
+
+
+def test_names_within_drawings_do_not_meet(tmp_path):
+    drawing = """<?xml version="1.0"?>
+<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/x.dtd">
+<svg xmlns:xlink="http://www.w3.org/1999/xlink" width="72pt" height="36pt" viewBox="0 0 72 36"
+ xmlns="http://www.w3.org/2000/svg"><metadata><a id="x"/></metadata>
+<g id="a" clip-path="url(#b)"><a xlink:href="#run"><use xlink:href="#c"/></a></g></svg>"""
+    (tmp_path / "bubble.svg").write_text(drawing)
+    shown = inline_svg(tmp_path / "bubble.svg", title="Speed & more")
+    assert shown.startswith(
+        '<svg role="group" aria-label="Speed &amp; more" width="96" height="48"'
+    )
+    inside = '<g id="bubble-a" clip-path="url(#bubble-b)"><a xlink:href="#run">'
+    assert inside + '<use xlink:href="#bubble-c"/></a></g></svg>' in shown
+    assert "http" not in shown and "metadata" not in shown
 
 
 def test_text_of_a_run_is_never_markup(page):
