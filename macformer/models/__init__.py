@@ -26,6 +26,7 @@ from macformer.models.encoder import EncoderLayer, SequenceEncoder
 from macformer.models.heads import MLPHead, concatenate_pair, nli_pair
 from macformer.models.pooling import (
     ClsPooling,
+    FirstPooling,
     MeanPooling,
     PaddedMeanPooling,
     UnmaskedMeanPooling,
@@ -37,6 +38,7 @@ __all__ = [
     "S4D",
     "ClsPooling",
     "EncoderLayer",
+    "FirstPooling",
     "LearnedPositions",
     "MLPHead",
     "MeanPooling",

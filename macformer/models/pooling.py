@@ -61,3 +61,9 @@ class ClsPooling(nn.Module):
         self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
     ) -> Float[Tensor, "B D"]:
         return x[:, 0]
+
+
+class FirstPooling(ClsPooling):
+    """Read the state of the first token, which a tokenizer may have put there for it."""
+
+    num_front_tokens = 0

@@ -1,6 +1,6 @@
 """The row of the tables that a cell belongs to, and which choices make one."""
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from macformer.record import row_name
 
@@ -14,9 +14,15 @@ def check_row(choices: DictConfig, *, _root_: DictConfig) -> str:
         choices: What was chosen of each group.
 
     Raises:
-        ValueError: If the mixer has no attention, and one was chosen all the same.
+        ValueError: If the mixer has no attention, and one was chosen all the same, or the model is
+            made of layers that take nothing else.
     """
     if "attention" not in _root_.mixer:
+        if OmegaConf.is_interpolation(_root_.model, "attention"):
+            raise ValueError(
+                f"model={choices['model']} takes an attention, and mixer={choices['mixer']} has "
+                "none; leave mixer=attention"
+            )
         for group, plain in PLAIN.items():
             if choices[group] != plain:
                 raise ValueError(

@@ -85,6 +85,11 @@ SKYFORMER_SIZES = {
 SIZES = {
     "skyformer": SKYFORMER_SIZES,
     "smoke": SKYFORMER_SIZES,
+    "finetune": {  # with model=transformer Skyformer's sizes, and a linear head
+        "listops": skyformer(16, 2000, 64, 10),
+        "text": skyformer(257, 4000, 64, 2),
+        "retrieval": skyformer(257, 4000, 4 * 64, 2),
+    },
     "skyformer_legacy": LEGACY_SIZES,
     "schoenbat_code": LEGACY_SIZES,
     "lra_code": {
@@ -167,6 +172,10 @@ def test_one_count_in_digits():
             "retrieval": (200, 16, 4000, 4000),
             "image": (200, 16, 1024, 1024),
             "pathfinder": (200, 16, 1024, 1024),
+        },
+        "finetune": {
+            "text": (1500, 32, 4000, 4000),
+            "retrieval": (1500, 32, 4000, 4000),
         },
         "lra_code": {
             "listops": (5000, 32, 2000, 2000),
