@@ -33,6 +33,9 @@ class Mqar(NamedTuple):
         num_keys: Keys to draw from; their token ids begin at 1.
         num_values: Values to draw from, with the token ids behind them.
         distance_power: 1 spreads queries evenly; towards 0 they crowd behind the pairs.
+        random_filler: Whether tokens between queries are keys and values at random, as in the
+            authors' code; otherwise they are one token of their own. Of few keys each would stand
+            in the filler many times.
     """
 
     max_len: int
@@ -40,6 +43,7 @@ class Mqar(NamedTuple):
     num_keys: int
     num_values: int
     distance_power: float
+    random_filler: bool
 
     def check(self) -> None:
         """Refuse a law that has no examples.
@@ -70,7 +74,7 @@ class Mqar(NamedTuple):
 
     @property
     def largest_id(self) -> int:
-        return self.num_keys + self.num_values
+        return self.num_keys + self.num_values + (not self.random_filler)
 
     @property
     def num_examples(self) -> int:
@@ -90,7 +94,8 @@ class Mqar(NamedTuple):
     def draw(self, rng: Generator, num_examples: int) -> Chunk:
         """Draw examples: the class of an answer is the value's number."""
         context_len = 2 * self.num_pairs
-        ids = rng.integers(1, self.largest_id + 1, size=(num_examples, self.max_len))
+        lowest = 1 if self.random_filler else self.largest_id
+        ids = rng.integers(lowest, self.largest_id + 1, size=(num_examples, self.max_len))
         keys = 1 + draw_distinct(rng, num_examples, np.ones(self.num_keys), self.num_pairs)
         values = draw_distinct(rng, num_examples, np.ones(self.num_values), self.num_pairs)
         ids[:, 0:context_len:2] = keys

@@ -117,6 +117,14 @@ SIZES = {
         "pathfinder": Size(2, 128, 4, 128, 128, (128, 2)),
         "pathx": Size(2, 128, 4, 128, 128, (128, 2)),
     },
+    "laptop": {
+        "listops_short": skyformer(16, 100, 64, 128, 10),
+        "text": skyformer(257, 512, 64, 128, 2),
+        "retrieval": skyformer(257, 512, 4 * 64, 128, 2),
+        "image": skyformer(2, PIXELS, 64, 128, 10),
+        "pathfinder": skyformer(2, PIXELS, 64, 128, 2),
+        "mqar_small": skyformer(66, 512, 64, 128, 32),
+    },
 }
 
 
@@ -202,14 +210,23 @@ def test_one_count_in_digits():
             "pathfinder": (500_000, 64, 1024, 1024),
             "pathx": (500_000, 16, 16_384, 16_384),
         },
+        "laptop": {
+            "listops_short": (15_000, 32, 100, 100),
+            "text": (4000, 16, 512, 512),
+            "retrieval": (2000, 16, 512, 512),
+            "image": (1500, 16, 1024, 1024),
+            "pathfinder": (1500, 16, 1024, 1024),
+            "mqar_small": (4500, 16, 512, 512),
+        },
     }
 )
 def test_budget_and_lengths(recipe, task, expected):
     cfg = composed(recipe, task)
     assert (cfg.max_steps, cfg.batch_size, cfg.max_seq_len, cfg.padded_len) == expected
     assert cfg.trainer.max_steps == cfg.max_steps
-    # Every row is scored, but in a smoke test.
-    assert cfg.trainer.limit_test_batches == (32 if recipe == "smoke" else None)
+    # Every row is scored, but in a smoke test and where that would take longer than training.
+    limits = {"smoke": 32, "laptop": None if task == "listops_short" else 256}
+    assert cfg.trainer.limit_test_batches == limits.get(recipe)
 
 
 FALL = (1e-4 + 4e-10) / 2  # half of the way down from the peak to 1/250,000 of it
@@ -303,6 +320,7 @@ def test_optimizer(recipe, task, expected):
         "skyformer_legacy": {task: (0.1, 0.1) for task in TASKS},
         "lra_code": {"text": (0.1, 0.1), "image": (0.3, 0.2), "pathfinder": (0.2, 0.1)},
         "s4_style": {"text": (0.0, 0.0)},
+        "laptop": {"text": (0.0, 0.0), "image": (0.0, 0.0)},
     }
 )
 def test_dropout(recipe, task, expected):
@@ -364,6 +382,7 @@ BLACK_IS_PADDING = {"zero_is_padding": True}
             "pathfinder": {},
             "pathx": {},
         },
+        "laptop": {task: {} for task in (*TASKS, "listops_short", "mqar_small")},
     }
 )
 def test_switches_of_the_data(recipe, task, expected):
@@ -389,6 +408,11 @@ def test_switches_of_the_data(recipe, task, expected):
             "text": (TokenEmbedding, SinusoidalPositions, MeanPooling),
             "image": (PixelEmbedding, SinusoidalPositions, MeanPooling),
         },
+        "laptop": {
+            "text": (TokenEmbedding, LearnedPositions, MeanPooling),
+            "image": (PixelEmbedding, LearnedPositions, MeanPooling),
+            "pathfinder": (PixelEmbedding, LearnedPositions, MeanPooling),
+        },
     }
 )
 def test_parts_of_the_model(recipe, task, expected):
@@ -396,6 +420,17 @@ def test_parts_of_the_model(recipe, task, expected):
         model = instantiate(composed(recipe, task).model)
     parts = (model.encoder.embedding, model.encoder.positions, model.pooling)
     assert tuple(map(type, parts)) == expected
+
+
+@by_recipe(
+    {  # rows of the splits of what is generated
+        "skyformer": {"pathfinder": (160_000, 20_000, 20_000), "listops_short": (6000, 500, 1000)},
+        "laptop": {"pathfinder": (20_000, 2000, 4000), "listops_short": (96_000, 2000, 4000)},
+    }
+)
+def test_a_protocol_may_say_how_much_is_generated(recipe, task, expected):
+    rows = OmegaConf.to_container(composed(recipe, task).task.prepare.num_examples, resolve=True)
+    assert tuple(rows[split] for split in ("train", "validation", "test")) == expected
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -17,7 +17,14 @@ from tasks.recall.mqar import Mqar
 from tasks.recall.selective_copy import SelectiveCopy
 from tasks.recall.task import generate as generate_recall
 
-MQAR = Mqar(max_len=512, num_pairs=64, num_keys=4095, num_values=4096, distance_power=0.01)
+MQAR = Mqar(
+    max_len=512,
+    num_pairs=64,
+    num_keys=4095,
+    num_values=4096,
+    distance_power=0.01,
+    random_filler=True,
+)
 LISTOPS = partial(generate_listops, 64, min_len=500, max_len=2000, max_depth=10, max_args=10)
 
 

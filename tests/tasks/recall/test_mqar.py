@@ -9,7 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from tasks.errors import DataError
 from tasks.recall.mqar import Mqar, draw_distinct
 
-LAW = Mqar(max_len=40, num_pairs=5, num_keys=9, num_values=7, distance_power=0.01)
+LAW = Mqar(
+    max_len=40, num_pairs=5, num_keys=9, num_values=7, distance_power=0.01, random_filler=True
+)
 
 
 def look_up(ids: list[int], places: list[int], *, num_pairs: int) -> list[int]:
@@ -45,6 +47,14 @@ def test_keys_values_and_places_come_once_and_pairs_come_first():
     assert ids.min() == 1 and ids.max() == LAW.num_keys + LAW.num_values
 
 
+def test_filler_can_be_a_token_of_its_own():
+    ids, places, _ = draw(LAW._replace(random_filler=False), 50)
+    asked = np.zeros_like(ids, dtype=bool)
+    np.put_along_axis(asked, places, True, axis=1)
+    assert (ids[:, 10:][~asked[:, 10:]] == 17).all() and LAW.largest_id == 16
+    assert (ids[:, :10] < 17).all() and (ids[asked] < 10).all()
+
+
 def test_every_value_is_as_likely_an_answer():
     _, _, labels = draw(LAW, 4000)
     counts = [np.bincount(labels[:, question], minlength=7) for question in range(5)]
@@ -52,7 +62,9 @@ def test_every_value_is_as_likely_an_answer():
 
 
 def test_a_query_stands_at_a_distance_by_the_power_law():
-    law = Mqar(max_len=8, num_pairs=1, num_keys=3, num_values=3, distance_power=0.01)
+    law = Mqar(
+        max_len=8, num_pairs=1, num_keys=3, num_values=3, distance_power=0.01, random_filler=True
+    )
     _, places, _ = draw(law, 20_000)
     expected = np.arange(1, 7) ** -0.99
     counts = np.bincount(places[:, 0] - 2, minlength=6)

@@ -13,7 +13,14 @@ from tasks.recall.mqar import Mqar
 from tasks.recall.task import generate
 from tasks.store.manifest import read_manifest
 
-LAW = {"max_len": 40, "num_pairs": 5, "num_keys": 50, "num_values": 60, "distance_power": 0.01}
+LAW = {
+    "max_len": 40,
+    "num_pairs": 5,
+    "num_keys": 50,
+    "num_values": 60,
+    "distance_power": 0.01,
+    "random_filler": True,
+}
 OPTIONS = {
     "num_examples": {"train": 300, "validation": 7, "test": 5},
     "seed": 0,
@@ -50,7 +57,7 @@ def test_floors_are_stated_whatever_the_number_of_rows(folder, tmp_path):
         "values": 1 / 5,
     }
     options = OPTIONS | {"num_marked": 8}
-    for name in ("num_pairs", "num_keys", "distance_power"):
+    for name in ("num_pairs", "num_keys", "distance_power", "random_filler"):
         del options[name]
     floors = read_manifest(prepare_selective_copy(tmp_path, **options))["floors"]
     assert set(floors) == {"chance", "most_frequent"}
