@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from torch import nn
 
 from macformer.attention.contract import build
-from macformer.runs.config import ConfigError, make_importable
+from macformer.runs.config import ConfigError
+from macformer.runs.importing import make_importable
 from macformer.training.lightning_module import ClassificationModule
 
 

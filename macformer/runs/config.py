@@ -20,15 +20,21 @@ from macformer.runs.hydra_bridge import (
     user_folders,
     without_command,
 )
-from macformer.runs.identity import fix_identity
-from macformer.runs.options import OptionError, check_options
+from macformer.runs.identity import check_once, fix_identity
+from macformer.runs.importing import make_importable
 from macformer.runs.overrides import leave_to_cells, read_overrides, write_override
-from macformer.runs.protocol import fix_protocol, merge_protocol
+from macformer.runs.protocol import merge_protocol
 from macformer.runs.row import check_row
 
 VERSION_BASE = "1.3"
 NAME_LIMIT = 128  # characters of an id of Weights & Biases
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, OptionError, YAMLError)
+COMPOSITION_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    RecursionError,  # of a file whose defaults list leads to itself
+    ValueError,
+    YAMLError,
+)
 MULTIRUN = ("-m", "--multirun")
 
 
@@ -64,9 +70,8 @@ def compose(
         ):
             cfg = hydra.compose(name, options, return_hydra_config=True)
             use_hydra_config(cfg)
+            check_once(cfg)
             _take_from_hydra(cfg)
-        if "protocol" in cfg:  # of train.yaml
-            check_options(fix_protocol(cfg))
     except COMPOSITION_ERRORS as error:
         raise ConfigError(one_line(error)) from error
     make_importable(folders)
@@ -83,11 +88,6 @@ def _take_from_hydra(cfg: DictConfig) -> None:
         del cfg["hydra"]
 
 
-def make_importable(folders: Sequence[str]) -> None:
-    """Let modules beside the user's configurations be imported, after all others."""
-    sys.path.extend(folder for folder in folders if folder not in sys.path)
-
-
 def run_main(main: Callable[[], None], *, command: str) -> None:
     """Run a main function of Hydra's on the command line; a mistake of the user gives one line."""
     flags = [argument for argument in sys.argv[1:] if _is_flag(argument)]
@@ -98,7 +98,7 @@ def run_main(main: Callable[[], None], *, command: str) -> None:
         sys.argv[1:] = _with_options(sys.argv[1:], options)
         with errors_of_main():
             main()
-    except (*COMPOSITION_ERRORS, ValueError) as error:
+    except COMPOSITION_ERRORS as error:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
         print(f"{command}: {one_line(error)}", file=sys.stderr)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from macformer.record import read_metrics
 from macformer.runs.hydra_bridge import calling_folder
+from macformer.runs.importing import make_importable
 
 
 class DataNow:
@@ -40,7 +41,6 @@ class DataNow:
 
     def _digest(self, cfg: DictConfig, folder_name: str | None) -> str | None:
         from macformer.runs.build import build_data  # torch takes seconds
-        from macformer.runs.config import make_importable
 
         made_of: Any = OmegaConf.to_container(cfg.data, resolve=True)
         key = json.dumps([made_of["prepare"], made_of["data_dir"], folder_name], default=str)

@@ -14,14 +14,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-__all__ = ["Callback", "ConfigLoader", "Override"]  # for annotations and a class of ours
+__all__ = ["Callback", "ConfigLoader", "Override", "QuotedString"]  # for others to name
 
 USER_SOURCES = "file"  # scheme of the folders of --config-dir and hydra.searchpath; ours is pkg
 
@@ -50,6 +50,40 @@ def compose_job(config: DictConfig, loader: ConfigLoader, overrides: Sequence[st
     cfg = loader.load_sweep_config(config, list(overrides))
     use_hydra_config(cfg)
     return cfg
+
+
+def given_values(cfg: DictConfig) -> list[Override]:
+    """List the options of a composed configuration that give values, not those that choose files.
+
+    Without what was deleted. A configuration that has lost Hydra's node has none.
+    """
+    if "hydra" not in cfg:
+        return []
+    options = parse_overrides(_as_given(cfg.hydra.overrides.task))
+    return [o for o in options if not (o.is_delete() or _chooses(o, cfg))]
+
+
+def compose_files(cfg: DictConfig) -> DictConfig:
+    """Compose a configuration again from the files that it chose, without the values given."""
+    chosen = [
+        option.input_line
+        for option in parse_overrides(_as_given(cfg.hydra.overrides.task))
+        if _chooses(option, cfg) and not option.is_delete()
+    ]
+    options = [*_as_given(cfg.hydra.overrides.hydra), *map(str, chosen)]
+    return current_loader().load_configuration(
+        cfg.hydra.job.config_name, options, run_mode=RunMode.RUN
+    )
+
+
+def _as_given(options: ListConfig) -> list[str]:
+    """Return options with the interpolations that are in them."""
+    plain: Any = OmegaConf.to_container(options, resolve=False)
+    return plain
+
+
+def _chooses(option: Override, cfg: DictConfig) -> bool:
+    return option.key_or_group in cfg.hydra.runtime.choices
 
 
 def calling_folder() -> Path:
@@ -93,11 +127,16 @@ def errors_of_main() -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """Say in one line what Hydra or OmegaConf says in many, without where it looked."""
+    if isinstance(error, RecursionError):
+        return (
+            "a defaults list leads to itself; it names a file of its own group /GROUP/NAME@_here_"
+        )
     while not str(error) and error.__cause__ is not None:
         error = error.__cause__
     message = str(error).partition("Config search path")[0].partition("\n    full_key:")[0]
-    message = message.split(" raised while resolving interpolation: ", 1)[-1]
-    return " ".join(message.split())
+    message = message.split(" raised while resolving interpolation: ")[-1]
+    message = " ".join(message.split())
+    return re.sub(r"\. To append to your config use \+.*", "; there is no such option", message)
 
 
 def user_folders() -> list[str]:
@@ -122,6 +161,11 @@ def find_options(config: DictConfig, loader: ConfigLoader, group: str) -> list[s
             if not (parents and ours.joinpath(parents[0]).is_dir()):
                 names.add("/".join(parts))
     return sorted(name for name in names if not re.search("(^|/)_", name))
+
+
+def is_group(name: str) -> bool:
+    """Say whether a group of ours has this name."""
+    return files("configs").joinpath(name).is_dir()
 
 
 def is_glob(override: Override) -> bool:

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from macformer.runs.options import check_options
 from macformer.runs.protocol import fix_protocol
+from macformer.runs.values import check_values
 
 
 def fix_identity(cfg: DictConfig) -> str:
@@ -33,10 +34,22 @@ def fix_identity(cfg: DictConfig) -> str:
     """
     if not OmegaConf.is_interpolation(cfg, "identity"):
         return cfg.identity
-    check_options(fix_protocol(cfg))
+    check_once(cfg)
     with read_write(cfg):
         cfg.identity = run_identity(cfg)
     return cfg.identity
+
+
+def check_once(cfg: DictConfig) -> None:
+    """Check the options of a configuration, and merge its protocol, unless that is done.
+
+    Raises:
+        OptionError: If an option has a value that it cannot have.
+    """
+    if "protocol" in cfg and OmegaConf.is_interpolation(cfg, "protocol"):
+        fix_protocol(cfg)  # first, for values may refer to the folder that the identity names
+        check_values(cfg)
+        check_options(cfg)
 
 
 def run_identity(cfg: DictConfig) -> str:

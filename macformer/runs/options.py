@@ -30,7 +30,7 @@ class Allowed:
     instead: str | None = None
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """Write a value as the command line has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -59,7 +59,7 @@ def one_of(*values: Any, instead: str | None = None) -> Allowed:
     def is_listed(value: Any) -> bool:
         return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in values)
 
-    return Allowed(is_listed, " or ".join(map(_written, values)), instead)
+    return Allowed(is_listed, " or ".join(map(written, values)), instead)
 
 
 def either(*kinds: Allowed) -> Allowed:
@@ -112,6 +112,8 @@ ALLOWED = {
     "model.encoder.ffn_dim": COUNT,
     "model.encoder.dropout": number(lambda value: 0 <= value < 1, "of at least 0 and below 1"),
     "mixer.num_heads": COUNT,
+    "callbacks.best.monitor": one_of("val/accuracy", "val/loss"),  # what a validation gives
+    "callbacks.best.mode": one_of("max", "min"),
     "step.steps_per_call": COUNT,
     # Lightning's Trainer: what would count, cut, clip or keep otherwise than a run does
     "trainer.accumulate_grad_batches": one_of(1, instead="accumulate"),
@@ -186,4 +188,4 @@ def _fault(key: str, value: Any, allowed: Allowed) -> str:
     if type(value) is float and value.is_integer() and allowed.accepts(int(value)):
         words += f", as {int(value)}"
     hint = f" (use {allowed.instead})" if allowed.instead else ""
-    return f"{key} is {_written(value)}; it must be {words}{hint}"
+    return f"{key} is {written(value)}; it must be {words}{hint}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from macformer.runs.hydra_bridge import parse_overrides
+from macformer.runs.hydra_bridge import Override, QuotedString, is_group, parse_overrides
 
 HOME = re.compile(r"(?<=[=,\[(])~(?=/|,|\]|\)|$)")  # at the beginning of a value
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # strings that mean themselves
@@ -31,9 +31,10 @@ def _read_override(override: str) -> str:
         return f"~{key}"
     for candidate in (override, HOME.sub(os.path.expanduser("~"), override)):
         try:
-            parse_overrides([candidate])
+            (parsed,) = parse_overrides([candidate])
         except HydraException:
             continue
+        _check_choice(parsed, value)
         return candidate
     key, equals, value = override.partition("=")
     if not equals:
@@ -43,6 +44,15 @@ def _read_override(override: str) -> str:
         f"the value of {key} has characters that must be quoted, for the shell and within: "
         f"'{key}=\"{quoted}\"'"
     )
+
+
+def _check_choice(override: Override, value: str) -> None:
+    """Refuse a number, say, where a file of a group is chosen."""
+    group = override.key_or_group
+    if not (override.is_delete() or override.is_sweep_override()):
+        choice = override.value()
+        if not isinstance(choice, str | list | QuotedString) and is_group(group):
+            raise ValueError(f"{group} is {value}; it must be the name of a file in {group}/")
 
 
 def write_override(key: str, value: Any) -> str:

@@ -65,7 +65,7 @@ class RunSweep(Callback):
             return
         try:
             finished = run_sweep(config)
-        except (*COMPOSITION_ERRORS, ValueError) as error:
+        except COMPOSITION_ERRORS as error:
             print(f"macformer-train: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
         except Exception:  # Hydra would only warn, and go on to its own sweeper

@@ -6,8 +6,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from macformer.runs.config import VERSION_BASE, ConfigError, make_importable, run_main
+from macformer.runs.config import VERSION_BASE, ConfigError, run_main
 from macformer.runs.hydra_bridge import output_folder
+from macformer.runs.importing import make_importable
 
 
 @hydra.main(config_path="pkg://configs", config_name="study", version_base=VERSION_BASE)
