@@ -3,8 +3,10 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from macformer.ops.flash import attend, attend_backward
 from macformer.ops.linear import without_autocast
 from macformer.ops.present import mark_present
 
@@ -25,12 +27,9 @@ def gaussian_attention(
 
     .. math:: o_l = \sum_s \exp\left(-\frac{\|q_l - k_s\|^2}{2 \sqrt E}\right) v_s
 
-    Softmax attention computes it in linear memory: two more entries in queries and keys make the
-    logits :math:`-\|q - k\|^2 / 2`, and one more key, the null key with the logit :math:`\ln n` for
-    n present keys, gets the weight :math:`w = n / (n + Z)`, where Z is the sum of the Gaussian
-    weights. So what softmax returns is o / (n + Z) = o w / n, and one more entry of the values, 1
-    at the null key and 0 elsewhere, returns w, which lies between 1/2 and 1. Computed in float32 at
-    least: norms of vectors do not fit into half precision.
+    Softmax attention computes it in linear memory; see :class:`_Rescaled`, which runs on CPUs, and
+    :func:`_by_null_key`. Computed in float32 at least: norms of vectors do not fit into half
+    precision.
 
     Args:
         dropout: Share of the weights dropped.
@@ -41,24 +40,79 @@ def gaussian_attention(
     if key_padding_mask is not None:
         padding = key_padding_mask[:, None, :, None]
         k, v = k.masked_fill(padding, 0), v.masked_fill(padding, 0)
-    count = present.sum(1).clamp(min=1).to(dtype)[:, None, None, None]
+    if dropout or q.device.type != "cpu":
+        return _by_null_key(q, k, v, present, dropout=dropout).to(value.dtype)
+    width = max(q.shape[-1], v.shape[-1])  # the kernel knows one
+    q, k, v = (pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in (q, k, v))
+    out = _Rescaled.apply(q, k, v, present, query.shape[-1] ** -0.5)
+    return out[..., : value.shape[-1]].to(value.dtype)
 
-    scale = q.shape[-1] ** -0.5
+
+class _Rescaled(torch.autograd.Function):
+    r"""Multiply softmax attention by the denominator that it has divided by.
+
+    With the logits :math:`\sigma (q \cdot k - \|k\|^2 / 2)`, whose second term is a mask,
+    :math:`o = \text{softmax attention} \cdot e^{z - \sigma \|q\|^2 / 2}`, where z is the
+    logarithm of the denominator. The factor is a sum of Gaussian weights, at most n.
+
+    The gradient of a logit is :math:`w \, \dot o \cdot v` with the Gaussian weight w. That is
+    softmax attention's for the output zero and the normaliser :math:`\sigma \|q\|^2 / 2`. Summed
+    over keys it is :math:`\dot o \cdot o`, over queries :math:`v \cdot \dot v`, which the
+    gradients of the norms need.
+    """
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, present: Tensor, scale: float):
+        mask = torch.where(present[:, None, :, None], scale * _half_square(key), NEVER).mT
+        out, normaliser = attend(query, key, value, mask, scale=scale)
+        out *= (normaliser + scale * _half_square(query)).exp()
+        ctx.scale = scale
+        ctx.save_for_backward(query, key, value, mask, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        query, key, value, mask, out = ctx.saved_tensors
+        nothing = grad.new_zeros(grad.shape[-1]).expand_as(grad)
+        normaliser = -ctx.scale * _half_square(query)
+        tensors = (grad, query, key, value, nothing, normaliser, mask)
+        grad_query, grad_key, grad_value = attend_backward(*tensors, scale=ctx.scale)
+        of_queries = (grad * out).sum(-1, keepdim=True)
+        of_keys = (value * grad_value).sum(-1, keepdim=True)
+        grad_query.addcmul_(query, of_queries, value=-ctx.scale)
+        grad_key.addcmul_(key, of_keys, value=-ctx.scale)
+        return grad_query, grad_key, grad_value, None, None
+
+
+def _by_null_key(
+    q: Tensor, k: Tensor, v: Tensor, present: Tensor, *, dropout: float
+) -> Float[Tensor, "B H L Ev"]:
+    r"""Compute it by one more key.
+
+    Two more entries in queries and keys make the logits :math:`-\|q - k\|^2 / 2`, and one more key,
+    the null key with the logit :math:`\ln n` for n present keys, gets the weight
+    :math:`w = n / (n + Z)`, where Z is the sum of the Gaussian weights. So what softmax returns is
+    o / (n + Z) = o w / n, and one more entry of the values, 1 at the null key and 0 elsewhere,
+    returns w, which lies between 1/2 and 1.
+    """
+    count = present.sum(1).clamp(min=1).to(q.dtype)[:, None, None, None]
+    value_dim, scale = v.shape[-1], q.shape[-1] ** -0.5
     bias = torch.where(present[:, None, :, None], _half_square(k), NEVER)
     null = (count.log() / scale).expand(-1, k.shape[1], -1, -1)
-    is_null = (torch.arange(k.shape[2] + 1, device=k.device) == k.shape[2]).to(dtype)[:, None]
-    width = -(-max(q.shape[-1] + 2, v.shape[-1] + 1) // ALIGNMENT) * ALIGNMENT
+    is_null = (torch.arange(k.shape[2] + 1, device=k.device) == k.shape[2]).to(q.dtype)[:, None]
+    width = -(-max(q.shape[-1] + 2, value_dim + 1) // ALIGNMENT) * ALIGNMENT
     q = _widen(q, _half_square(q), torch.ones_like(q[..., :1]), width=width)
     k = _widen(pad(k, (0, 0, 0, 1)), 1 - is_null, torch.cat([bias, null], dim=2), width=width)
     v = _widen(pad(v, (0, 0, 0, 1)), is_null, width=width)
 
     out = scaled_dot_product_attention(q, k, v, scale=scale)
-    parts = [value.shape[-1], 1, width - value.shape[-1] - 1]
+    parts = [value_dim, 1, width - value_dim - 1]
     o, w, _ = out.split(parts, dim=-1)
     if dropout:
         out = scaled_dot_product_attention(q, k, v, scale=scale, dropout_p=dropout)
         o, _, _ = out.split(parts, dim=-1)
-    return (o * (count / w)).to(value.dtype)
+    return o * (count / w)
 
 
 def gaussian_kernel(

@@ -1,0 +1,96 @@
+"""Softmax attention with its normaliser, forward and backward apart, for ops that combine several.
+
+On CPUs through torch's flash kernel, which stores no weights; elsewhere through plain torch, which
+stores those of one call. Nothing here is recorded for differentiation.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def attend(
+    query: Float[Tensor, "N G L E"],
+    key: Float[Tensor, "N G S E"],
+    value: Float[Tensor, "N G S E"],
+    mask: Tensor | None,
+    *,
+    scale: float,
+) -> tuple[Float[Tensor, "N G L E"], Float[Tensor, "N G L 1"]]:
+    r"""Return softmax attention, and the normaliser :math:`\log \sum_s e^{\sigma q \cdot k_s}`.
+
+    Args:
+        mask: Added to the logits, with an axis of one wherever it is the same.
+        scale: :math:`\sigma`.
+    """
+    if query.device.type != "cpu":
+        return attend_reference(query, key, value, mask, scale=scale)
+    tensors = map(_in_rows, (query, key, value))
+    out, normaliser = _flash(*tensors, 0.0, False, attn_mask=mask, scale=scale)
+    return out, normaliser[..., None]
+
+
+def attend_backward(
+    grad: Float[Tensor, "N G L E"],
+    query: Float[Tensor, "N G L E"],
+    key: Float[Tensor, "N G S E"],
+    value: Float[Tensor, "N G S E"],
+    out: Float[Tensor, "N G L E"],
+    normaliser: Float[Tensor, "N G L 1"],
+    mask: Tensor | None,
+    *,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return the gradients of query, key and value.
+
+    With :math:`p_s = e^{\sigma q \cdot k_s - z}`, that of a logit is
+    :math:`p_s (\dot o \cdot v_s - \dot o \cdot o)`. Where o and z are those of a softmax over more
+    keys than these, the gradients are these keys' share.
+    """
+    if query.device.type != "cpu":
+        return attend_backward_reference(
+            grad, query, key, value, out, normaliser, mask, scale=scale
+        )
+    tensors = map(_in_rows, (grad, query, key, value, out))
+    z = normaliser.squeeze(-1)
+    return _flash_backward(*tensors, z, 0.0, False, attn_mask=mask, scale=scale)
+
+
+def attend_reference(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Store the weights."""
+    logits = _logits(query, key, mask, scale=scale)
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    return ((logits - normaliser).exp().to(value.dtype) @ value), normaliser
+
+
+def attend_backward_reference(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    normaliser: Tensor,
+    mask: Tensor | None,
+    *,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the weights again, and store them."""
+    weights = (_logits(query, key, mask, scale=scale) - normaliser).exp()
+    grad_weights = grad @ value.mT - (grad * out).sum(-1, keepdim=True)
+    grad_logits = (scale * weights * grad_weights).to(query.dtype)
+    return grad_logits @ key, grad_logits.mT @ query, weights.to(grad.dtype).mT @ grad
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """Copy vectors that do not lie in one piece, which the kernel reads as if they did."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _logits(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
+    logits = scale * (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
+    return logits if mask is None else logits + mask
