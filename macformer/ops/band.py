@@ -1,83 +1,49 @@
-"""A sliding window as parts of a union: the own block, and a triangle of either neighbour."""
+"""A sliding window as parts of a union, each a run of queries and the keys around it."""
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool
 from torch import Tensor
-from torch.nn.functional import pad
 
-from macformer.ops.blocks import count_blocks
-from macformer.ops.union import Part, bias, keys_after, keys_before
+from macformer.ops.flash import round_up
+from macformer.ops.union import Part, bias, span
 
-
-def to_groups(x: Tensor, block_size: int, num_blocks: int) -> Tensor:
-    """Fill a sequence up to whole blocks: ``(B, H, N, X)`` to ``(B H, num_blocks, block, X)``."""
-    if short := num_blocks * block_size - x.shape[2]:
-        x = pad(x, (0, 0, 0, short))
-    return x.flatten(0, 1).unflatten(1, (num_blocks, block_size))
-
-
-def from_groups(x: Tensor, num_heads: int, length: int) -> Tensor:
-    """Undo :func:`to_groups`."""
-    return x.flatten(1, 2).unflatten(0, (-1, num_heads))[:, :, :length]
+TILE = 256  # queries at once: the kernels are at their best, and a tile of weights fits the cache
 
 
 def band_parts(
-    query: Float[Tensor, "B H L E"],
-    key: Float[Tensor, "B H S E"],
-    value: Float[Tensor, "B H S Ev"],
+    query: Tensor,
+    key: Tensor,
     *,
-    allowed: Bool[Tensor, "B S"],
+    allowed: Bool[Tensor, "B S"] | None,
     window: int,
     is_causal: bool,
+    with_itself: bool = True,
 ) -> list[Part]:
     r"""Cover the keys j of query i with :math:`-(W - \lfloor W/2 \rfloor) < j - i \le W/2`.
 
-    In blocks of half a window the own block lies inside, and each neighbour on one side of a
-    diagonal. No key is copied for each block, and no mask holds a row for each query.
-
-    The layout of the union is that of the sequence, ``(B, H, L, X)``.
-
     Args:
-        allowed: False at keys that are left out.
-        window: W, at least 2.
+        allowed: False at keys that are left out; None leaves out none.
+        window: W.
         is_causal: Whether to leave out the keys after the query.
+        with_itself: Whether query i sees key i.
     """
-    (num_heads, length), size = query.shape[1:3], window // 2
-    num_blocks = count_blocks(max(length, key.shape[2]), size)
-
-    def arrange(x: Tensor) -> Tensor:
-        return to_groups(x, size, num_blocks)
-
-    def restore(x: Tensor, _: float) -> Tensor:
-        return from_groups(x, num_heads, length)
-
-    q, k, v = (arrange(x) for x in (query, key, value))
-    columns = arrange(allowed[:, None, :, None].expand(-1, num_heads, -1, -1))
-    mask = bias(columns, query.dtype).mT
-    parts = [Part(q, k, v, mask, is_causal, restore, arrange)]
-    if num_blocks == 1:
-        return parts
-
-    def arrange_later(x: Tensor) -> Tensor:
-        return arrange(x)[:, 1:]
-
-    def restore_later(x: Tensor, fill: float) -> Tensor:
-        return restore(pad(x, (0, 0, 0, 0, 1, 0), value=fill), fill)
-
-    def arrange_earlier(x: Tensor) -> Tensor:
-        return arrange(x)[:, :-1]
-
-    def restore_earlier(x: Tensor, fill: float) -> Tensor:
-        return restore(pad(x, (0, 0, 0, 0, 0, 1), value=fill), fill)
-
-    distance = 1 - window % 2  # an even window reaches less far to the left
-    if size > distance:
-        previous = Part(
-            q[:, 1:], k[:, :-1], v[:, :-1], mask[:, :-1], False, restore_later, arrange_later
-        )
-        parts.append(keys_after(previous, distance))
-    if not is_causal:
-        following = Part(
-            q[:, :-1], k[:, 1:], v[:, 1:], mask[:, 1:], False, restore_earlier, arrange_earlier
-        )
-        parts.append(keys_before(following, 0))
+    length, num_keys = query.shape[2], key.shape[2]
+    left, right = window - window // 2 - 1, 0 if is_causal else window // 2
+    tile = min(TILE, length)
+    # the keys of a tile in the kernel's units, and in front at least one that no query sees
+    before, after = round_up(left + 1), round_up(tile + right) - tile
+    seen = torch.ones(tile, before + tile + after, dtype=torch.bool, device=query.device)
+    seen = seen.triu_(before - left).tril_(before + right)
+    if not with_itself:
+        seen.diagonal(before).fill_(False)
+    band = bias(seen, query.dtype)
+    columns = None if allowed is None else bias(allowed[:, None, None], query.dtype)
+    parts = []
+    for start in range(0, length, tile):
+        stop = min(start + tile, length)
+        first, last = min(max(start - before, 0), num_keys - 1), min(start + tile + after, num_keys)
+        offset = max(first - (start - before), 0)  # 0 where all keys lie before the windows
+        mask = band[None, None, : stop - start, offset : offset + last - first]
+        masks = (mask,) if columns is None else (mask, columns[..., first:last])
+        parts.append(Part(span(start, stop), span(first, last), masks))
     return parts

@@ -21,6 +21,11 @@ def count_blocks(length: int, block_size: int) -> int:
     return -(-length // block_size)
 
 
+def fill_up(x: Shaped[Tensor, "B H N E"], length: int) -> Shaped[Tensor, "B H M E"]:
+    """Put zeros behind a sequence up to a length."""
+    return pad(x, (0, 0, 0, length - x.shape[2])) if x.shape[2] < length else x
+
+
 def to_blocks(
     x: Shaped[Tensor, "B H N E"], block_size: int, num_blocks: int
 ) -> Shaped[Tensor, "B blocks H block E"]:

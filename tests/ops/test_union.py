@@ -1,32 +1,33 @@
-"""The softmax over a union of parts: torch's kernel against plain torch, and against one row."""
+"""The softmax over a union of parts: torch's kernel and plain torch, against one row of weights."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from macformer.ops.permute import permute_rows
-from macformer.ops.union import (
-    Part,
-    bias,
-    keys_after,
-    keys_before,
-    union_attention,
-    union_attention_reference,
-)
+from macformer.ops import flash, union
+from macformer.ops.band import TILE, band_parts
+from macformer.ops.union import Part, Picked, View, bias, span, union_attention
 
 B, H, L, E = 2, 3, 7, 5
 SCALE = 0.7
+EVERYWHERE = span(0, None)
 
 
-def whole(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Part:
-    mask = None if allowed is None else bias(allowed, query.dtype)
-    return Part(query, key, value, mask, False, lambda x, _: x, lambda x: x)
+@pytest.fixture(params=["kernel", "plain torch"])
+def implementation(request, monkeypatch):
+    if request.param == "plain torch":
+        monkeypatch.setattr(union, "attend", flash.attend_reference)
+        monkeypatch.setattr(union, "attend_backward", flash.attend_backward_reference)
 
 
 def draw(num_keys: int = L, value_dim: int = E) -> list[Tensor]:
     shapes = ((L, E), (num_keys, E), (num_keys, value_dim))
     return [torch.randn(B, H, *shape, dtype=torch.float64).requires_grad_() for shape in shapes]
+
+
+def masked(allowed: Tensor) -> tuple[Tensor]:
+    return (bias(allowed, torch.float64),)
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
@@ -41,75 +42,110 @@ def assert_same(out: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
     assert_close(torch.autograd.grad(out, inputs, grad), wanted)
 
 
-@pytest.mark.parametrize("union", [union_attention, union_attention_reference])
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("value_dim", [E, E + 2, E - 2])
-def test_parts_share_one_softmax(union, value_dim):
-    query, key, value = inputs = draw(11, value_dim)
+def test_layers_share_one_softmax(value_dim):
+    inputs = draw(11, value_dim)
     allowed = torch.rand(B, 1, 1, 11) < 0.6
     allowed[..., 0] = True
-    sets = [slice(0, 3), slice(3, 4), slice(4, 11)]
-    parts = [whole(query, key[:, :, s], value[:, :, s], allowed[..., s]) for s in sets]
-    assert_same(union(parts, scale=SCALE), dense(query, key, value, allowed), inputs)
+    sets = [(0, 3), (3, 4), (4, 11)]
+    layers = [[Part(EVERYWHERE, span(*s), masked(allowed[..., slice(*s)]))] for s in sets]
+    out = union_attention(*inputs, layers, scale=SCALE)
+    assert_same(out, dense(*inputs, allowed), inputs)
 
 
-@pytest.mark.parametrize("union", [union_attention, union_attention_reference])
-def test_a_key_in_two_parts_counts_twice(union):
+@pytest.mark.usefixtures("implementation")
+def test_parts_of_a_layer_hold_queries_of_their_own():
+    """A later layer need not have all."""
+    inputs = draw()
+    first = [Part(span(0, 3), span(0, 2)), Part(span(3, L), Picked(torch.tensor([6, 1])))]
+    second = [Part(span(2, 5), span(3, 5))]
+    allowed = torch.zeros(L, L, dtype=torch.bool)
+    allowed[:3, :2] = allowed[3:, 6] = allowed[3:, 1] = allowed[2:5, 3:5] = True
+    out = union_attention(*inputs, [first, second], scale=SCALE)
+    assert_same(out, dense(*inputs, allowed), inputs)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_a_key_in_two_layers_counts_twice():
     query, key, value = inputs = draw()
-    out = union([whole(query, key, value), whole(query, key[:, :, :2], value[:, :, :2])], scale=1.0)
+    layers = [[Part(EVERYWHERE, EVERYWHERE)], [Part(EVERYWHERE, span(0, 2))]]
+    out = union_attention(*inputs, layers, scale=1.0)
     twice = torch.where(torch.arange(L) < 2, 2.0, 1.0).log()
-    weights = (query @ key.mT + twice).softmax(-1)
-    assert_same(out, weights @ value, inputs)
+    assert_same(out, (query @ key.mT + twice).softmax(-1) @ value, inputs)
 
 
-@pytest.mark.parametrize("union", [union_attention, union_attention_reference])
-@pytest.mark.parametrize("distance", [0, 1, 3])
-@pytest.mark.parametrize("side", [keys_before, keys_after])
-def test_keys_on_one_side_of_a_diagonal(union, distance, side):
-    """Queries that see none receive zero, and pass no gradient to what they do not see."""
-    query, key, value = inputs = draw()
-    present = torch.arange(L) != 3
-    places = torch.arange(L)
-    ahead = places[:, None] - places if side is keys_before else places - places[:, None]
-    part = side(whole(query, key, value, present[None, None, None]), distance)
-    expected = dense(query, key, value, (ahead >= distance) & present)
-    nothing = ~((ahead >= distance) & present).any(-1)
-    out = union([part], scale=SCALE)
-    assert (out[:, :, nothing] == 0).all()
-    with torch.no_grad():  # the softmax of nothing has no gradient to compare
-        expected = expected.clone()
-    assert_close(out, expected)
+@pytest.mark.usefixtures("implementation")
+def test_queries_that_see_nothing_receive_zero_and_pass_no_gradient_on():
+    inputs = draw()
+    nothing = torch.arange(L) < 4
+    layers = [[Part(EVERYWHERE, s, masked(~nothing[None, None, :, None]))] for s in SETS]
+    out = union_attention(*inputs, layers, scale=SCALE)
+    assert (out[:, :, :4] == 0).all()
+    assert_close(out, dense(*inputs, ~nothing[:, None].expand(L, L)))
     gradients = torch.autograd.grad(out.sum(), inputs)
     assert all(x.isfinite().all() for x in gradients)
-    assert (gradients[0][:, :, nothing] == 0).all()
+    assert (gradients[0][:, :, :4] == 0).all()
+
+
+SETS = (span(0, 3), span(3, L))
+
+
+@pytest.mark.usefixtures("implementation")
+def test_masks_of_a_part_are_summed():
+    inputs = draw()
+    columns, rows = torch.rand(B, 1, 1, L) < 0.7, torch.rand(L, L) < 0.7
+    columns[..., 0] = rows[:, 0] = True
+    layer = [Part(EVERYWHERE, EVERYWHERE, masked(columns) + masked(rows[None, None]))]
+    out = union_attention(*inputs, [layer], scale=SCALE)
+    assert_same(out, dense(*inputs, columns & rows), inputs)
+
+
+@pytest.mark.usefixtures("implementation")
+def test_a_view_may_take_rows_in_another_order():
+    inputs = [torch.randn(B, H, 12, E, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    columns = View(lambda x: x.unflatten(2, (-1, 4)).transpose(2, 3).flatten(0, 1))
+    places = torch.arange(12)
+    allowed = places % 4 == places[:, None] % 4
+    out = union_attention(*inputs, [[Part(columns, columns)]], scale=SCALE)
+    assert_same(out, dense(*inputs, allowed), inputs)
 
 
 def test_large_logits_neither_overflow_nor_vanish():
-    query, key, value = draw()
-    parts = [whole(query, 500 * key[:, :, :4], value[:, :, :4]), whole(query, key, value)]
-    logits = torch.cat([500 * query @ key[:, :, :4].mT, query @ key.mT], -1)
-    expected = logits.softmax(-1) @ torch.cat([value[:, :, :4], value], 2)
-    assert_close(union_attention(parts, scale=1.0), expected)
+    query, key, value = draw(2 * L)
+    factors = torch.where(torch.arange(2 * L) < L, 500.0, 1.0)[:, None]
+    layers = [[Part(EVERYWHERE, span(0, L))], [Part(EVERYWHERE, span(L, None))]]
+    out = union_attention(query, factors * key, value, layers, scale=1.0)
+    assert_close(out, (query @ (factors * key).mT).softmax(-1) @ value)
 
 
+@pytest.mark.usefixtures("implementation")
 def test_half_precision_is_summed_in_float32():
-    query, key, value = (x.detach().to(torch.bfloat16) for x in draw())
-    parts = [
-        whole(query, key[:, :, :3], value[:, :, :3]),
-        whole(query, key[:, :, 3:], value[:, :, 3:]),
-    ]
-    out = union_attention(parts, scale=SCALE)
-    everything = torch.ones(L, L, dtype=torch.bool)
-    expected = dense(query.double(), key.double(), value.double(), everything)
+    inputs = [x.detach().to(torch.bfloat16).requires_grad_() for x in draw()]
+    out = union_attention(*inputs, [[Part(EVERYWHERE, s)] for s in SETS], scale=SCALE)
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    expected = dense(*wide, torch.ones(L, L, dtype=torch.bool))
     assert out.dtype == torch.bfloat16
     assert_close(out.double(), expected, rtol=0.02, atol=0.02)
+    got = torch.autograd.grad(out.sum(), inputs)
+    for x, y in zip(got, torch.autograd.grad(expected.sum(), wide), strict=True):
+        assert x.dtype == torch.bfloat16
+        assert_close(x.double(), y, rtol=0.05, atol=0.05)
 
 
-def test_the_gradient_of_a_permutation_is_its_inverse():
-    x = torch.randn(L, E, dtype=torch.float64, requires_grad=True)
-    order = torch.randperm(L)
-    out = permute_rows(x, order, order.argsort())
-    assert torch.equal(out, x[order])
-    grad = torch.randn_like(out)
-    (got,) = torch.autograd.grad(out, x, grad)
-    (expected,) = torch.autograd.grad(x[order], x, grad)
-    assert torch.equal(got, expected)
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(TILE + 9, TILE + 9), (40, 7), (9, 60)])
+@pytest.mark.parametrize("window", [1, 2, 15, 31, 32, 34])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("with_itself", [False, True])
+def test_a_band_is_the_window_of_each_query(num_queries, num_keys, window, is_causal, with_itself):
+    """Each part's mask, put where its queries and keys stand."""
+    query, key = torch.zeros(1, 1, num_queries, 1), torch.zeros(1, 1, num_keys, 1)
+    options = {"window": window, "is_causal": is_causal, "with_itself": with_itself}
+    i, j = torch.arange(num_queries)[:, None], torch.arange(num_keys)
+    expected = (j - i > window // 2 - window) & (j - i <= (0 if is_causal else window // 2))
+    expected &= (j != i) | with_itself
+    seen = torch.zeros(num_queries, num_keys, dtype=torch.bool)
+    for part in band_parts(query, key, allowed=None, **options):
+        rows = part.queries.read(i[None, None])[0, 0]
+        seen[rows, part.keys.read(j[None, None, :, None])[0, 0, :, 0]] = part.mask()[0, 0] == 0
+    assert torch.equal(seen, expected)

@@ -1,20 +1,18 @@
 """BigBird: window, global and random blocks (Zaheer et al. 2020, arXiv 2007.14062)."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
-from macformer.ops.blocks import (
-    attend_everywhere,
-    block_attention,
-    count_blocks,
-    extent,
-    from_blocks,
-    present_in_windows,
-    to_blocks,
-)
+from macformer.ops.blocks import count_blocks, extent, fill_up
 from macformer.ops.present import mark_present
+from macformer.ops.union import Part, View, bias, union_attention
+
+ROWS = 16  # blocks of queries whose keys are gathered at once: they fit the cache
 
 
 class BigBird(nn.Module):
@@ -74,67 +72,114 @@ class BigBird(nn.Module):
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         present = mark_present(key, key_padding_mask)
         num_rows, num_columns = count_blocks(length, b), count_blocks(key.shape[2], b)
+        q, k, v = fill_up(query, num_rows * b), *(fill_up(x, num_columns * b) for x in (key, value))
+        present = pad(present, (0, num_columns * b - present.shape[1]))
         last = (extent(present) - 1).clamp(min=0) // b
-        blocks, valid = self._choose(last, num_rows, num_columns)
-
-        q = to_blocks(query, b, num_rows)
-        k, v = (_gather(to_blocks(x, b, num_columns), blocks) for x in (key, value))
-        tokens = present_in_windows(present, b, num_columns, margin=0).squeeze(2)
-        examples = torch.arange(len(last), device=last.device)
-        tokens = tokens[examples[:, None, None, None], blocks] & valid[..., None]
-        out = block_attention(q, k, v, valid=tokens.flatten(-2))
-        return from_blocks(self._see_everything(out, q, key, value, present, last), length)
+        ends = torch.stack([torch.zeros_like(last), last], -1)[:, None, None]
+        ends = ends.expand(-1, -1, k.shape[1], -1)
+        others, valid = self._choose(last, num_rows, num_columns)
+        layers = [
+            self._parts(ends, _is_new(ends), present, q),
+            self._parts(others, valid, present, q),
+            self._global_rows(present, last, q),
+        ]
+        return union_attention(q, k, v, layers, scale=q.shape[-1] ** -0.5)[:, :, :length]
 
     def _choose(
         self, last: Int[Tensor, " B"], num_rows: int, num_columns: int
     ) -> tuple[Int[Tensor, "B rows H slots"], Bool[Tensor, "B rows H slots"]]:
-        """Return the key blocks of each block of queries, and which slots hold one not yet seen."""
+        """Return the key blocks of each block of queries, but for the first and the last of all.
+
+        The neighbours and the random ones, and which of them count: no block counts twice, and none
+        for the first and the last block of queries.
+        """
         rows = torch.arange(num_rows, device=last.device).expand(len(last), -1)
-        ends = last[:, None].expand_as(rows)
-        fixed = torch.stack([torch.zeros_like(rows), ends, rows - 1, rows, rows + 1], -1)
-        seen = (fixed[..., :, None] == fixed[..., None, :]).tril(-1).any(-1)
-        valid = (fixed >= 0) & (fixed <= last[:, None, None]) & ~seen
+        near = torch.stack([rows - 1, rows, rows + 1], -1)
+        inner = (rows > 0) & (rows != last[:, None])
+        valid = inner[..., None] & (near > 0) & (near < last[:, None, None])
 
         columns = torch.arange(num_columns, device=last.device)
         within = num_columns * self.block_size if self.random_within is None else self.random_within
-        others = (columns <= last[:, None]) & (columns * self.block_size < within)
-        others = others[:, None] & ~(fixed[..., None] == columns).any(-2)
+        others = (columns > 0) & (columns < last[:, None]) & (columns * self.block_size < within)
+        others = others[:, None] & inner[..., None] & ~(near[..., None] == columns).any(-2)
         priorities = self.priorities[:, :num_rows, :num_columns].transpose(0, 1)
         priorities = torch.where(others[:, :, None], priorities, -1)
         num_random = min(self.num_random, num_columns)
         priorities, drawn = priorities.topk(num_random, dim=-1)
 
-        fixed, valid = (
-            x[:, :, None].expand(-1, -1, priorities.shape[2], -1) for x in (fixed, valid)
-        )
-        blocks = torch.cat([fixed.clamp(0, num_columns - 1), drawn], -1)
+        near, valid = (x[:, :, None].expand(-1, -1, priorities.shape[2], -1) for x in (near, valid))
+        blocks = torch.cat([near.clamp(0, num_columns - 1), drawn], -1)
         return blocks, torch.cat([valid, priorities >= 0], -1)
 
-    def _see_everything(
+    def _parts(
         self,
-        out: Tensor,
-        q: Tensor,
-        key: Tensor,
-        value: Tensor,
-        present: Tensor,
-        last: Tensor,
-    ) -> Tensor:
-        """Replace the rows of the first and of the last block."""
-        num_rows, b = q.shape[1], self.block_size
-        examples = torch.arange(len(q), device=q.device)
-        ends = q[examples, last.clamp(max=num_rows - 1)]
-        rows = attend_everywhere(torch.cat([q[:, 0], ends], 2), key, value, present)
-        index = torch.arange(num_rows, device=q.device)
-        is_last = (index == last[:, None])[:, :, None, None, None]
-        out = torch.where(is_last, rows[:, None, :, b:], out)
-        return torch.where((index == 0)[:, None, None, None], rows[:, None, :, :b], out)
+        blocks: Int[Tensor, "B rows H slots"],
+        valid: Bool[Tensor, "B rows H slots"],
+        present: Bool[Tensor, "B S"],
+        query: Tensor,
+    ) -> list[Part]:
+        """Let runs of queries attend to blocks: one run for each of ``rows``."""
+        batch, num_runs, num_heads, _ = blocks.shape
+        tokens = present.unflatten(1, (-1, self.block_size))
+        examples = torch.arange(batch, device=blocks.device)[:, None, None, None]
+        allowed = (tokens[examples, blocks] & valid[..., None]).flatten(3).transpose(1, 2)
+        mask = bias(allowed.flatten(0, 2)[:, None, None], query.dtype)
+        heads = torch.arange(batch * num_heads, device=blocks.device).view(batch, num_heads, 1, 1)
+        index = (heads * tokens.shape[1] + blocks.transpose(1, 2)).flatten(0, 2)
+        parts = []
+        for start in range(0, len(index), ROWS):
+            stop = start + ROWS
+            runs = View(
+                lambda x, start=start, stop=stop: x.unflatten(2, (num_runs, -1)).flatten(0, 2)[
+                    start:stop, None
+                ]
+            )
+            keys = _Blocks(index[start:stop], self.block_size)
+            parts.append(Part(runs, keys, (mask[start:stop],)))
+        return parts
+
+    def _global_rows(
+        self, present: Bool[Tensor, "B S"], last: Int[Tensor, " B"], query: Tensor
+    ) -> list[Part]:
+        """Let the first and the last block of queries attend to all but these two of the keys."""
+        (batch, num_heads), b = query.shape[:2], self.block_size
+        columns = torch.arange(present.shape[1], device=present.device) // b
+        inner = present & (columns > 0) & (columns < last[:, None])
+        num_rows = query.shape[2] // b
+        inner_of_last = inner & (last < num_rows)[:, None]  # the queries may end before the keys
+        everything = View(lambda x: x.flatten(0, 1)[:, None])
+        starts = torch.arange(batch * num_heads, device=last.device) * num_rows
+        ends = starts + last.clamp(max=num_rows - 1).repeat_interleave(num_heads)
+        parts = []
+        for index, allowed in ((starts, inner), (ends, inner_of_last)):
+            mask = bias(allowed.repeat_interleave(num_heads, 0)[:, None, None], query.dtype)
+            parts.append(Part(_Blocks(index[:, None], b), everything, (mask,)))
+        return parts
 
 
-def _gather(
-    x: Float[Tensor, "B blocks H block E"], blocks: Int[Tensor, "B rows H slots"]
-) -> Float[Tensor, "B rows H window E"]:
-    batch, num_blocks, num_heads, _, dim = x.shape
-    rows = x.transpose(1, 2).flatten(0, 2).flatten(1)
-    first = torch.arange(batch * num_heads, device=x.device).view(batch, 1, num_heads, 1)
-    picked = rows.index_select(0, (first * num_blocks + blocks).flatten())
-    return picked.view(*blocks.shape[:3], -1, dim)
+def _is_new(ends: Int[Tensor, "B 1 H 2"]) -> Bool[Tensor, "B 1 H 2"]:
+    """Count the last block unless it is the first."""
+    return (ends > 0) | (torch.arange(2, device=ends.device) == 0)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Some whole blocks for each of some runs of queries, numbered over all examples and heads."""
+
+    index: Tensor
+    block_size: int
+
+    def read(self, x: Tensor) -> Tensor:
+        rows = self._blocks(x).index_select(0, self.index.flatten())
+        return rows.view(len(self.index), 1, -1, x.shape[3])
+
+    def write(self, x: Tensor, rows: Tensor) -> None:
+        blocks = self._blocks(x)
+        blocks.index_copy_(0, self.index.flatten(), rows.reshape(-1, blocks.shape[1]))
+
+    def add(self, x: Tensor, rows: Tensor) -> None:
+        blocks = self._blocks(x)
+        blocks.index_add_(0, self.index.flatten(), rows.reshape(-1, blocks.shape[1]))
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        return x.view(-1, self.block_size * x.shape[3])

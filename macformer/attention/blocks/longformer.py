@@ -8,7 +8,7 @@ from macformer.attention.contract import blank_padding
 from macformer.ops.band import band_parts
 from macformer.ops.blocks import attend_everywhere
 from macformer.ops.present import mark_present
-from macformer.ops.union import Part, bias, union_attention
+from macformer.ops.union import Part, bias, span, union_attention
 
 
 class Longformer(nn.Module):
@@ -45,15 +45,16 @@ class Longformer(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        present = mark_present(key, key_padding_mask)
-        local, first = present.clone(), self.num_global
-        local[:, :first] = False
-        parts = band_parts(query, key, value, allowed=local, window=self.window, is_causal=False)
+        present, first = mark_present(key, key_padding_mask), self.num_global
+        local = None if key_padding_mask is None else present
+        if first:
+            local = present.clone()
+            local[:, :first] = False
+        layers = [band_parts(query, key, allowed=local, window=self.window, is_causal=False)]
         if first:
             mask = bias(present[:, None, None, :first], key.dtype)
-            k, v = key[:, :, :first], value[:, :, :first]
-            parts.append(Part(query, k, v, mask, False, lambda x, _: x, lambda x: x))
-        out = union_attention(parts, scale=query.shape[-1] ** -0.5)
+            layers.append([Part(span(0, None), span(0, first), (mask,))])
+        out = union_attention(query, key, value, layers, scale=query.shape[-1] ** -0.5)
         if first:
             rows = attend_everywhere(query[:, :, :first], key, value, present)
             out = torch.cat([rows, out[:, :, first:]], 2)

@@ -1,7 +1,5 @@
 """Reformer: attention among tokens that hash alike (Kitaev et al. 2020, arXiv 2001.04451)."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -9,8 +7,7 @@ from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.sphere import to_sphere
-from macformer.ops.blocks import count_blocks
-from macformer.ops.permute import permute_rows
+from macformer.ops.blocks import count_blocks, fill_up
 from macformer.ops.present import mark_present
 from macformer.ops.union import Part, bias, union_attention
 
@@ -81,12 +78,12 @@ class Reformer(nn.Module):
             raise ValueError(f"queries are keys, but there are {length} and {key.shape[2]}")
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         present = mark_present(key, key_padding_mask)
-        if short := count_blocks(length, self.chunk_size) * self.chunk_size - length:
-            query, value = (pad(x, (0, 0, 0, short)) for x in (query, value))
-            present = pad(present, (0, short))
+        whole = count_blocks(length, self.chunk_size) * self.chunk_size
+        query, value = fill_up(query, whole), fill_up(value, whole)
+        present = pad(present, (0, whole - length))
         orders = self._sort(query.detach(), present)
-        parts = [self._round(query, value, present, order) for order in orders.unbind(0)]
-        out = union_attention(parts, scale=self.logit_scale)
+        layers = [[self._round(present, order, query.dtype)] for order in orders.unbind(0)]
+        out = union_attention(query, to_sphere(query), value, layers, scale=self.logit_scale)
         alone = (present.sum(1) == 1)[:, None, None, None]
         return torch.where(alone, value, out)[:, :, :length]
 
@@ -105,57 +102,70 @@ class Reformer(nn.Module):
         return buckets.argsort(dim=-1, stable=True)
 
     def _round(
-        self, query: Tensor, value: Tensor, present: Tensor, order: Int[Tensor, "B H L"]
+        self, present: Bool[Tensor, "B L"], order: Int[Tensor, "B H L"], dtype: torch.dtype
     ) -> Part:
-        arrange, restore, permute = _layout(order, self.chunk_size)
-        x, v = permute(query), permute(value)
-        k = to_sphere(x)
         num_present, m = present.sum(1)[:, None, None], self.chunk_size
         last = (num_present - 1).clamp(min=0) // m
-        k, v = (torch.cat([_chunk_before(y, last), y], 3).flatten(0, 1) for y in (k, v))
-
-        places = torch.arange(x.shape[1] * m, device=x.device).view(1, -1, m)
+        places = torch.arange(order.shape[-1], device=order.device).view(1, -1, m)
         # before the first chunk is the last, which may not be full; a single one has none before it
         full = (places >= m) | (places < num_present - last * m)
         valid = torch.cat([full & (last > 0), places < num_present], -1)
-        allowed = valid[:, :, None] & ~pad(self._itself(x.device), (m, 0))
-        mask = bias(allowed.flatten(0, 1)[:, None], x.dtype)
-        return Part(x.flatten(0, 1), k, v, mask, False, restore, arrange)
+        allowed = valid[:, :, None] & ~pad(self._itself(order.device), (m, 0))
+        chunks = _Chunks(order, m)
+        mask = bias(allowed.flatten(0, 1)[:, None], dtype)
+        return Part(chunks, _ChunksAndBefore(chunks, last.flatten()), (mask,))
 
     def _itself(self, device: torch.device) -> Bool[Tensor, "m m"]:
         return torch.eye(self.chunk_size, dtype=torch.bool, device=device)
 
 
-def _layout(
-    order: Int[Tensor, "B H L"], chunk_size: int
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, float], Tensor], Callable]:
-    """Return how to sort rows into chunks, how to put them back, and the former with gradients.
+class _Chunks:
+    """Rows sorted and cut into chunks, ``(B num_chunks, H, chunk, X)``.
 
-    Sorted rows are ``(B num_chunks, H, chunk, X)``, those with gradients have B by itself.
+    To and fro they are gathered, so that nothing is added up row by row.
     """
-    batch, num_heads, length = order.shape
-    first = torch.arange(batch * num_heads, device=order.device).view(batch, num_heads, 1) * length
-    rows = (first + order).unflatten(-1, (-1, chunk_size)).transpose(1, 2)
-    to_chunks = rows.flatten()
-    to_places = torch.empty_like(to_chunks)
-    to_places[to_chunks] = torch.arange(len(to_chunks), device=order.device)
 
-    def arrange(x: Tensor) -> Tensor:
-        x = x.reshape(-1, x.shape[-1]).index_select(0, to_chunks)
-        return x.view(*rows.shape, -1).flatten(0, 1)
+    def __init__(self, order: Int[Tensor, "B H L"], chunk_size: int):
+        batch, num_heads, length = order.shape
+        heads = torch.arange(batch * num_heads, device=order.device).view(batch, num_heads, 1)
+        self.rows = (heads * length + order).unflatten(-1, (-1, chunk_size)).transpose(1, 2)
+        self.to_chunks = self.rows.flatten()
+        self.to_places = torch.empty_like(self.to_chunks)
+        self.to_places[self.to_chunks] = torch.arange(len(self.to_chunks), device=order.device)
 
-    def restore(x: Tensor, _: float) -> Tensor:
-        x = x.reshape(-1, x.shape[-1]).index_select(0, to_places)
-        return x.view(*order.shape, -1)
+    def read(self, x: Tensor) -> Tensor:
+        return (
+            x.flatten(0, 2).index_select(0, self.to_chunks).view(*self.rows.shape, -1).flatten(0, 1)
+        )
 
-    def permute(x: Tensor) -> Tensor:
-        x = permute_rows(x.reshape(-1, x.shape[-1]), to_chunks, to_places)
-        return x.view(*rows.shape, -1)
+    def write(self, x: Tensor, rows: Tensor) -> None:
+        x.copy_(self._put_back(rows).view_as(x))
 
-    return arrange, restore, permute
+    def add(self, x: Tensor, rows: Tensor) -> None:
+        x.add_(self._put_back(rows).view_as(x))
+
+    def _put_back(self, rows: Tensor) -> Tensor:
+        return rows.reshape(-1, rows.shape[-1]).index_select(0, self.to_places)
 
 
-def _chunk_before(x: Float[Tensor, "B C H m E"], last: Int[Tensor, "B 1 1"]) -> Tensor:
-    """Return the chunk before each; the last one of the example for the first."""
-    examples = torch.arange(len(x), device=x.device)
-    return torch.cat([x[examples, last.flatten()][:, None], x[:, :-1]], 1)
+class _ChunksAndBefore:
+    """Each chunk behind the one before it; before the first is the last one of the example."""
+
+    def __init__(self, chunks: _Chunks, last: Int[Tensor, " B"]):
+        self.chunks = chunks
+        self.examples = torch.arange(len(last), device=last.device)
+        self.last = last
+
+    def read(self, x: Tensor) -> Tensor:
+        own = self.chunks.read(x).unflatten(0, (len(x), -1))
+        return torch.cat([self._before(own), own], 3).flatten(0, 1)
+
+    def add(self, x: Tensor, rows: Tensor) -> None:
+        before, own = rows.unflatten(0, (len(x), -1)).chunk(2, 3)
+        own = own.clone()
+        own[:, :-1] += before[:, 1:]
+        own[self.examples, self.last] += before[:, 0]
+        self.chunks.add(x, own)
+
+    def _before(self, own: Float[Tensor, "B C H m E"]) -> Float[Tensor, "B C H m E"]:
+        return torch.cat([own[self.examples, self.last][:, None], own[:, :-1]], 1)

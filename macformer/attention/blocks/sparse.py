@@ -3,12 +3,14 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
-from macformer.ops.band import band_parts, from_groups, to_groups
-from macformer.ops.blocks import count_blocks
+from macformer.ops.band import band_parts
+from macformer.ops.blocks import count_blocks, fill_up
+from macformer.ops.flash import round_up
 from macformer.ops.present import mark_present
-from macformer.ops.union import Part, bias, keys_after, keys_before, union_attention
+from macformer.ops.union import Part, Picked, View, bias, span, union_attention
 
 
 class FixedSparseAttention(nn.Module):
@@ -65,47 +67,51 @@ class FixedSparseAttention(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         present = mark_present(key, key_padding_mask)
-        (num_heads, length), b = query.shape[1:3], self.block_size
-        num_blocks = count_blocks(max(length, key.shape[2]), b)
+        layers = [[self._summary(present, query)]]
+        if self.num_first + self.num_last < self.block_size:
+            layers.append(self._own(present, query))
+        return union_attention(query, key, value, layers, scale=query.shape[-1] ** -0.5)
 
-        def arrange(x: Tensor) -> Tensor:
-            return to_groups(x, b, num_blocks)
-
-        def restore(x: Tensor, _: float) -> Tensor:
-            return from_groups(x, num_heads, length)
-
-        k, v, columns = (arrange(x) for x in (key, value, _as_column(present, num_heads)))
-        parts = [self._summary(query, k, v, columns)]
-        inner = slice(self.num_first, b - self.num_last)
-        if inner.start < inner.stop:
-            mask = bias(columns[:, :, inner], k.dtype).mT
-            own = Part(
-                arrange(query), k[:, :, inner], v[:, :, inner], mask, False, restore, arrange
-            )
-            # key u of the inner columns stands at inner.start + u
-            parts.append(keys_before(own, inner.start) if self.causal else own)
-        return union_attention(parts, scale=query.shape[-1] ** -0.5)
-
-    def _summary(self, query: Tensor, k: Tensor, v: Tensor, columns: Tensor) -> Part:
-        """Return the part of the summary columns, the same for all queries."""
-        num_heads, length = query.shape[1:3]
+    def _summary(self, present: Bool[Tensor, "B S"], query: Tensor) -> Part:
+        """Return the part of the summary columns, and of at least one column that is masked."""
+        num_keys, device = present.shape[1], present.device
+        blocks = torch.arange(num_keys, device=device).split(self.block_size)
         head, tail = slice(self.num_first), slice(self.block_size - self.num_last, None)
-
-        def pick(x: Tensor) -> Tensor:
-            x = torch.cat([x[:, :, head], x[:, :, tail]], 2)
-            return x.flatten(1, 2).unflatten(0, (-1, num_heads))
-
-        allowed = pick(columns)[:, :1].mT
+        index = torch.cat([x for block in blocks for x in (block[head], block[tail])])
+        short = round_up(len(index) + 1) - len(index)  # a short row may have no summary column
+        masks = [bias(pad(present[:, None, None, index], (0, short)), query.dtype)]
+        index = pad(index, (0, short))
         if self.causal:
-            places = torch.arange(k.shape[1] * self.block_size, device=k.device)
-            columns = places.view(1, -1, self.block_size, 1).expand(num_heads, -1, -1, -1)
-            allowed = allowed & (pick(columns)[:, :1].mT <= places[:length, None])
-        mask = bias(allowed, k.dtype)
-        return Part(query, pick(k), pick(v), mask, False, lambda x, _: x, lambda x: x)
+            places = torch.arange(query.shape[2], device=device)
+            masks.append(bias(index <= places[:, None], query.dtype)[None, None])
+        return Part(span(0, None), Picked(index), tuple(masks))
 
-
-def _as_column(present: Tensor, num_heads: int) -> Tensor:
-    return present[:, None, :, None].expand(-1, num_heads, -1, -1)
+    def _own(self, present: Bool[Tensor, "B S"], query: Tensor) -> list[Part]:
+        """Return the parts of the own block's other columns: whole blocks, and the rest."""
+        (num_heads, length), (num_keys, b) = query.shape[1:3], (present.shape[1], self.block_size)
+        places = torch.arange(b, device=query.device)
+        inner = (places >= self.num_first) & (places < b - self.num_last)
+        whole = min(length, num_keys) // b * b
+        parts = []
+        if whole:
+            width = min(round_up(b - self.num_first - self.num_last), b)
+            start = min(self.num_first, b - width)
+            columns = slice(start, start + width)
+            blocks = View(lambda x: x[:, :, :whole].unflatten(2, (-1, b)).flatten(0, 1))
+            keys = View(lambda x: blocks.read(x)[:, :, columns])
+            allowed = (present[:, :whole].unflatten(1, (-1, 1, b)) & inner)[..., columns]
+            masks = [bias(allowed.repeat_interleave(num_heads, 0), query.dtype)]
+            if self.causal:
+                masks.append(bias(places[columns] <= places[:, None], query.dtype)[None, None])
+            parts.append(Part(blocks, keys, tuple(masks)))
+        if whole < min(length, num_keys):
+            stop = whole + b
+            allowed = (present[:, whole:stop] & inner[: num_keys - whole])[:, None, None]
+            if self.causal:
+                allowed = allowed & (places[: allowed.shape[-1]] <= places[: length - whole, None])
+            mask = bias(allowed, query.dtype)
+            parts.append(Part(span(whole, stop), span(whole, stop), (mask,)))
+        return parts
 
 
 class StridedSparseAttention(nn.Module):
@@ -140,23 +146,24 @@ class StridedSparseAttention(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         present = mark_present(key, key_padding_mask)
-        window = 2 * self.block_size - 1
-        parts = band_parts(query, key, value, allowed=present, window=window, is_causal=self.causal)
         (num_heads, length), b = query.shape[1:3], self.block_size
         num_blocks = count_blocks(max(length, key.shape[2]), b)
-
-        def arrange(x: Tensor) -> Tensor:
-            return to_groups(x, b, num_blocks).transpose(1, 2)
-
-        def restore(x: Tensor, _: float) -> Tensor:
-            return from_groups(x.transpose(1, 2), num_heads, length)
-
-        if num_blocks > 1:  # the column of a token, without the token itself
-            q, k, v, columns = (
-                arrange(x) for x in (query, key, value, _as_column(present, num_heads))
-            )
-            column = Part(q, k, v, bias(columns, k.dtype).mT, False, restore, arrange)
-            parts.append(keys_before(column, 1))
-            if not self.causal:
-                parts.append(keys_after(column, 1))
-        return union_attention(parts, scale=query.shape[-1] ** -0.5)
+        query, key, value = (fill_up(x, num_blocks * b) for x in (query, key, value))
+        present = pad(present, (0, num_blocks * b - present.shape[1]))
+        near = band_parts(
+            query,
+            key,
+            allowed=present,
+            window=2 * b - 1,
+            is_causal=self.causal,
+            with_itself=False,  # it stands in its column
+        )
+        columns = View(lambda x: x.unflatten(2, (-1, b)).transpose(2, 3).flatten(0, 1))
+        allowed = present.unflatten(1, (-1, 1, b)).permute(0, 3, 2, 1)
+        masks = [bias(allowed.repeat_interleave(num_heads, 0), query.dtype)]
+        if self.causal:
+            rows = torch.arange(num_blocks, device=query.device)
+            masks.append(bias(rows <= rows[:, None], query.dtype)[None, None])
+        layers = [near, [Part(columns, columns, tuple(masks))]]
+        out = union_attention(query, key, value, layers, scale=query.shape[-1] ** -0.5)
+        return out[:, :, :length]

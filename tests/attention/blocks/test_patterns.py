@@ -186,8 +186,8 @@ def test_the_oracle_tells_rounding_that_counts_as_keys(monkeypatch, masked, hold
 def test_the_oracle_tells_global_tokens_that_count_twice(monkeypatch, masked, hold_against_oracle):
     band_parts = longformer.band_parts
 
-    def with_global_tokens(query, key, value, *, allowed, **options):
-        return band_parts(query, key, value, allowed=torch.ones_like(allowed), **options)
+    def with_global_tokens(query, key, *, allowed, **options):
+        return band_parts(query, key, allowed=torch.ones_like(allowed), **options)
 
     monkeypatch.setattr(longformer, "band_parts", with_global_tokens)
     attention = build(Longformer, window=6, num_global=2)
