@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
 import configs
+from macformer.attention import contract
 from macformer.benchmark.clock import GPU_INPUTS, Call, make_stopwatch
 from macformer.benchmark.peers import PEERS, SDPA_KERNELS
 from macformer.measuring import GIB, MIB, count_flops
@@ -113,10 +114,12 @@ def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
         composed = _compose_row(name, tuple(cfg.config_dirs))
         return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
 
-    peer = shapes | {"num_features": cfg.num_features}
+    peer = shapes | {"num_features": cfg.num_features, "max_seq_len": max(cfg.length)}
     methods = {name: partial(shipped, name) for name in attention_names(cfg)}
     peers = set(cfg.vs) | (set(SDPA_KERNELS) if _is_gpu(cfg) else set())
-    return methods | {name: partial(PEERS[name], **peer) for name in PEERS if name in peers}
+    return methods | {
+        name: partial(contract.build, PEERS[name], **peer) for name in PEERS if name in peers
+    }
 
 
 def _cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:

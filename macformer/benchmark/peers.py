@@ -11,6 +11,7 @@ from torch.nn.functional import elu, scaled_dot_product_attention
 
 from macformer.attention.maclaurin.kernels import exp
 from macformer.attention.maclaurin.samplers import code
+from macformer.benchmark import packages
 
 
 class PublishedCausal(nn.Module):
@@ -51,28 +52,6 @@ class PublishedCausal(nn.Module):
         return torch.cat([ones, phi * self.features.weights.to(x).sqrt()], dim=-1)
 
 
-class Nystrom(nn.Module):
-    """Nystromformer of the package nystrom-attention, without its projections and convolution."""
-
-    def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
-        super().__init__()
-        from nystrom_attention import NystromAttention  # pyright: ignore[reportMissingImports]
-
-        self.attention = NystromAttention(
-            dim=num_heads * head_dim,
-            dim_head=head_dim,
-            heads=num_heads,
-            num_landmarks=num_features,
-            residual=False,
-        )
-        self.attention.to_qkv = self.attention.to_out = nn.Identity()
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        merged = [x.transpose(1, 2).flatten(2) for x in (query, key, value)]
-        out = self.attention(torch.cat(merged, dim=-1))
-        return out.unflatten(-1, (query.shape[1], -1)).transpose(1, 2)
-
-
 class FlashLinear(nn.Module):
     """Causal linear attention by chunks of flash-linear-attention, with the map elu(x) + 1."""
 
@@ -88,13 +67,6 @@ class FlashLinear(nn.Module):
         phi_q, phi_k = ((elu(x) + 1).transpose(1, 2) for x in (query, key))
         out, _ = self.attend(phi_q, phi_k, value.transpose(1, 2), normalize=True)
         return out.transpose(1, 2)
-
-
-def performer(*, num_heads: int, head_dim: int, num_features: int) -> nn.Module:
-    """FAVOR+ of the package performer-pytorch."""
-    from performer_pytorch import FastAttention  # pyright: ignore[reportMissingImports]
-
-    return FastAttention(dim_heads=head_dim, nb_features=num_features, causal=False)
 
 
 class SDPA(nn.Module):
@@ -116,8 +88,13 @@ SDPA_KERNELS = {
 }
 PEERS: dict[str, Callable[..., nn.Module]] = {
     "published_causal": PublishedCausal,
-    "performer-pytorch": performer,
-    "nystrom-attention": Nystrom,
+    "performer-pytorch": packages.performer,
+    "nystrom-attention": packages.nystrom,
+    "linformer-package": packages.linformer,  # the row has its name
+    "local-attention": packages.local,
+    "reformer-pytorch": packages.Reformer,
+    "sinkhorn-transformer": packages.sinkhorn,
+    "h-transformer-1d": packages.h_transformer,
     "flash-linear-attention": FlashLinear,
     **{name: partial(SDPA, kernel) for name, kernel in SDPA_KERNELS.items()},
 }

@@ -151,10 +151,11 @@ class _Union(torch.autograd.Function):
         for is_first, part in _in_turn(layers):
             tensors = (part.queries.read(q), part.keys.read(k), part.keys.read(v))
             out, z = attend(*tensors, part.mask(), scale=scale)
+            out = out.to(dtype)
             if not is_first:
                 before, z_before = part.queries.read(total), part.queries.read(normaliser)
                 both = torch.logaddexp(z_before, z)
-                out = before.lerp_(out.to(dtype), (z - both).exp_())
+                out = before.lerp_(out, (z - both).exp_())
                 z = both
             part.queries.write(total, out)
             part.queries.write(normaliser, z)
@@ -175,7 +176,7 @@ class _Union(torch.autograd.Function):
         grad_k, grad_v = (torch.zeros_like(x, dtype=dtype) for x in (k, v))
         for is_first, part in _in_turn(ctx.layers):
             queries, keys = part.queries, part.keys
-            of_queries, of_keys, of_values = attend_backward(
+            grads = attend_backward(
                 queries.read(grad),
                 queries.read(q),
                 keys.read(k),
@@ -185,6 +186,7 @@ class _Union(torch.autograd.Function):
                 part.mask(),
                 scale=ctx.scale,
             )
+            of_queries, of_keys, of_values = (x.to(dtype) for x in grads)
             (queries.write if is_first else queries.add)(grad_q, of_queries)
             keys.add(grad_k, of_keys)
             keys.add(grad_v, of_values)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from macformer.attention.contract import build
 from macformer.benchmark import measure as benchmark
 from macformer.benchmark.cli import load_config, main
 from macformer.benchmark.peers import PublishedCausal
@@ -83,7 +84,8 @@ def test_peers_are_attentions(peer, tmp_path):
     shape = (2, 3, 256, 32)
     query, key, value = (torch.randn(shape) for _ in range(3))
     try:
-        method = benchmark.PEERS[peer](num_heads=3, head_dim=32, num_features=16)
+        shapes = {"num_heads": 3, "head_dim": 32, "num_features": 16}
+        method = build(benchmark.PEERS[peer], **shapes, max_seq_len=256)
     except ImportError as error:
         assert "No module named" in str(error)
     else:
