@@ -49,20 +49,24 @@ def draw_lines(
     y: str,
     line: str,
     names: Sequence[str] | None = None,
+    bars: str | None = None,
 ) -> None:
     """Draw the mean of y against x, a line for each value of a column; bars are one sd.
 
     Args:
+        bars: Column of what the bars show instead, where each point is one row.
         names: The values that all panels of a figure share, whose order gives each its look.
     """
     order = [str(name) for name in (frame[line].unique() if names is None else names)]
     for name, rows in frame.groupby(line, sort=False):
         index = order.index(str(name))
-        points = rows.dropna(subset=[y]).groupby(x)[y].agg(["mean", "std"])
+        grouped = rows.dropna(subset=[y]).groupby(x)
+        points = grouped[y].agg(["mean", "std"])
+        spread = points["std"] if bars is None else grouped[bars].mean()
         axis.errorbar(
             points.index,
             points["mean"],
-            yerr=points["std"].fillna(0),
+            yerr=spread.fillna(0),
             label=str(name),
             color=COLOURS[index % len(COLOURS)],
             linestyle=STYLES[index // len(COLOURS) % len(STYLES)],

@@ -75,6 +75,7 @@ from macformer.attention.rotary import Rotary
 from macformer.attention.softmax import SoftmaxAttention
 from macformer.attention.synthesizer import DenseSynthesizer, RandomSynthesizer
 from macformer.attention.uniform import UniformAttention
+from macformer.attention.window import Window
 
 __all__ = [
     "PPSBN",
@@ -118,6 +119,7 @@ __all__ = [
     "StridedSparseAttention",
     "TaylorAttention",
     "UniformAttention",
+    "Window",
     "blank_padding",
     "directions",
     "kernels",

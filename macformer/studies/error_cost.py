@@ -86,8 +86,8 @@ def _score_swapped(
     target = record_attention(exact, test[0])[0].out  # the first layer, whose inputs are the same
     return {
         "error": error_over_signal(own.out, target, own.value),
-        "accuracy_redrawn": evaluate(other, test)[1],
-        "accuracy_exact": evaluate(exact, test)[1],
+        "accuracy_redrawn": float(evaluate(other, test)[1].mean()),
+        "accuracy_exact": float(evaluate(exact, test)[1].mean()),
     }
 
 

@@ -1,14 +1,38 @@
 """Reduce rows over seeds."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
+from scipy import stats
+
+LEVEL = 0.95  # of intervals
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Give mean, standard deviation and number of one value in each group, in the rows' order."""
     groups = frame.dropna(subset=[value]).groupby(list(by), sort=False, dropna=False)[value]
     return groups.agg(["mean", "std", "count"]).reset_index()
+
+
+def with_intervals(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    r"""Give the mean accuracy of each group in percent, with the half-width of its interval.
+
+    .. math:: \mathrm{var} = \frac{\mathrm{var}_{seeds}(a)}{n} + \overline{e^2}
+
+    Seeds are tested on the same rows, so that the error e of one of them is that of their mean.
+    Degrees of freedom follow Satterthwaite; of one seed the rows alone are known to vary.
+    """
+    found = []
+    for key, rows in frame.groupby(list(by), sort=False, dropna=False):
+        seeds = len(rows)
+        between = rows["accuracy"].var() / seeds if seeds > 1 else 0.0
+        variance = between + (rows["error"] ** 2).mean()
+        degrees = variance**2 * (seeds - 1) / between**2 if between else math.inf
+        half = stats.t.ppf((1 + LEVEL) / 2, degrees) * math.sqrt(variance)
+        accuracy = 100 * rows["accuracy"].mean()
+        found.append([*key, accuracy, 100 * half, seeds])
+    return pd.DataFrame(found, columns=[*by, "accuracy", "half", "count"])
 
 
 def mean_sd(mean: float, sd: float, *, digits: int = 3) -> str:

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
 
-from macformer.training.objectives import Batch, classify
+from macformer.training.objectives import Batch, classify, judge, predict
 from macformer.training.schedules import one_cycle
 from macformer.training.step import Gradients, optimisation_step
 
@@ -22,6 +23,7 @@ class Outcome:
 
     Args:
         accuracy: On the test batches, after the last step.
+        error: Its standard error over test rows, each of which counts once.
         loss: Likewise, the mean cross entropy.
         chance: The entropy of the labels of the test batches: the loss of a model that knows their
             frequencies and nothing else.
@@ -30,6 +32,7 @@ class Outcome:
     """
 
     accuracy: float
+    error: float
     loss: float
     chance: float
     gradient_norm: float
@@ -64,28 +67,31 @@ def train(
     gradients = Gradients(model, objective=classify, accumulate=1, clip=record, compile=None)
     for _ in range(num_steps):
         optimisation_step(gradients, _to(next(batches), device), optimizer, scheduler)
-    loss, accuracy = evaluate(model, [_to(batch, device) for batch in test])
+    loss, right = evaluate(model, [_to(batch, device) for batch in test])
     norm = torch.stack(norms)
     return Outcome(
-        accuracy=accuracy,
+        accuracy=float(right.mean()),
+        error=float(right.std() / len(right) ** 0.5),
         loss=loss,
-        chance=label_entropy(torch.cat([batch["labels"] for batch in test])),
+        chance=label_entropy(torch.cat([batch["labels"].flatten() for batch in test])),
         gradient_norm=float(norm.median()),
         largest_gradient_norm=float(norm.max()),
     )
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Sequence[Batch]) -> tuple[float, float]:
-    """Return the mean cross entropy and the accuracy over all labels, in evaluation mode."""
+def evaluate(model: nn.Module, batches: Sequence[Batch]) -> tuple[float, Float[Tensor, "rows"]]:
+    """Return the mean cross entropy, and the share of each row's answers that are right."""
     model.eval()
-    loss, correct, total = 0.0, 0, 0
+    loss, total = 0.0, 0
+    right: list[Tensor] = []
     for batch in batches:
-        logits = model(batch["inputs"], batch["key_padding_mask"])
-        loss += float(cross_entropy(logits, batch["labels"], reduction="sum"))
-        correct += int((logits.argmax(-1) == batch["labels"]).sum())
-        total += len(batch["labels"])
-    return loss / total, correct / total
+        logits, labels = predict(model, batch), batch["labels"]
+        loss += float(cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="sum"))
+        total += labels.numel()
+        answers, _ = judge(logits, labels)
+        right.append((answers == labels).double().view(len(labels), -1).mean(1))
+    return loss / total, torch.cat(right)
 
 
 def label_entropy(labels: Tensor) -> float:

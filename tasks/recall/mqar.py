@@ -78,9 +78,12 @@ class Mqar(NamedTuple):
 
     @property
     def num_examples(self) -> int:
-        """Count the contexts that an example may have."""
-        pairs = math.perm(self.num_keys, self.num_pairs)
-        return pairs * math.perm(self.num_values, self.num_pairs)
+        """Count the examples that there are, the filler aside."""
+        places = self.max_len - 2 * self.num_pairs
+        return math.prod(
+            math.perm(choices, self.num_pairs)
+            for choices in (self.num_keys, self.num_values, places)
+        )
 
     def floors(self) -> dict[str, ExactFloor]:
         """Say what can be had without looking a key up."""

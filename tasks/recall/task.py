@@ -20,8 +20,9 @@ from tasks.store.write import Chunk, Contents, Split, prepare_once
 _GENERATOR = 1
 
 _ROWS_PER_CHUNK = 256
-# Examples that there are for each one drawn; fewer, and splits would share some.
-_LEAST_CHOICE = 10**6
+# Examples that there are for each one drawn: of a thousand test rows fewer than one is a training
+# row.
+_LEAST_CHOICE = 1000
 
 
 def prepare_mqar(

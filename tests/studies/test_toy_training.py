@@ -50,7 +50,12 @@ def test_entropy_by_hand():
 )
 def test_divergence(loss, gradient, expected):
     outcome = Outcome(
-        accuracy=0.5, loss=loss, chance=2.0, gradient_norm=1.0, largest_gradient_norm=gradient
+        accuracy=0.5,
+        error=0.1,
+        loss=loss,
+        chance=2.0,
+        gradient_norm=1.0,
+        largest_gradient_norm=gradient,
     )
     assert outcome.diverged is expected
 
@@ -66,9 +71,9 @@ def test_evaluation_weighs_labels_alike():
         ids = torch.zeros(len(labels), 1, dtype=torch.long)
         return {"inputs": ids, "key_padding_mask": ids > 0, "labels": torch.tensor(labels)}
 
-    loss, accuracy = evaluate(Fixed(), [batch([0, 1, 1]), batch([1])])
+    loss, right_rows = evaluate(Fixed(), [batch([0, 1, 1]), batch([1])])
     right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
-    assert accuracy == 0.5
+    assert right_rows.tolist() == [1, 1, 0, 0]
     assert loss == pytest.approx((2 * right + 2 * wrong) / 4)
 
 

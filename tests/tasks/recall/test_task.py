@@ -64,8 +64,8 @@ def test_floors_are_stated_whatever_the_number_of_rows(folder, tmp_path):
 
 
 def test_a_choice_too_small_for_disjoint_splits_is_refused(tmp_path):
-    few = {"num_pairs": 1, "num_keys": 50, "num_values": 60}
-    with pytest.raises(DataError, match=r"there are 3,000 examples to draw 312 from"):
+    few = {"num_pairs": 1, "num_keys": 50, "num_values": 60, "max_len": 12}
+    with pytest.raises(DataError, match=r"there are 30,000 examples to draw 312 from"):
         prepare_mqar(tmp_path, **{**OPTIONS, **few})
     assert not list(tmp_path.iterdir())
 

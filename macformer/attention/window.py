@@ -1,0 +1,89 @@
+"""Any attention, held to the tokens around each one."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from macformer.attention.contract import (
+    blank_padding,
+    build,
+    diagnostics,
+    is_positional,
+    is_self_attention_only,
+)
+from macformer.ops.present import mark_present
+
+
+class Window(nn.Module):
+    r"""Let each query attend to the W keys around it.
+
+    .. math:: \{j : -(W - \lfloor W/2 \rfloor) < j - i \le \lfloor W/2 \rfloor\}
+
+    as :class:`macformer.attention.Longformer` has it, and exactly what the attention inside makes
+    of those keys: each query is an example of its own, with a sequence of W keys. That takes W
+    times the work of a pass over the keys. It is a control, to learn how far a task needs to look,
+    and saves nothing.
+
+    Args:
+        attention: The factory of the attention inside.
+        window: W; 1 leaves a token with itself, and an even one reaches less far to the left.
+
+    Raises:
+        ValueError: If the window is empty, or the attention needs the whole sequence.
+    """
+
+    positional = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        attention: Callable[..., nn.Module],
+        window: int,
+    ):
+        super().__init__()
+        if window < 1:
+            raise ValueError(f"window is {window}; it must be at least 1")
+        self.window = window
+        self.attention = build(
+            attention, num_heads=num_heads, head_dim=head_dim, max_seq_len=window
+        )
+        if is_positional(self.attention) or is_self_attention_only(self.attention):
+            raise ValueError(
+                f"{type(self.attention).__name__} needs the whole sequence, of which a window "
+                "leaves a part"
+            )
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return diagnostics(self.attention)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        value: Float[Tensor, "B H S Ev"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> Float[Tensor, "B H L Ev"]:
+        query, key, value = blank_padding(query, key, value, key_padding_mask)
+        left = self.window - self.window // 2 - 1
+        reach = torch.arange(self.window, device=key.device) - left
+        places = torch.arange(query.shape[2], device=key.device)[:, None] + reach
+        is_outside = (places < 0) | (places >= key.shape[2])
+        places = places.clamp(0, key.shape[2] - 1)
+        absent = ~mark_present(key, key_padding_mask)[:, places] | is_outside
+        out = self.attention(
+            query.transpose(1, 2).flatten(0, 1).unsqueeze(2),
+            _as_examples(key, places),
+            _as_examples(value, places),
+            key_padding_mask=absent.flatten(0, 1),
+        )
+        return out.squeeze(2).unflatten(0, (len(query), -1)).transpose(1, 2)
+
+
+def _as_examples(x: Tensor, places: Tensor) -> Tensor:
+    """Make an example of each window: ``(B, H, S, X)`` to ``(B L, H, W, X)``."""
+    return x[:, :, places].transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,98 @@
+"""Who finds one token among many: accuracy over pairs, length, and the size of what a row keeps.
+
+Multi-query associative recall, harder in one of two ways at a time: more pairs to tell apart, or
+more tokens among which they stand. Averages of the sequence do not answer it: who sees which values
+there are, but not which belongs to a key, is right once in ``num_pairs`` questions.
+"""
+
+from collections.abc import Iterable
+from itertools import product
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+
+from macformer.plotting import draw_legend, draw_lines, draw_panels
+from macformer.studies.seeds import with_intervals
+from macformer.studies.toy_cells import train_cell
+
+FACTORS = {"num_pairs": "pairs", "max_len": "length (tokens)"}
+ROW = ["attention", "ppsbn"]
+
+
+def points(cfg: DictConfig) -> list[dict[str, Any]]:
+    """List the centre and the points that differ from it in one factor, for each row."""
+    grid: Any = OmegaConf.to_container(cfg.grid, resolve=True)
+    centre = grid["centre"]
+    along = [centre]
+    for factor in FACTORS:
+        along += [centre | {factor: value} for value in grid[factor] if value != centre[factor]]
+    return [  # seeds outermost: what is done of an interrupted study is whole seeds
+        {**row, **point, "seed": seed, "num_steps": grid["num_steps"]}
+        for seed, point, row in product(list(cfg.seeds), along, grid["rows"])
+    ]
+
+
+def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
+    """Train one model, and count the numbers that its layers keep of a sequence."""
+    torch.manual_seed(point["seed"])
+    options = {key: point[key] for key in (*ROW, "seed")}
+    options |= {f"task.{factor}": point[factor] for factor in FACTORS}
+    outcome, model = train_cell(options, cfg, num_steps=point["num_steps"])
+    encoder: Any = model.encoder
+    floor = 1 / point["num_pairs"]
+    yield {**vars(outcome), "floor": floor, "state_size": encoder.state_size(point["max_len"])}
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Show each row's accuracy with its interval at every point, and its state at the centre."""
+    shown = with_intervals(frame, [*ROW, *FACTORS])
+    centre = _centre(frame)
+    rows = []
+    for (attention, ppsbn), group in shown.groupby(ROW, sort=False):
+        at_centre = frame[(frame["attention"] == attention) & (frame["ppsbn"] == ppsbn)]
+        for factor, value in centre.items():
+            at_centre = at_centre[at_centre[factor] == value]
+        row = {"attention": attention, "ppSBN": ppsbn, "n": group["count"].min()}
+        row["numbers kept"] = at_centre["state_size"].max()
+        for place in sorted(group.to_dict("records"), key=lambda x: [x[f] for f in FACTORS]):
+            name = f"{place['num_pairs']} pairs in {place['max_len']}, %"
+            row[name] = f"{place['accuracy']:.1f} ± {place['half']:.1f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def plot(frame: pd.DataFrame) -> Figure:
+    """Draw accuracy over pairs, over length, and over the size of the state."""
+    frame = frame.assign(row=[_name(*row) for row in frame[ROW].itertuples(index=False)])
+    centre, names = _centre(frame), list(frame["row"].unique())
+    shown = with_intervals(frame, ["row", *FACTORS])
+    figure, axes = draw_panels([*FACTORS.values(), "what is kept"], legend=True)
+    for axis, factor in zip(axes, FACTORS, strict=False):
+        (other,) = set(FACTORS) - {factor}
+        along = shown[shown[other] == centre[other]]
+        draw_lines(axis, along, x=factor, y="accuracy", line="row", names=names, bars="half")
+        floor = frame.groupby(factor)["floor"].max() if factor == "num_pairs" else None
+        if floor is not None:
+            axis.plot(floor.index, 100 * floor, color="0.6", linestyle=":", label="1 / pairs")
+        axis.set(xlabel=FACTORS[factor], ylabel="answers right (%)", ylim=(0, 105))
+        axis.set_xscale("log", base=2)
+    hardest = frame[frame["num_pairs"] == frame["num_pairs"].max()]
+    kept = with_intervals(hardest, ["row", "state_size"])
+    draw_lines(axes[2], kept, x="state_size", y="accuracy", line="row", names=names, bars="half")
+    label = f"numbers kept of a sequence, {hardest['num_pairs'].max()} pairs"
+    axes[2].set(xlabel=label, ylabel="answers right (%)", ylim=(0, 105))
+    axes[2].set_xscale("symlog")
+    draw_legend(figure, axes)
+    return figure
+
+
+def _name(attention: str, ppsbn: str) -> str:
+    return attention if ppsbn == "without" else f"{attention}, ppSBN {ppsbn}"
+
+
+def _centre(frame: pd.DataFrame) -> dict[str, Any]:
+    """Find the centre: each factor's most frequent value, since one varies at a time."""
+    return {factor: frame[factor].mode()[0] for factor in FACTORS}

@@ -1,0 +1,105 @@
+"""Attention held to a window, against the attention inside on each query's own keys."""
+
+from functools import partial
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch.testing import assert_close
+
+from macformer.attention import (
+    Longformer,
+    SoftmaxAttention,
+    Window,
+)
+from macformer.runs.config import compose
+
+B, H, N, E, EV = 2, 3, 11, 5, 7
+softmax = partial(SoftmaxAttention, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def rmfa():
+    return instantiate(compose("attention=rmfa_exp").attention)
+
+
+def build(attention, window: int) -> Window:
+    torch.manual_seed(0)
+    shapes = {"num_heads": H, "head_dim": E}
+    return Window(**shapes, attention=attention, window=window).double().eval()
+
+
+def draw(length: int = N):
+    sizes = (E, E, EV)
+    return [torch.randn(B, H, length, size, dtype=torch.float64) for size in sizes]
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 8])
+@pytest.mark.parametrize("name", ["softmax", "rmfa"])
+def test_a_query_sees_the_keys_of_its_window(name, window, rmfa):
+    module = build({"softmax": softmax, "rmfa": rmfa}[name], window)
+    query, key, value = draw()
+    right = window // 2
+    left = window - right - 1
+    expected = []
+    for i in range(N):
+        seen = slice(max(i - left, 0), i + right + 1)
+        expected.append(
+            module.attention(query[:, :, i : i + 1], key[:, :, seen], value[:, :, seen])
+        )
+    assert_close(module(query, key, value), torch.cat(expected, 2))
+
+
+@pytest.mark.parametrize("window", [2, 3, 6])
+def test_of_softmax_it_is_longformer(window):
+    longformer = Longformer(num_heads=H, head_dim=E, window=window, num_global=0)
+    tensors = draw()
+    mask = torch.arange(N) >= torch.tensor([[N], [7]])
+    found = build(softmax, window)(*tensors, key_padding_mask=mask)
+    expected = longformer(*tensors, key_padding_mask=mask)
+    assert_close(found[0], expected[0])
+    assert_close(found[1, :, :7], expected[1, :, :7])
+
+
+def test_a_window_over_everything_changes_nothing(rmfa):
+    module = build(rmfa, 2 * N)
+    tensors = draw()
+    assert_close(module(*tensors), module.attention(*tensors))
+
+
+def test_a_token_alone_is_its_value():
+    query, key, value = draw()
+    assert_close(build(softmax, 1)(query, key, value), value)
+
+
+@pytest.mark.parametrize("name", ["softmax", "rmfa"])
+def test_padding_is_as_if_cut_off(name, rmfa):
+    """Forward and backward, whatever stands there."""
+    module = build({"softmax": softmax, "rmfa": rmfa}[name], 4)
+    short = [x.requires_grad_() for x in draw(7)]
+    padded = []
+    for x in short:
+        rest = torch.full((B, H, 4, x.shape[-1]), torch.nan, dtype=x.dtype)
+        padded.append(torch.cat([x.detach(), rest], 2).requires_grad_())
+    mask = (torch.arange(N) >= 7).expand(B, -1)
+    out, expected = module(*padded, key_padding_mask=mask)[:, :, :7], module(*short)
+    assert_close(out, expected)
+    for found, wanted in zip(
+        torch.autograd.grad(out.square().sum(), padded),
+        torch.autograd.grad(expected.square().sum(), short),
+        strict=True,
+    ):
+        assert_close(found[:, :, :7], wanted)
+        assert not found[:, :, 7:].any()
+
+
+@pytest.mark.parametrize(
+    ("attention", "window", "message"),
+    [
+        (softmax, 0, "window is 0; it must be at least 1"),
+        (partial(Longformer, window=3, num_global=0), 3, "Longformer needs the whole sequence"),
+    ],
+)
+def test_what_cannot_be_held_to_a_window_is_refused(attention, window, message):
+    with pytest.raises(ValueError, match=message):
+        build(attention, window)

@@ -1,0 +1,56 @@
+"""The grid of the range study, one of its points, and its table on rows made by hand."""
+
+import pandas as pd
+import pytest
+
+from macformer.studies.range import measure, plot, points, table
+
+
+def test_controls_stand_at_the_ends(compose_study):
+    found = points(compose_study("study=range"))
+    places = {(point["attention"], point["window"]) for point in found}
+    windows = ("1", "3", "all")
+    expected = {(name, window) for name in ("softmax", "rmfa_exp") for window in windows}
+    assert places == expected | {("none", "1"), ("uniform", "all")}
+    assert len(found) == len(places)
+
+
+def test_softmax_in_a_window_of_one_token_is_no_attention(compose_study):
+    """The same seed and the same arithmetic: one weight, which is one."""
+    cfg = compose_study("study=range")
+    point = {"task": "recall", "window": "1", "num_steps": 2, "seed": 0}
+    held, none = (
+        next(iter(measure({**point, "attention": name}, cfg))) for name in ("softmax", "none")
+    )
+    assert held["loss"] == pytest.approx(none["loss"], rel=1e-5)
+    wide = next(iter(measure({**point, "attention": "softmax", "window": "all"}, cfg)))
+    assert wide["loss"] != pytest.approx(none["loss"], rel=1e-5)
+
+
+def made_rows() -> pd.DataFrame:
+    places = [("softmax", "1", 0.3), ("softmax", "8", 0.5), ("softmax", "all", 0.6)]
+    places += [("none", "1", 0.3), ("uniform", "all", 0.4)]
+    return pd.DataFrame(
+        {"task": "listops", "attention": name, "window": window, "seed": seed}
+        | {"accuracy": accuracy, "error": 0.01}
+        for name, window, accuracy in places
+        for seed in (0, 1)
+    )
+
+
+def test_table_by_hand():
+    softmax, none, uniform = table(made_rows()).to_dict("records")
+    assert list(softmax)[3:] == ["window 1, %", "window 8, %", "window all, %"]
+    assert softmax["window all, %"] == "60.0 ± 2.0"  # no spread of seeds: 1.96 errors
+    assert none["window 1, %"] == "30.0 ± 2.0" and pd.isna(none["window all, %"])
+    assert uniform["window all, %"] == "40.0 ± 2.0"
+
+
+def test_plot_has_a_line_and_two_levels():
+    (axis,) = plot(made_rows()).axes
+    assert axis.lines[0].get_ydata() == pytest.approx([30, 50, 60])
+    levels = {
+        line.get_label(): line.get_ydata()[0] for line in axis.lines if len(line.get_xdata()) == 2
+    }
+    assert levels["none"] == pytest.approx(30) and levels["uniform"] == pytest.approx(40)
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "8", "all"]

@@ -1,0 +1,30 @@
+"""Intervals over seeds that are tested on the same rows."""
+
+import math
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from macformer.studies.seeds import with_intervals
+
+
+def interval(accuracies: list[float], error: float):
+    rows = pd.DataFrame({"row": "softmax", "accuracy": accuracies, "error": error})
+    (found,) = with_intervals(rows, ["row"]).to_dict("records")
+    return found
+
+
+def test_one_seed_varies_by_its_rows_alone():
+    found = interval([0.6], 0.01)
+    assert (found["accuracy"], found["count"]) == (pytest.approx(60), 1)
+    assert found["half"] == pytest.approx(1.959964)
+
+
+def test_seeds_that_rows_do_not_vary_have_student_s_interval():
+    found = interval([0.5, 0.6, 0.7], 0.0)
+    assert found["half"] == pytest.approx(100 * stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3))
+
+
+def test_more_seeds_do_not_make_the_rows_more():
+    assert interval([0.6] * 9, 0.01)["half"] == pytest.approx(interval([0.6], 0.01)["half"])
