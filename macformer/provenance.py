@@ -13,20 +13,32 @@ PACKAGES = ("torch", "pytorch-lightning", "numpy", "macformer")
 
 
 def device_name(device: "torch.device") -> str:
-    """Name the hardware, with torch's threads for a CPU."""
+    """Name the hardware; of a CPU also what decides its speed, and torch's threads."""
     import torch  # seconds, which the tables do not need
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    parts = [_cpu_model(), torch.backends.cpu.get_cpu_capability(), second_level_cache()]
+    return f"{', '.join(filter(None, parts))} ({threads} thread{'s' * (threads != 1)})"
+
+
+def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [
-            line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = models[0].partition(":")[2].strip() if models else name
-    threads = torch.get_num_threads()
-    return f"{name} ({threads} thread{'s' * (threads != 1)})"
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def second_level_cache(caches: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> str | None:
+    """Say how large a core's second-level cache is, None where the system does not."""
+    for level in caches.glob("index*/level"):
+        if level.read_text().strip() == "2":
+            size = level.with_name("size").read_text().strip()  # such as 2048K
+            return f"{size.removesuffix('K')} KiB L2"
+    return None
 
 
 def versions() -> dict[str, str | None]:
