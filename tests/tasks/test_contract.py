@@ -30,7 +30,7 @@ SMALL = {
     "pathfinder64": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
     "pathx": {"num_examples": {"train": 4, "validation": 4, "test": 2}, "num_workers": 1},
     "mqar": RECALL | {"num_pairs": 7},
-    "mqar_small": RECALL | {"num_pairs": 7},
+    "mqar_small": RECALL,
     "selective_copy": RECALL,
 }
 
