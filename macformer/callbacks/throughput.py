@@ -117,7 +117,11 @@ class Throughput(Callback):
         self.train = summarise([], num_ranks=1)
         self.inference = summarise([], num_ranks=1)
         self._before: list[Interval] = []
+        self._num_ranks = 1
         self._seen = 0
+
+    def setup(self, trainer, pl_module, stage: str) -> None:
+        self._num_ranks = trainer.world_size
 
     def state_dict(self) -> dict[str, Any]:
         rows = [[float(value) for value in astuple(i)] for i in self._train_intervals()]
@@ -126,7 +130,7 @@ class Throughput(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         rows = state_dict["intervals"].tolist()
         self._before = [Interval(int(b), int(e), int(t), int(p), s) for b, e, t, p, s in rows]
-        self.train = summarise(self._before, num_ranks=1)
+        self.train = summarise(self._before, num_ranks=self._num_ranks)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._train_watch = self._watch = Stopwatch(pl_module.device)
@@ -150,10 +154,10 @@ class Throughput(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._pause(trainer)
+            self._pause()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._pause(trainer)
+        self._pause()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch = Stopwatch(pl_module.device)
@@ -175,11 +179,11 @@ class Throughput(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._watch.stop()
-        self.inference = summarise(self._watch.intervals, num_ranks=trainer.world_size)
+        self.inference = summarise(self._watch.intervals, num_ranks=self._num_ranks)
 
-    def _pause(self, trainer: pl.Trainer) -> None:
+    def _pause(self) -> None:
         self._watch.stop()
-        self.train = summarise(self._train_intervals(), num_ranks=trainer.world_size)
+        self.train = summarise(self._train_intervals(), num_ranks=self._num_ranks)
 
     def _train_intervals(self) -> list[Interval]:
         watch = getattr(self, "_train_watch", None)

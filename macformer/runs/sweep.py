@@ -6,10 +6,12 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from macformer.record import describe_uncomposed, read_metrics, write_metrics
@@ -30,7 +32,7 @@ from macformer.runs.hydra_bridge import (
     use_hydra_config,
 )
 from macformer.runs.options import check_option
-from macformer.runs.process import AGAIN, is_running, run_composed
+from macformer.runs.process import AGAIN, is_running, run_composed, run_lock
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
 NO_SEED = -1
@@ -43,12 +45,13 @@ class Cell:
 
     ``status`` is ``new``, ``interrupted``, ``running`` (in another process), ``failed``,
     ``finished``, ``outdated`` if it is finished on other data than there are now, or ``uncomposed``
-    where there is no configuration for it.
+    where there is no configuration for it: then ``lock`` is held as long as the sweep lasts.
     """
 
     overrides: Sequence[str]
     run_dir: Path
     status: str
+    lock: FileLock | None = None
 
 
 class RunSweep(Callback):
@@ -99,9 +102,11 @@ def run_sweep(config: DictConfig) -> bool:
         _launch(config, loader, todo)
     for folder in sorted({cell.run_dir.parent for cell in cells}):
         show_tables(folder)
-    statuses = [
-        cell.status if cell.status == "outdated" else _read_state(cell.run_dir) for cell in cells
-    ]
+    for cell in cells:
+        if cell.lock is not None:
+            cell.lock.release()
+    known = {"outdated": "outdated", "uncomposed": "failed"}
+    statuses = [known.get(cell.status) or _read_state(cell.run_dir) for cell in cells]
     print(", ".join(f"{n} {status}" for status, n in sorted(Counter(statuses).items())), flush=True)
     return set(statuses) == {"finished"}
 
@@ -109,13 +114,15 @@ def run_sweep(config: DictConfig) -> bool:
 def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
     """Compose every cell of a multirun and look for its folder.
 
-    A cell that cannot be composed is recorded as failed; such records last until the next call.
+    A cell that cannot be composed is recorded as failed. Such records last until the next call that
+    finds nobody at work on the sweep that left them.
 
     Raises:
         HydraException: If no cell can be composed.
     """
     for folder in Path(config.hydra.sweep.dir).glob(UNCOMPOSED + "*"):
-        shutil.rmtree(folder)
+        if not is_running(folder):
+            shutil.rmtree(folder)
     cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
     errors: list[tuple[Sequence[str], Exception]] = []
     jobs, data_now = _parse_jobs(config, loader), DataNow()
@@ -186,9 +193,13 @@ def _record_uncomposed(config: DictConfig, overrides: Sequence[str], error: Exce
         metrics["seed"] = NO_SEED
     print(f"{metrics['name']}: no valid configuration: {reason}", file=sys.stderr)
     run_dir = Path(config.hydra.sweep.dir, UNCOMPOSED + metrics["name"])
+    lock = run_lock(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout):  # of another call, which records the same
+        lock.acquire()
     others = (read_metrics(run_dir) or {}).get("reason")  # with another value of some option
     write_metrics(run_dir, {**metrics, "reason": f"{others}; {reason}" if others else reason})
-    return Cell(overrides, run_dir, "uncomposed")
+    return Cell(overrides, run_dir, "uncomposed", lock)
 
 
 def _launch(config: DictConfig, loader: ConfigLoader, cells: Sequence[Cell]) -> None:

@@ -140,3 +140,13 @@ def test_ratios_that_are_safe_by_a_factor_of_two(tmp_path, monkeypatch):
     assert table.ratio["rfa"] <= 0.26
     assert table.ms["published_causal"] / table.ms["rmfa_exp"] >= 17
     assert table["peak MiB"]["rmfa_exp"] <= 20
+
+
+@pytest.mark.parametrize(("hard", "soft"), [(2**33, 2**33), (-1, 2**40)])
+def test_the_hard_limit_of_memory_stays_that_of_the_shell(monkeypatch, hard, soft):
+    """An ordinary user may not raise it; -1 is none."""
+    given = []
+    monkeypatch.setattr(benchmark.resource, "getrlimit", lambda kind: (-1, hard))
+    monkeypatch.setattr(benchmark.resource, "setrlimit", lambda kind, limits: given.append(limits))
+    benchmark.limit_memory(2**40)
+    assert given == [(soft, hard)]

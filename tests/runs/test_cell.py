@@ -349,11 +349,37 @@ def test_other_data_are_named_before_the_run_goes_on(make_run, power_cut):
     assert "the data are not those that this run began with" in read_metrics(run_dir)["reason"]
 
 
-def test_another_logger_of_lightning_works_beside_ours(make_run):
-    target = "_target_: pytorch_lightning.loggers.CSVLogger"
-    _, run_dir = make_run(f"+logger.csv={{{target}, save_dir: ${{paths.run_dir}}}}")
+def curve_of_csv(run_dir):
+    (path,) = run_dir.glob("lightning_logs/version_0/metrics.csv")
+    return curve_of(path)
+
+
+def curve_of(path):
+    with path.open() as file:
+        return {
+            int(r["step"]): float(r["train/loss"]) for r in csv.DictReader(file) if r["train/loss"]
+        }
+
+
+def curve_of_tensorboard(run_dir):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (folder,) = run_dir.glob("lightning_logs/version_0")
+    events = reader.EventAccumulator(str(folder)).Reload().Scalars("train/loss")
+    return {event.step: event.value for event in events}
+
+
+@pytest.mark.parametrize(
+    ("logger", "package", "theirs"),
+    [
+        ("CSVLogger", "csv", curve_of_csv),
+        ("TensorBoardLogger", "tensorboard", curve_of_tensorboard),
+    ],
+)
+def test_another_logger_of_lightning_works_beside_ours(make_run, logger, package, theirs):
+    pytest.importorskip(package)
+    target = f"_target_: pytorch_lightning.loggers.{logger}"
+    _, run_dir = make_run(f"+logger.other={{{target}, save_dir: ${{paths.run_dir}}}}")
     assert cell.run(run_dir)
-    (theirs,) = run_dir.glob("lightning_logs/version_0/metrics.csv")
-    for path in (theirs, run_dir / "metrics.csv"):
-        with path.open() as file:
-            assert len({row["train/loss"] for row in csv.DictReader(file)} - {""}) == 4, path
+    ours = curve_of(run_dir / "metrics.csv")
+    assert list(ours) == [2, 4, 6, 8]
+    assert theirs(run_dir) == pytest.approx(ours)

@@ -50,15 +50,16 @@ def statuses(tmp_path: Path) -> list[str]:
 
 
 def test_cells_are_jobs_and_a_failed_one_is_a_row(sweep, tmp_path):
-    options = ("attention=softmax,rmfa_inv", "+attention.guard=null", "seed=0,1")
+    options = ("attention=softmax,rmfa_inv", "attention.guard=1.5", "seed=0,1")
     result = sweep(*options)  # softmax has no guard: it does not compose
     assert result.returncode == 1
     assert "4 cells; 0 finished; 2 without a valid configuration; 2 to run" in result.stdout
     assert statuses(tmp_path) == ["failed"] * 4
     reasons = [
-        json.loads(f.read_text())["reason"] for f in tmp_path.glob("outputs/runs/rmfa*/*.json")
+        json.loads(file.read_text())["reason"]
+        for file in tmp_path.glob("outputs/runs/listops_short-rmfa_inv-*/metrics.json")
     ]
-    assert all("does not converge" in reason for reason in reasons)
+    assert len(reasons) == 2 and all("bounded by 1.5" in reason for reason in reasons)
 
     result = sweep("attention=softmax,uniform", "seed=0,1")
     assert result.returncode == 0

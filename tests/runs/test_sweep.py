@@ -255,6 +255,17 @@ def test_a_cell_that_does_not_compose_is_a_failed_row(compose_sweep, launched, t
     assert not list(tmp_path.glob("runs/uncomposed-*"))  # it is no part of this sweep
 
 
+def test_rows_of_a_call_that_is_still_at_work_stay(compose_sweep, launched, tmp_path):
+    *_, cell = plan(compose_sweep("attention=softmax,no_such", "seed=3"))
+    assert cell.status == "uncomposed"
+    assert not sweep.run_sweep(compose_sweep("attention=softmax,nor_this", "seed=3"))
+    assert len(list(tmp_path.glob("runs/uncomposed-*"))) == 2
+    cell.lock.release()  # as its process does in the end
+    plan(compose_sweep("attention=softmax,nor_this", "seed=3"))
+    (record,) = tmp_path.glob("runs/uncomposed-*")
+    assert "nor_this" in record.name
+
+
 def test_cells_without_a_configuration_are_named_before_the_others_start(
     compose_sweep, launched, monkeypatch, capsys
 ):
