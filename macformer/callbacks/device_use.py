@@ -1,15 +1,17 @@
 """How long a run holds its devices, what energy they draw meanwhile, and who else uses them."""
 
-import time
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 
 from macformer.callbacks.neighbours import core_times, energy_counter, stranger_counter
+from macformer.measuring import now
 
 # Of the time in which its threads could run. An idle machine is below 0.01.
 MAX_WAITING_SHARE = 0.05
+CPU = torch.device("cpu")  # the device is not waited for
 
 
 class DeviceUse(Callback):
@@ -81,7 +83,7 @@ class DeviceUse(Callback):
         ran, waited, others = core_times() or (0.0, 0.0, 0.0)
         joules = self._read_joules()
         return {
-            "seconds": time.perf_counter(),
+            "seconds": now(CPU),
             "joules": float("nan") if joules is None else joules,
             "ran": ran,
             "waited": waited,
@@ -92,11 +94,11 @@ class DeviceUse(Callback):
         """Move what has passed since the last reading to the totals."""
         if self._started is None:
             return
-        now = self._read()
-        passed = {name: now[name] - self._started[name] for name in now}
+        read = self._read()
+        passed = {name: read[name] - self._started[name] for name in read}
         # More threads than cores wait for each other; what others did not run, they did not take.
         passed["waited"] = max(min(passed["waited"], passed["others"]), 0.0)
         totals = self._test if self._stage == "test" else self._totals
         for name in totals:
             totals[name] += passed[name]
-        self._started = now
+        self._started = read
