@@ -18,6 +18,7 @@ from macformer.dropin.encoder import PretrainedEncoder, encoder_classifier
 from macformer.dropin.replace import Report, replace_attention, restore
 from macformer.dropin.saving import load
 from macformer.dropin.sites import DropinError
+from macformer.dropin.transfer import transfer_attention
 
 __all__ = [
     "DropinError",
@@ -27,4 +28,5 @@ __all__ = [
     "load",
     "replace_attention",
     "restore",
+    "transfer_attention",
 ]

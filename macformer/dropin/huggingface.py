@@ -26,6 +26,7 @@ from transformers.masking_utils import (  # pyright: ignore[reportMissingImports
     sdpa_mask,
 )
 
+from macformer.dropin.observe import ask
 from macformer.dropin.sites import BEFORE, CHILD, NAME, DropinError, Site
 
 IMPLEMENTATION = "macformer"  # "sdpa" in it would make transformers check more
@@ -81,7 +82,8 @@ def attend(
     query, key, value, mask = to_contract(
         module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **options
     )
-    return child(query, key, value, key_padding_mask=mask).transpose(1, 2).contiguous(), None
+    out = ask(module, child, query, key, value, mask)
+    return out.transpose(1, 2).contiguous(), None
 
 
 def to_contract(

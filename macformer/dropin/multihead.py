@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from macformer.dropin.observe import ask
 from macformer.dropin.sites import BEFORE, CHILD, NAME, DropinError, Site
 
 
@@ -53,7 +54,7 @@ class ReplacedAttention(nn.MultiheadAttention):
             mask = mask[None]
         child = self._modules[CHILD]
         assert child is not None
-        out = child(q, k, v, key_padding_mask=mask)
+        out = ask(self, child, q, k, v, mask)
         out = self.out_proj(out.transpose(1, 2).flatten(2))
         if not batched:
             return out[0], None

@@ -103,6 +103,21 @@ def test_a_run_trains_resumes_and_is_a_row_of_the_tables(transformers, make_run)
         torch.testing.assert_close(value, saved[f"model.{name}"], atol=0, rtol=0)
 
 
+def test_a_run_of_transfer_moves_the_attention_alone(transformers, make_run):
+    options = (BERT, "attention=rmfa_exp_scaled", "ppsbn=with", "max_seq_len=24", "seed=3")
+    cfg, run_dir = make_run("experiment=transfer", *options, "learning_rate=0.1")
+    assert run(run_dir), (run_dir / "error.log").read_text()
+    torch.manual_seed(3)
+    first = build_model(cfg).state_dict()
+    saved = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    scales = [name for name in first if name.endswith(("gamma", "beta", "log_scale"))]
+    assert len(scales) == 2 * 3
+    for name in scales:
+        assert not torch.equal(saved[f"model.{name}"], first[name]), name
+    for name in first.keys() - set(scales):
+        torch.testing.assert_close(saved[f"model.{name}"], first[name], atol=0, rtol=0)
+
+
 REFUSED = {
     "neither a folder nor a configuration": ((), "needs model.path=FOLDER, or model.config"),
     "no folder": (("model.path=nowhere",), "nowhere, which is no folder of a model"),
