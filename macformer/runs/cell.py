@@ -123,8 +123,8 @@ def train_and_test(
     with _closed_loggers(built):
         built.trainer.fit(built.module, built.data, ckpt_path=start and str(start))
         _check_time(built)
-        accuracy, predictions = score_run(built, eval_interval=cfg.eval_interval)
-        metrics = {**(record or {}), **measurements(built), "accuracy": accuracy}
+        results, predictions = score_run(built, eval_interval=cfg.eval_interval)
+        metrics = {**(record or {}), **measurements(built), **results}
         for logger in built.trainer.loggers:
             logger.log_metrics(flat(metrics), step=built.trainer.global_step)
     if record is not None:

@@ -57,6 +57,8 @@ def flat(metrics: dict[str, Any]) -> dict[str, float]:
         "test/majority_rate": metrics["majority_rate"],
         "num_parameters": metrics["num_parameters"],
     }
+    for name, value in metrics.get("scores", {}).get("best", {}).get("test", {}).items():
+        values[f"test/{name}"] = value
     for phase in ("train", "inference"):
         for name, value in metrics[phase].items():
             if name.endswith(("_per_second", "_gib")) and value is not None:

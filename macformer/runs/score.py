@@ -35,8 +35,9 @@ def score_run(
         eval_interval: Optimiser steps between validations.
 
     Returns:
-        ``best`` and ``last``, each with ``step``, ``val`` and ``test``, where the accuracies are of
-        one; and the arrays of :func:`macformer.record.read_predictions`.
+        ``accuracy`` with ``best`` and ``last``, each with ``step``, ``val`` and ``test``; where the
+        run has further metrics, ``scores`` with each one's under the same names; and the arrays of
+        :func:`macformer.record.read_predictions`.
     """
     best = find_callback(built, BestCheckpoint)
     assert best is not None
@@ -44,12 +45,24 @@ def score_run(
     val = _validate_last(built, best, ended_on_validation=step % eval_interval == 0)
     best_test = None if best.step == step else _test_best(built, best)
     test, last_answers = _test(built)
-    best_accuracy, best_answers = best_test or (test, last_answers)
-    accuracy = {
-        "last": {"step": step, "val": val["val/accuracy"], "test": test},
-        "best": {"step": best.step, "val": best.metrics["val/accuracy"], "test": best_accuracy},
+    tests_of_best, best_answers = best_test or (test, last_answers)
+    found = {"last": (step, val, test), "best": (best.step, best.metrics, tests_of_best)}
+    results: dict[str, Any] = {
+        "accuracy": {
+            rule: {"step": at, "val": vals["val/accuracy"], "test": tests["test/accuracy"]}
+            for rule, (at, vals, tests) in found.items()
+        }
     }
-    return accuracy, _join(best_answers, last_answers)
+    names = [name.removeprefix("test/") for name in test if name != "test/accuracy"]
+    if names:
+        results["scores"] = {
+            rule: {
+                "val": {name: vals[f"val/{name}"] for name in names},
+                "test": {name: tests[f"test/{name}"] for name in names},
+            }
+            for rule, (_, vals, tests) in found.items()
+        }
+    return results, _join(best_answers, last_answers)
 
 
 def _validate_last(
@@ -66,7 +79,7 @@ def _validate_last(
     return dict(val)
 
 
-def _test_best(built: Run, best: BestCheckpoint) -> tuple[float, dict[str, np.ndarray]]:
+def _test_best(built: Run, best: BestCheckpoint) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Test the best checkpoint; the module keeps the last weights."""
     model = built.module.model
     last_weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -77,9 +90,9 @@ def _test_best(built: Run, best: BestCheckpoint) -> tuple[float, dict[str, np.nd
     return result
 
 
-def _test(built: Run) -> tuple[float, dict[str, np.ndarray]]:
+def _test(built: Run) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     (result,) = built.trainer.test(built.module, built.data, verbose=False)
-    return result["test/accuracy"], _answers(built)
+    return dict(result), _answers(built)
 
 
 def _answers(built: Run) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from macformer.tables.entries import (
 )
 from macformer.tables.layout import Entry, Row, Table, percent, task_title
 from macformer.tables.published import published_beside, published_table
+from macformer.tables.scores import has_scores, score_table
 
 NOT_AVERAGED = {"pathx"}  # LRA's average leaves Path-X out
 FEWER_MARK = "‡"
@@ -44,6 +45,8 @@ def build_tables(
     for task in tasks:
         of_task = summary[summary["task"] == task]
         details.append(detail_table(runs[runs["task"] == task], of_task))
+        if has_scores(of_task):
+            details.append(score_table(of_task))
         if "low" in summary and of_task["low"].notna().any():
             details.append(comparison_table(of_task))
     quoted = published_table(published, tasks=tasks)

@@ -4,6 +4,7 @@ Columns are the paths inside the file, joined by dots (`accuracy.best.test`,
 `train.examples_per_second`); what a run did not reach is NaN.
 """
 
+import re
 from collections.abc import Sequence
 from math import nan
 from pathlib import Path
@@ -53,16 +54,23 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     records = [_read_record(file) for file in files]
     configs = [found.pop("config", None) or {} for found in records]
     floors = [_accuracies(found.pop("floors", None) or {}) for found in records]
-    runs = pd.json_normalize(records).reindex(columns=[*IDENTITY, *FACTS, *NUMBERS])
+    runs = pd.json_normalize(records)
+    numbers = [*NUMBERS, *scores_of(runs)]
+    runs = runs.reindex(columns=[*IDENTITY, *FACTS, *numbers])
     runs["floors"] = pd.Series(floors, dtype=object)
     runs["floor"] = [max(found.values(), default=nan) for found in floors]
-    runs[NUMBERS] = runs[NUMBERS].apply(pd.to_numeric).astype(float)
+    runs[numbers] = runs[numbers].apply(pd.to_numeric).astype(float)
     runs[TEXTS] = runs[TEXTS].astype(object)  # a column of blanks would count as numbers
     runs["reason"] = runs["reason"].fillna("")
     runs["exclusive"] = runs["exclusive"].eq(True)
     runs["folder"] = pd.Series([file.parent for file in files], dtype=object)
     runs["config"] = pd.Series(configs, dtype=object)
     return _fill_device(runs)
+
+
+def scores_of(frame: pd.DataFrame) -> list[str]:
+    """Return the columns of metrics beside accuracy, which a task may ask for."""
+    return [name for name in frame.columns if re.fullmatch(r"scores\.\w+\.\w+\.\w+", name)]
 
 
 def _read_record(file: Path) -> dict:

@@ -8,7 +8,7 @@ with softmax taken from the same task, recipe, device and setting.
 import pandas as pd
 
 from macformer.record import STATUSES
-from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS
+from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS, scores_of
 from macformer.tables.settings import OWN, SHARED
 
 SETTING = ["task", "recipe", "device", SHARED]
@@ -26,14 +26,16 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     run beside it, shared its device.
     """
     finished = runs["status"].eq("finished")
-    measured = pd.concat([runs[RESULT], runs[NUMBERS].where(finished)], axis=1).groupby(RESULT)
+    scores = scores_of(runs)
+    numbers = runs[[*NUMBERS, *scores]].where(finished)
+    measured = pd.concat([runs[RESULT], numbers], axis=1).groupby(RESULT)
     counts = runs.groupby([*RESULT, "status"]).size().unstack(fill_value=0)
     summary = pd.concat(
         [
             counts.reindex(columns=list(STATUSES), fill_value=0).add_prefix("num_"),
             runs[finished].groupby(RESULT)["exclusive"].all(),
             measured.mean(),
-            measured[ACCURACIES].std().add_suffix(".sd"),
+            measured[[*ACCURACIES, *scores]].std().add_suffix(".sd"),
         ],
         axis=1,
     ).reset_index()

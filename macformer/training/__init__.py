@@ -3,11 +3,12 @@
 from macformer.training.capture import CapturedGradients
 from macformer.training.lightning_module import ClassificationModule
 from macformer.training.loggers import CurveLogger, wandb_logger
-from macformer.training.objectives import Loss, classify
+from macformer.training.objectives import BalancedClassification, Loss, classify
 from macformer.training.schedules import cosine, one_cycle, rsqrt
 from macformer.training.step import Gradients
 
 __all__ = [
+    "BalancedClassification",
     "CapturedGradients",
     "ClassificationModule",
     "CurveLogger",

@@ -1,13 +1,13 @@
 """The Lightning module: the step function under Lightning's bookkeeping."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
 from macformer.training.objectives import Batch, Loss, Objective, judge
@@ -53,6 +53,7 @@ class ClassificationModule(pl.LightningModule):
         scheduler: Factory ``(optimizer) -> schedule``, stepped once per optimiser step.
         clip: Clips a list of parameters' gradients in place; None leaves them.
         log_interval: Optimiser steps between points of the training curve, each a mean over them.
+        metrics: Of classes and labels, beside accuracy, by the names that they are logged under.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ClassificationModule(pl.LightningModule):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
         clip: Clip | None,
         log_interval: int,
+        metrics: Mapping[str, Metric] | None = None,
     ):
         super().__init__()
         assert steps_per_call >= 1 and log_interval >= 1
@@ -81,10 +83,12 @@ class ClassificationModule(pl.LightningModule):
         self.val_loss = MeanMetric()
         self.val_accuracy = Accuracy()
         self.test_accuracy = Accuracy()
+        self.val_metrics = MetricCollection(dict(metrics or {}), prefix="val/")
+        self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.train_loss = float("nan")
         self._interval = _no_sums()
         self._compute: Callable[[Batch], Loss] | None = None  # in training only
-        self._logits = torch.empty(0)  # of the last batch of a test
+        self._logits = torch.empty(0)  # of the last batch that was scored
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> Any:
@@ -175,6 +179,12 @@ class ClassificationModule(pl.LightningModule):
         self._interval = dict(checkpoint["interval"]) if self.global_rank == 0 else _no_sums()
         self.train_loss = checkpoint["train_loss"]
 
+    def on_validation_start(self) -> None:
+        self._watch_logits()
+
+    def on_validation_end(self) -> None:
+        self._hook.remove()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss, num_correct, num_scored = self.objective(self.model, batch)
         self.val_loss.update(loss, weight=num_scored)
@@ -182,13 +192,23 @@ class ClassificationModule(pl.LightningModule):
         size = len(batch["labels"])
         self.log("val/loss", self.val_loss, on_epoch=True, batch_size=size)
         self.log("val/accuracy", self.val_accuracy, on_epoch=True, batch_size=size)
+        self._log_metrics(self.val_metrics, batch["labels"])
         self.log("step", float(self.global_step), on_epoch=True, batch_size=size)
+
+    def _watch_logits(self) -> None:
+        def keep(model: nn.Module, inputs: Any, logits: Tensor) -> None:
+            self._logits = logits.detach()
+
+        self._hook = self.model.register_forward_hook(keep)
+
+    def _log_metrics(self, metrics: MetricCollection, labels: Tensor) -> None:
+        if len(metrics):
+            metrics.update(self._logits.argmax(-1).flatten(), labels.flatten())
+            self.log_dict(metrics, on_epoch=True, batch_size=len(labels))
 
     def on_test_start(self) -> None:
         self._answers = []
-        self._hook = self.model.register_forward_hook(
-            lambda model, inputs, logits: setattr(self, "_logits", logits.detach())
-        )
+        self._watch_logits()
 
     def on_test_end(self) -> None:
         self._hook.remove()
@@ -203,11 +223,11 @@ class ClassificationModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, num_correct, num_scored = self.objective(self.model, batch)
-        self._answers.append((batch["labels"], *judge(self._logits, batch["labels"])))
+        labels = batch["labels"]
+        self._answers.append((labels, *judge(self._logits, labels)))
         self.test_accuracy.update(num_correct, num_scored)
-        self.log(
-            "test/accuracy", self.test_accuracy, on_epoch=True, batch_size=len(batch["labels"])
-        )
+        self.log("test/accuracy", self.test_accuracy, on_epoch=True, batch_size=len(labels))
+        self._log_metrics(self.test_metrics, labels)
 
 
 def diagnostics(model: nn.Module) -> dict[str, float]:

@@ -4,9 +4,10 @@ An objective leaves everything on the device, reads nothing back from it and bra
 so that a CUDA graph can hold it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -37,6 +38,41 @@ def classify(model: nn.Module, batch: Batch) -> Loss:
     num_correct = (logits.detach().argmax(-1) == labels).sum()
     num_scored = num_correct.new_full((), labels.numel())
     return Loss(cross_entropy(logits.flatten(0, -2), labels.flatten()), num_correct, num_scored)
+
+
+class BalancedClassification:
+    r"""Take the cross entropy of the labels, weighted so that all classes weigh alike.
+
+    .. math:: \frac{1}{B} \sum_i w_{y_i} \ell_i, \qquad w_c = \frac{n}{C n_c}
+
+    with :math:`n_c` of n training rows in class c of C: the mean weight of a training row is 1.
+
+    Args:
+        class_counts: Training rows of each class.
+
+    Raises:
+        ValueError: If they are not known, or a class has none.
+    """
+
+    def __init__(self, *, class_counts: Sequence[int] | None):
+        if not class_counts or min(class_counts) < 1:
+            raise ValueError(
+                f"task.class_counts is {class_counts}; to weigh classes alike, it must say how "
+                "many training rows each has (macformer-describe writes it)"
+            )
+        counts = torch.tensor(list(class_counts), dtype=torch.float64)
+        self._weights = (counts.sum() / (len(counts) * counts)).float()
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        """Score a batch; right predictions count alike whatever their class."""
+        logits, labels = predict(model, batch), batch["labels"]
+        if self._weights.device != labels.device:  # once, before any graph is recorded
+            self._weights = self._weights.to(labels.device)
+        losses = cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+        losses = losses * self._weights[labels.flatten()]
+        num_correct = (logits.detach().argmax(-1) == labels).sum()
+        num_scored = num_correct.new_full((), labels.numel())
+        return Loss(losses.mean(), num_correct, num_scored)
 
 
 def predict(

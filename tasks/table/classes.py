@@ -19,7 +19,7 @@ def classes_of(parts: Sequence[Part]) -> list[str]:
     Raises:
         DataError: If another split has a label that training has not.
     """
-    counts = class_counts(parts)
+    counts = class_counts_of(parts)
     train = counts["train"]
     for split in SPLITS[1:]:
         if new := sorted(counts[split].keys() - train.keys()):
@@ -31,7 +31,7 @@ def classes_of(parts: Sequence[Part]) -> list[str]:
     return in_order(train)
 
 
-def class_counts(parts: Sequence[Part]) -> dict[str, Counter[str]]:
+def class_counts_of(parts: Sequence[Part]) -> dict[str, Counter[str]]:
     """Count the rows of each label in each split."""
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     for part in parts:
@@ -52,7 +52,11 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def check_plan(
-    parts: Sequence[Part], *, classes: Sequence[str], num_rows: Mapping[str, int] | None
+    parts: Sequence[Part],
+    *,
+    classes: Sequence[str],
+    class_counts: Sequence[int] | None,
+    num_rows: Mapping[str, int] | None,
 ) -> None:
     """Refuse a plan whose classes or rows are not those that a task says.
 
@@ -64,6 +68,11 @@ def check_plan(
         raise DataError(
             f"the labels of the training rows are {', '.join(map(repr, found[:20]))}, "
             f"task.classes says {', '.join(map(repr, classes))}"
+        )
+    counts = [class_counts_of(parts)["train"][name] for name in found]
+    if class_counts is not None and counts != list(class_counts):
+        raise DataError(
+            f"the classes have {counts} training rows, task.class_counts says {list(class_counts)}"
         )
     there_are = dict(zip(SPLITS, rows_of_splits(parts), strict=True))
     if num_rows is not None and there_are != dict(num_rows):

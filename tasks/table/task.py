@@ -61,6 +61,7 @@ def prepare(
     split: str | None,
     classes: Sequence[str],
     num_classes: int,
+    class_counts: Sequence[int] | None,
     num_rows: Mapping[str, int] | None,
     tokens: str,
     tokenizer: str | None,
@@ -87,6 +88,7 @@ def prepare(
         time: Column by which the last rows are held out.
         split: Column that names the split of each row.
         classes: The labels of the training rows, in the order of their ids.
+        class_counts: Training rows expected of each; None takes any.
         num_rows: Rows expected of each split; None takes any.
         tokenizer: A ``tokenizer.json``, in place of tokens.
         keep: Which tokens of a text of more than max_len are kept.
@@ -129,7 +131,7 @@ def prepare(
         seen = scans["train"][1]
         check_labels(seen.names, num_rows=len(seen))
         parts = plan(scans, columns, fractions=fractions, seed=seed)
-        check_plan(parts, classes=classes, num_rows=num_rows)
+        check_plan(parts, classes=classes, class_counts=class_counts, num_rows=num_rows)
         return table_contents(
             parts, columns, form=form, tokens=tokenise, stored=stored, classes=classes
         )

@@ -31,6 +31,7 @@ OPTIONS = {
     "split": None,
     "classes": ["ERROR", "INFO", "NA"],
     "num_classes": 3,
+    "class_counts": None,
     "num_rows": None,
     "tokens": "bytes",
     "tokenizer": None,
@@ -240,6 +241,10 @@ def test_a_moved_file_is_the_same_data(tmp_path, prepare):
 
 
 REFUSED = {
+    "class_counts": (
+        {"class_counts": [12, 12, 11]},
+        r"the classes have \[12, 12, 12\] training rows, task\.class_counts says \[12, 12, 11\]",
+    ),
     "classes": ({"classes": ["ERROR", "INFO"], "num_classes": 2}, r"labels of the training rows a"),
     "num_classes": ({"num_classes": 4}, r"task\.num_classes is 4; task\.classes has 3"),
     "num_rows": (
