@@ -48,6 +48,7 @@ ROOMS = {
         **{task: DATA for task in ("listops", "text", "retrieval", "image", "recall")},
         "pathfinder": DATA | {"image"},  # its rows are pixels, too
         "table": OWN,
+        "describe": OWN | {"table"},
     },
 }
 COMMANDS = {"macformer": {"train", "evaluate", "tune", "prepare"}, "tasks": set()}

@@ -13,7 +13,7 @@ from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Contents, prepare_once, progress_bar
 from tasks.table.classes import check_labels, check_plan
 from tasks.table.contents import KEEP, Tokens, table_contents
-from tasks.table.examples import Columns, check_columns
+from tasks.table.examples import Columns, Example, check_columns
 from tasks.table.plan import Fractions, plan
 from tasks.table.scan import Scan, scan
 from tasks.tokenizers import TOKENS, Tokenizer, load_tokenizer
@@ -190,8 +190,13 @@ def scan_files(
     form: Form,
     seed: int,
     count_tokens: Callable[[bytes], int],
+    watch: Callable[[Example], None] | None = None,
 ) -> dict[str, tuple[list[Path], Scan]]:
-    """Read the files of each split that has its own once, with a bar."""
+    """Read the files of each split that has its own once, with a bar.
+
+    Args:
+        watch: Called with each example.
+    """
     files = _files(patterns)
     scans = {}
     with progress_bar() as bar:
@@ -204,6 +209,7 @@ def scan_files(
                 seed=seed,
                 count_tokens=count_tokens,
                 advance=lambda done, task=task: bar.update(task, completed=done),
+                watch=watch,
             )
             scans[split] = (paths, seen)
     return scans

@@ -1,0 +1,116 @@
+"""Look at a file of your own, and write a task that every other command takes.
+
+    macformer-describe logs.csv --text message --label severity > my/task/logs.yaml
+    macformer-train --config-dir my task=logs
+
+The task goes to standard output, and what there is to say of the data to standard error.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import configs
+from tasks.columns import Form, column_names, find_files
+from tasks.describe.page import write_page
+from tasks.describe.table import Options, describe_table
+from tasks.errors import DataError
+from tasks.table.contents import KEEP
+from tasks.table.examples import Columns
+from tasks.table.plan import Fractions
+from tasks.tokenizers import TOKENS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake of the user, or of a file, gives one line and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    args = _parser().parse_args(arguments)
+    try:
+        form = Form(args.encoding, args.separator, not args.no_quotes)
+        if not args.text or not args.label:
+            names = column_names(find_files(args.path)[0], form=form)
+            raise DataError(
+                f"{args.path} has the columns {', '.join(map(repr, names))}; say which is the text "
+                "(--text) and which the label (--label)"
+            )
+        options = _options(args, form)
+        found = describe_table(options, command=shlex.join(["macformer-describe", *arguments]))
+        if args.html:
+            write_page(args.html, found, title=options.name, tokens=options.tokens)
+    except (DataError, OSError) as error:
+        print(f"macformer-describe: {error}", file=sys.stderr)
+        return 2
+    sys.stdout.write(found.yaml)
+    for remark in found.remarks:
+        print(f"- {remark}", file=sys.stderr)
+    return 0
+
+
+def _options(args: argparse.Namespace, form: Form) -> Options:
+    name = args.name or re.sub(r"\W+", "_", Path(args.path).stem.lower()).strip("_")
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise DataError(f"the name {name!r} is not of letters, digits and _; give another (--name)")
+    ours = {path.stem for path in (Path(configs.__path__[0]) / "task").glob("*.yaml")}
+    if name in ours | {"default", "name"}:
+        raise DataError(f"a task {name!r} exists; give yours another name (--name)")
+    return Options(
+        name=name,
+        path=args.path,
+        path_validation=args.validation,
+        path_test=args.test,
+        columns=Columns(
+            args.text, args.pair, args.label, group=args.group, time=args.time, split=args.split
+        ),
+        form=form,
+        tokens=args.tokens,
+        max_len=args.max_len,
+        keep=args.keep,
+        fractions=Fractions(args.validation_fraction, args.test_fraction),
+        seed=args.seed,
+        floors=not args.no_floors,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="macformer-describe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("path", help="a file, a folder of files, or a pattern: .csv .tsv .jsonl .parquet")
+    add("--validation", metavar="PATH", help="files of its own (default: rows held out)")
+    add("--test", metavar="PATH", help="the same for the test split")
+    add("--text", nargs="+", metavar="COLUMN", help="of the text; several are joined by breaks")
+    add("--pair", action="store_true", help="the two columns of --text are a pair")
+    add("--label", metavar="COLUMN")
+    add("--group", metavar="COLUMN", help="rows of one value share a split")
+    add("--time", metavar="COLUMN", help="the last rows are held out")
+    add("--split", metavar="COLUMN", help="says train, validation or test")
+    add("--name", help="of the task (default: that of the file)")
+    add("--tokens", choices=TOKENS, default="bytes")
+    add("--max-len", type=_count, metavar="N", help="tokens kept (default: enough for 95 of 100)")
+    add("--keep", choices=KEEP, default="head", help="what is kept of a longer text")
+    add("--encoding", default="utf-8")
+    add("--separator", metavar="CHARACTER", help="between values (default: a comma; a tab in .tsv)")
+    add("--no-quotes", action="store_true", help='a " is a character like any other')
+    add("--validation-fraction", type=float, default=0.1, metavar="SHARE")
+    add("--test-fraction", type=float, default=0.1, metavar="SHARE")
+    add("--seed", type=int, default=0, help="of the split")
+    add("--no-floors", action="store_true", help="skip what takes longest on large files")
+    add("--html", type=Path, metavar="FILE", help="a page of what was found")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

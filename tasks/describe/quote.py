@@ -1,0 +1,18 @@
+"""Write texts into YAML so that Hydra reads exactly them."""
+
+import json
+import re
+from collections.abc import Iterable
+
+# Breaks of lines to YAML, which JSON leaves as they stand.
+_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
+
+
+def quoted(text: str) -> str:
+    """Quote a text: never a number, a truth value, null, a date or a reference."""
+    text = json.dumps(text.replace("${", "\\${"), ensure_ascii=False)
+    return _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def quoted_list(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(quoted, texts))}]"

@@ -1,0 +1,161 @@
+"""A description is a task that holds what is in the file, and says what is wrong with it."""
+
+import random
+import re
+
+import pytest
+from omegaconf import OmegaConf
+
+from tasks.describe import cli
+from tasks.describe.quote import quoted
+
+WORDS = ["disk", "net", "cpu", "memory", "queue", "cache"]
+
+
+def lines(number: int, labels: list[str], *, seed: int = 0) -> list[str]:
+    """Rows whose texts differ in their words, and say nothing of their label."""
+    rng = random.Random(seed)
+    return [
+        f"{' '.join(rng.choices(WORDS, k=rng.randrange(6, 14)))},{labels[i % len(labels)]}"
+        for i in range(number)
+    ]
+
+
+def describe(tmp_path, capsys, rows: list[str], *options: str, head: str = "message,severity"):
+    """Describe a file of rows; return the task, its text and the remarks."""
+    path = tmp_path / "my-logs.csv"
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    call = [str(path), "--text", "message", "--label", "severity", "--no-floors", *options]
+    code = cli.main(call)
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    return OmegaConf.create(out), out, err
+
+
+def test_everything_that_decides_a_run_is_in_the_task(tmp_path, capsys):
+    task, text, _ = describe(tmp_path, capsys, lines(400, ["no", "yes", "007", "null"]))
+    assert text.startswith("# macformer-train --config-dir my task=my_logs")
+    assert task.path == str(tmp_path / "my-logs.csv")
+    assert task.classes == ["007", "no", "null", "yes"]
+    assert task.class_counts == [80] * 4
+    assert task.num_rows == {"train": 320, "validation": 40, "test": 40}
+    assert task.max_len % 32 == 0 and re.fullmatch("[0-9a-f]{64}", task.sha256)
+    assert re.search(r"# bytes of a training text: min \d+, .*, max \d+; \d\.\d % are longer", text)
+
+
+def test_a_sound_table_is_said_to_be_small_and_nothing_else(tmp_path, capsys):
+    _, _, err = describe(tmp_path, capsys, lines(400, ["a1", "b2"]), "--max-len", "1000")
+    assert err.count("\n") == 1 and "the test split has 40 rows" in err
+
+
+REMARKS = {
+    "unequal": (lines(200, ["ok"] * 9 + ["bad"]), (), "classes are unequal: ok 90.0 %, bad 10.0 %"),
+    "rare": (lines(200, ["ok"] * 9 + ["bad"]), (), "fewer than 10 rows of bad"),
+    "case": (
+        lines(200, ["Error", "error"]),
+        (),
+        "case or blanks alone count as several: Error, er",
+    ),
+    "empty": ([*lines(200, ["a", "b"]), ",a", "x,"], (), "1 rows have no text and are left out"),
+    "named": (
+        [f"Warn {line}" for line in lines(200, ["warn"])] + lines(200, ["ok"], seed=1),
+        (),
+        "warn stands in over 90 % of its own rows' text",
+    ),
+    "contradicted": (
+        [f"text {i // 2} {'abcdefghij'[i // 2 % 10] * 3},{'ab'[i % 2]}" for i in range(200)],
+        (),
+        "200 rows (100.0 %) have a text that stands with several labels: nobody can have more than "
+        "50.0 % right",
+    ),
+    "templates": (
+        [f"user {i} logged {'in' if i % 2 else 'out'},{'ab'[i % 2]}" for i in range(200)],
+        (),
+        "100 % of the test rows are a training row but for numbers",
+    ),
+    "cut": (lines(200, ["a", "b"]), ("--max-len", "20"), "are longer than 20 bytes and are cut"),
+    "bytes": (
+        [f"警告{i}番の装置,{'ab'[i % 2]}" for i in range(200)],
+        (),
+        "--tokens characters makes sequences that much shorter",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REMARKS)
+def test_what_is_wrong_with_a_table_is_said(tmp_path, capsys, case):
+    rows, options, expected = REMARKS[case]
+    _, _, err = describe(tmp_path, capsys, rows, *options)
+    assert expected in err
+
+
+def with_columns(rows: list[str]) -> list[str]:
+    return [f"2024-01-{1 + i % 28:02d},m{i % 7},{i},{row}" for i, row in enumerate(rows)]
+
+
+def test_columns_that_should_decide_the_split_are_named_unless_one_does(tmp_path, capsys):
+    rows, head = with_columns(lines(200, ["a", "b"])), "when,machine,id,message,severity"
+    _, _, err = describe(tmp_path, capsys, rows, head=head)
+    assert "column when holds times" in err and "(--time when)" in err
+    assert "column machine has 7 values" in err and "(--group machine)" in err
+    assert "column id" not in err
+    task, _, err = describe(tmp_path, capsys, rows, "--group", "machine", head=head)
+    assert task.group == "machine" and "column when" not in err
+
+
+def test_characters_are_counted_for_the_vocabulary(tmp_path, capsys):
+    task, _, _ = describe(tmp_path, capsys, lines(200, ["a", "b"]), "--tokens", "characters")
+    letters = {letter for word in WORDS for letter in word} | {" "}
+    assert task.vocab_size == len(letters) + 2  # padding and the unknown character
+
+
+def test_the_page_stands_alone(tmp_path, capsys):
+    page = tmp_path / "page.html"
+    rows = lines(200, ["$a$ <b>", "ok"])
+    describe(tmp_path, capsys, rows, "--html", str(page))
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<svg") == 2
+    assert "<td>$a$ &lt;b&gt;</td><td>80</td><td>10</td><td>10</td>" in html
+    assert not re.search(r"(src|href)=[\"'](?!#)", html)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["{}", "--label", "severity"], r"has the columns 'message', 'severity'; say which is the"),
+        (["{}", "--text", "body", "--label", "severity"], r"has no column 'body'; it has 'message"),
+        (["nowhere.csv", "--text", "a", "--label", "b"], r"nowhere\.csv is no file"),
+        (
+            ["{}", "--text", "message", "--label", "severity", "--name", "text"],
+            "task 'text' exists",
+        ),
+        (
+            ["{}", "--text", "severity", "--label", "message"],
+            "looks like an id or a number to pred",
+        ),
+        (
+            ["{}", "--text", "message", "--label", "severity", "--name", "a b"],
+            "the name 'a b' is no",
+        ),
+    ],
+)
+def test_a_mistake_gives_one_line_and_no_task(tmp_path, capsys, call, message):
+    path = tmp_path / "my-logs.csv"
+    rows = [f"row {i},{'ab'[i % 2]}" for i in range(200)]
+    path.write_text("\n".join(["message,severity", *rows]))
+    assert cli.main([part.format(path) for part in call]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert re.search(message, err)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no", "007", "1.0", "null", "2024-01-01", 'a "b"', "a: b", "警告", "x\u2028y", "😀", "~"],
+)
+def test_texts_are_quoted_so_that_they_come_back(text):
+    assert OmegaConf.create(f"x: [{quoted(text)}]").x[0] == text
+
+
+def test_a_reference_is_quoted_as_a_text():
+    assert OmegaConf.create(f"x: {quoted('${oc.env:HOME}')}").x == "${oc.env:HOME}"
