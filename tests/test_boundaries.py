@@ -48,7 +48,8 @@ ROOMS = {
         **{task: DATA for task in ("listops", "text", "retrieval", "image", "recall")},
         "pathfinder": DATA | {"image"},  # its rows are pixels, too
         "table": OWN,
-        "describe": OWN | {"table"},
+        "series": OWN | {"table"},  # its rows are planned as those of a table
+        "describe": OWN | {"table", "series"},
     },
 }
 COMMANDS = {"macformer": {"train", "evaluate", "tune", "prepare"}, "tasks": set()}

@@ -66,7 +66,11 @@ SHOWN = [
 
 
 def words(line: str) -> list[str]:
-    """Split a line as a shell does; <cell> and [...] stand for what a user fills in or leaves."""
+    """Split a line as a shell does; <cell> and [...] stand for what a user fills in or leaves.
+
+    Where the output goes is no part of a command.
+    """
+    line = re.sub(r" > \S+$", "", line)
     line = re.sub(r"<(\w+)>", r"\1", line).replace(" ...", "")
     return shlex.split(re.sub(r"\[(--[^\]]*)\]", "", line), comments=True)
 

@@ -1,10 +1,17 @@
-"""A user's table is a task like any other, for every command."""
+"""A user's files are tasks like any other, for every command."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from macformer.record import CONFIG_NAME, read_metrics, read_predictions
+from macformer.runs.cell import run
 from macformer.runs.config import compose
+from tasks.describe import cli
 
 TASK = """
 defaults: [_table, _self_]
@@ -17,6 +24,16 @@ classes: ["ERROR", "INFO"]
 num_classes: 2
 max_len: 24
 """
+SMALL = (
+    "recipe=smoke",
+    "logger=curve",
+    "batch_size=8",
+    "max_steps=4",
+    "eval_interval=2",
+    "warmup_batches=1",
+    "log_interval=2",
+    "test_batches=null",
+)
 
 
 @pytest.fixture
@@ -36,3 +53,65 @@ def test_where_a_file_lies_is_no_part_of_a_run_and_what_it_holds_is(folder):
     assert identity(folder, "task.path_test=/elsewhere/test.csv") == known
     for option in ("task.sha256=abd", "task.text=[body]", "task.max_len=25", "task.group=host"):
         assert identity(folder, option) != known, option
+
+
+def finished(tmp_path: Path, folder: Path, *options: str) -> tuple[dict, dict]:
+    """Run a cell here; return its metrics and its answers."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    paths = (f"paths.run_dir={run_dir}", f"paths.data_dir={tmp_path / 'data'}")
+    cfg = compose("task=logs", *SMALL, *paths, *options, config_dirs=[folder])
+    OmegaConf.save(
+        OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)), run_dir / CONFIG_NAME
+    )
+    assert run(run_dir)
+    metrics, answers = read_metrics(run_dir), read_predictions(run_dir)
+    assert metrics is not None and answers is not None
+    return metrics, answers
+
+
+def test_a_table_that_was_described_is_trained_and_scored_by_class(tmp_path, folder, capsys):
+    rng = random.Random(0)
+    rows = [f"{''.join(rng.choices('abcd ', k=20))}x,{rng.choice('AAAB')}" for _ in range(200)]
+    (tmp_path / "logs.csv").write_text("\n".join(["message,severity", *rows]))
+    call = [str(tmp_path / "logs.csv"), "--text", "message", "--label", "severity", "--no-floors"]
+    assert cli.main(call) == 0
+    (folder / "task" / "logs.yaml").write_text(capsys.readouterr().out)
+    metrics, answers = finished(tmp_path, folder, "objective=balanced", "attention=rmfa_exp")
+    for rule, scores in metrics["scores"].items():
+        truth, answer = answers["label"], answers[f"{rule}_prediction"]
+        expected = {
+            "macro_f1": f1_score(truth, answer, average="macro"),
+            "balanced_accuracy": balanced_accuracy_score(truth, answer),
+        }
+        assert scores["test"] == pytest.approx(expected, abs=1e-6)
+        assert scores["val"].keys() == expected.keys()
+
+
+SERIES = """
+defaults: [_series, _self_]
+name: logs
+path: {path}
+classes: ["0", "1"]
+num_classes: 2
+patch: 2
+max_len: 6
+missing: indicator
+channel_mean: {mean}
+channel_std: {std}
+"""
+
+
+def test_series_with_gaps_are_trained_on(tmp_path, folder):
+    rng = np.random.default_rng(0)
+    x = rng.normal(50, 4, (60, 12, 3)).astype(np.float32)
+    x[::7, 3:5, 1] = np.nan
+    x[::4, 9:] = np.nan  # shorter ones
+    path = tmp_path / "machines.npz"
+    np.savez(path, x=x, y=np.arange(60) % 2, split=np.repeat(["train", "val", "test"], 20))
+    statistics = {"mean": np.nanmean(x[:20], (0, 1)), "std": np.nanstd(x[:20], (0, 1))}
+    written = {name: values.tolist() for name, values in statistics.items()}
+    (folder / "task" / "logs.yaml").write_text(SERIES.format(path=path, **written))
+    metrics, _ = finished(tmp_path, folder, "task.split=split")
+    assert metrics["num_examples"] == {"train": 20, "validation": 20, "test": 20}
+    assert np.isfinite(metrics["train"]["loss"])

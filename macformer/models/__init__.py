@@ -19,6 +19,7 @@ from macformer.models.classifier import SequenceClassifier
 from macformer.models.embedding import (
     LearnedPositions,
     PixelEmbedding,
+    SeriesEmbedding,
     SinusoidalPositions,
     TokenEmbedding,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "PixelEmbedding",
     "SequenceClassifier",
     "SequenceEncoder",
+    "SeriesEmbedding",
     "SinusoidalPositions",
     "TokenEmbedding",
     "TokenTagger",

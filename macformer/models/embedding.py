@@ -1,6 +1,7 @@
 """Token and position embeddings."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -42,6 +43,47 @@ class PixelEmbedding(nn.Module):
     def forward(self, inputs: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         grey = (inputs - 1).to(self.linear.weight.dtype)
         return self.linear(((grey - self.mean) / self.std)[..., None])
+
+
+class SeriesEmbedding(nn.Module):
+    r"""Project the values of all channels over the steps of a patch.
+
+    .. math:: x = W \left[\frac{v - \mathrm{mean}}{\mathrm{std}}; m\right] + b
+
+    A value that is missing, NaN, counts as the mean; m marks with ones which these are, where it
+    is there.
+
+    Args:
+        mean: Of each channel.
+        std: Of each channel.
+        patch: Steps of a token, whose values come step by step.
+        missing: "indicator" where m is there; anything else leaves it out.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        patch: int,
+        missing: str,
+    ):
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(list(values)).repeat(patch), persistent=False)
+        self.mark_missing = missing == "indicator"
+        self.linear = nn.Linear(len(self.mean) * (1 + self.mark_missing), embed_dim)
+
+    def forward(self, inputs: Float[Tensor, "B N channels"]) -> Float[Tensor, "B N D"]:
+        missing = inputs.isnan()
+        values = ((inputs - self.mean) / self.std).masked_fill(missing, 0)
+        if self.mark_missing:
+            values = torch.cat([values, missing.to(values.dtype)], dim=-1)
+        return self.linear(values.to(self.linear.weight.dtype))
 
 
 class LearnedPositions(nn.Module):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import configs
 from tasks.columns import Form, column_names, find_files
+from tasks.describe.example import NUM_ROWS, write_example
 from tasks.describe.page import write_page
 from tasks.describe.table import Options, describe_table
 from tasks.errors import DataError
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser().parse_args(arguments)
     try:
+        if args.example:
+            write_example(Path(args.path))
+            print(f"wrote {NUM_ROWS:,} sessions to {args.path}", file=sys.stderr)
+            return 0
         form = Form(args.encoding, args.separator, not args.no_quotes)
         if not args.text or not args.label:
             names = column_names(find_files(args.path)[0], form=form)
@@ -101,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--test-fraction", type=float, default=0.1, metavar="SHARE")
     add("--seed", type=int, default=0, help="of the split")
     add("--no-floors", action="store_true", help="skip what takes longest on large files")
+    add("--example", action="store_true", help="write a log to try this on, instead")
     add("--html", type=Path, metavar="FILE", help="a page of what was found")
     return parser
 

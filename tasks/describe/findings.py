@@ -4,6 +4,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -138,7 +139,8 @@ def other_columns(
 
 
 def _is_time(value: str) -> bool:
-    if re.fullmatch(r"[-+.\deE]*", value):  # a number may be anything
+    with suppress(ValueError):
+        float(value)  # which may be anything
         return False
     try:
         parse_time(Example((), "", value, ""))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tasks.errors import DataError
 from tasks.feeding.collate import gather_batch
-from tasks.store.rows import TokenRows
+from tasks.store.rows import Rows
 
 _BATCHES_PER_POOL = 64
 
@@ -35,7 +35,7 @@ class TrainingBatches:
 
     def __init__(
         self,
-        rows: TokenRows,
+        rows: Rows,
         *,
         batch_size: int,
         max_seq_len: int,
@@ -67,7 +67,7 @@ class TrainingBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         epoch, first = divmod(self.start, self.batches_per_epoch)
         while True:
-            batches = self.order(epoch)[first:, self.rank].to(self.rows.ids.device)
+            batches = self.order(epoch)[first:, self.rank].to(self.rows.device)
             for indices in batches:
                 yield gather_batch(
                     self.rows,
@@ -105,7 +105,7 @@ class EvaluationBatches:
 
     def __init__(
         self,
-        rows: TokenRows,
+        rows: Rows,
         *,
         batch_size: int,
         max_seq_len: int,
@@ -126,7 +126,7 @@ class EvaluationBatches:
             num_scored = batch_size * _num_batches(limit, of=-(-len(order) // batch_size))
             parts = order[:num_scored], order[num_scored:]
             order = torch.cat([sort_by_length(rows, part) for part in parts])
-        self.batches = order.to(rows.ids.device).split(batch_size)
+        self.batches = order.to(rows.device).split(batch_size)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -142,14 +142,14 @@ class EvaluationBatches:
             )
 
 
-def sort_by_length(rows: TokenRows, indices: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+def sort_by_length(rows: Rows, indices: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     """Put rows in the order of their lengths, equally long ones in the order given."""
     return indices[longest_of_row(rows, indices).argsort(stable=True)]
 
 
-def longest_of_row(rows: TokenRows, indices: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:
+def longest_of_row(rows: Rows, indices: Int[Tensor, "rows"]) -> Int[Tensor, "rows"]:
     """Return the length of each row, for a pair that of its longer document."""
-    lengths = rows.lengths(indices.to(rows.ids.device)).cpu()
+    lengths = rows.lengths(indices.to(rows.device)).cpu()
     return lengths if lengths.ndim == 1 else lengths.amax(dim=1)
 
 

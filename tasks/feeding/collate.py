@@ -1,16 +1,16 @@
 """Make a batch: the one place where rows of different lengths become a rectangle."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tasks.store.rows import TokenRows
+from tasks.store.rows import Rows, SeriesRows, TokenRows
 
 PADDING_ID = 0
 
 
 def gather_batch(
-    rows: TokenRows,
+    rows: Rows,
     indices: Int[Tensor, "B"],
     *,
     max_len: int,
@@ -25,31 +25,47 @@ def gather_batch(
 
     Returns:
         inputs (int64) and key_padding_mask (bool, True at padding), both (B, N), or (B, 2, N)
-        for pairs; labels (int64), (B,), or (B, Q) with places (int64) where rows are asked at
-        tokens of theirs.
+        for pairs; for series inputs are float32 (B, N, C). labels (int64), (B,), or (B, Q) with
+        places (int64) where rows are asked at tokens of theirs.
     """
     documents = rows.documents[indices]
     starts = rows.offsets[documents]
-    lengths = rows.offsets[documents + 1] - starts
-    num_special = 0 if rows.eos_id is None else 1
-    lengths = lengths.clamp(max=max_len - num_special)
+    num_special = 1 if isinstance(rows, TokenRows) and rows.eos_id is not None else 0
+    lengths = (rows.offsets[documents + 1] - starts).clamp(max=max_len - num_special)
     if padded_len is None:
         longest = int(lengths.max()) + num_special
         width = min(-(-longest // multiple_of) * multiple_of, max_len)
     else:
         width = padded_len
-    columns = torch.arange(width, device=rows.ids.device)
+    columns = torch.arange(width, device=rows.device)
     is_padding = columns >= lengths.unsqueeze(-1)
     positions = (starts.unsqueeze(-1) + columns).masked_fill_(is_padding, 0)
-    inputs = (rows.ids[positions].long() + rows.first_id).masked_fill_(is_padding, PADDING_ID)
-    if rows.eos_id is not None:
-        inputs.scatter_(-1, lengths.unsqueeze(-1), rows.eos_id)
-        is_padding = columns > lengths.unsqueeze(-1)
-    if rows.zero_is_padding:
-        is_padding = inputs == PADDING_ID
+    if isinstance(rows, SeriesRows):
+        inputs = rows.values[positions].masked_fill_(is_padding.unsqueeze(-1), 0)
+    else:
+        inputs, is_padding = _tokens(rows, positions, is_padding, lengths)
     batch = {
         "inputs": inputs,
         "key_padding_mask": is_padding,
         "labels": rows.labels[indices].long(),
     }
-    return batch if rows.places is None else batch | {"places": rows.places[indices].long()}
+    if isinstance(rows, TokenRows) and rows.places is not None:
+        batch["places"] = rows.places[indices].long()
+    return batch
+
+
+def _tokens(
+    rows: TokenRows,
+    positions: Int[Tensor, "*rows N"],
+    is_padding: Bool[Tensor, "*rows N"],
+    lengths: Int[Tensor, "*rows"],
+) -> tuple[Int[Tensor, "*rows N"], Bool[Tensor, "*rows N"]]:
+    """Return ids and what of them is padding."""
+    inputs = (rows.ids[positions].long() + rows.first_id).masked_fill_(is_padding, PADDING_ID)
+    if rows.eos_id is not None:
+        inputs.scatter_(-1, lengths.unsqueeze(-1), rows.eos_id)
+        columns = torch.arange(inputs.shape[-1], device=inputs.device)
+        is_padding = columns > lengths.unsqueeze(-1)
+    if rows.zero_is_padding:
+        is_padding = inputs == PADDING_ID
+    return inputs, is_padding

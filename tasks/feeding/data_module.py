@@ -14,7 +14,7 @@ from tasks.feeding.batches import EvaluationBatches, TrainingBatches
 from tasks.feeding.lightning_counters import num_batches_processed
 from tasks.store.describe import describe
 from tasks.store.manifest import SPLITS, read_manifest
-from tasks.store.rows import TokenRows
+from tasks.store.rows import Rows, TokenRows
 from tasks.store.write import name_folder
 
 
@@ -43,7 +43,7 @@ class TaskDataModule(pl.LightningDataModule):
         self,
         *,
         prepare: Callable[[Path], Path],
-        load: Callable[[Path, str], TokenRows],
+        load: Callable[[Path, str], Rows],
         data_dir: Path | str,
         batch_size: int,
         accumulate: int,
@@ -80,7 +80,7 @@ class TaskDataModule(pl.LightningDataModule):
         self.trim_batches = trim_batches
         self.pad_to_multiple_of = pad_to_multiple_of
         self.bucket_by_length = bucket_by_length
-        self.rows: dict[str, TokenRows] = {}
+        self.rows: dict[str, Rows] = {}
         self._folder: Path | None = None
         self._start = 0
 
@@ -177,9 +177,11 @@ class TaskDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["num_batches_consumed"]
 
-    def _check_places(self, split: str, rows: TokenRows) -> None:
+    def _check_places(self, split: str, rows: Rows) -> None:
         """Refuse to cut off a token at which a row is asked."""
-        last = -1 if rows.places is None else int(rows.places.max())
+        if not isinstance(rows, TokenRows) or rows.places is None:
+            return
+        last = int(rows.places.max())
         if last >= self.max_seq_len - (rows.eos_id is not None):
             raise DataError(
                 f"max_seq_len is {self.max_seq_len}, but rows of the {split} split are asked at "

@@ -43,7 +43,7 @@ def pictures_of(sample: Sample, *, size: int) -> UInt8[np.ndarray, "rows size si
     """Return the grey values of each row."""
     starts = sample.offsets[sample.documents]
     # A copy of the rows alone: a whole split may not fit into memory.
-    return np.stack([sample.ids[start : start + size * size] for start in starts]).reshape(
+    return np.stack([sample.items[start : start + size * size] for start in starts]).reshape(
         -1, size, size
     )
 

@@ -83,7 +83,7 @@ def ngrams(sample: Sample, *, lengths: Sequence[int]) -> "csr_array":
 
 
 def _first_tokens(sample: Sample) -> Int64[np.ndarray, "rows"]:
-    return sample.ids[sample.offsets[sample.documents]].astype(np.int64)
+    return sample.items[sample.offsets[sample.documents]].astype(np.int64)
 
 
 def _count_arguments(text: Integer[np.ndarray, "_"], *, closing: int, num_operators: int) -> int:

@@ -1,7 +1,7 @@
 """Say what a prepared folder holds, and check that it still holds it.
 
 data/text/holdout-1f2e3d4c/
-    train.ids.npy          the documents of the split end to end
+    train.ids.npy          the documents of the split end to end; train.values.npy for series
     train.offsets.npy      document d is ids[offsets[d] : offsets[d + 1]]
     train.documents.npy    the document of each row, or the two of a pair
     train.labels.npy
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Float64
 
 from tasks.errors import DataError
 
@@ -25,6 +26,7 @@ SPLITS = ("train", "validation", "test")
 MANIFEST = "manifest.json"
 FORMAT = 1
 
+_STEPS_AT_ONCE = 2**16
 _QUANTILES = {"min": 0, "5%": 5, "median": 50, "95%": 95, "max": 100}
 
 
@@ -80,11 +82,34 @@ def describe_split(
         "rows": len(arrays["labels"]),
         "left_out": num_left_out,
         "tokens": int(lengths.sum()),
-        "largest_id": int(arrays["ids"].max()),
+        **_describe_content(arrays),
         "lengths": dict(zip(_QUANTILES, quantiles.tolist(), strict=True)),
         "class_counts": np.bincount(arrays["labels"].ravel(), minlength=num_classes).tolist(),
         "sha256": {path.name: file_sha256(path) for path in paths},
     }
+
+
+def _describe_content(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    if "ids" in arrays:
+        return {"largest_id": int(arrays["ids"].max())}
+    mean, deviation = channel_statistics(arrays["values"])
+    return {"mean": mean.tolist(), "std": deviation.tolist()}
+
+
+def channel_statistics(
+    values: Float32[np.ndarray, "steps channels"],
+) -> tuple[Float64[np.ndarray, "channels"], Float64[np.ndarray, "channels"]]:
+    """Return the mean and the standard deviation of each channel, of what is not NaN.
+
+    They are summed block by block: the values of a memory-mapped file need not fit into memory.
+    """
+    blocks = [values[i : i + _STEPS_AT_ONCE] for i in range(0, len(values), _STEPS_AT_ONCE)]
+    count = np.sum([np.isfinite(block).sum(axis=0) for block in blocks], axis=0)
+    count = np.maximum(count, 1)
+    sums = [np.nansum(block, axis=0, dtype=np.float64) for block in blocks]
+    mean = np.sum(sums, axis=0) / count
+    squares = [np.nansum((block - mean) ** 2, axis=0, dtype=np.float64) for block in blocks]
+    return mean, np.sqrt(np.sum(squares, axis=0) / count)
 
 
 def combined_sha256(split: Mapping[str, Any]) -> str:

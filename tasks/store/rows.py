@@ -1,11 +1,13 @@
 """Read a split of a prepared data set without loading it."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Integer
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from tasks.errors import DataError
@@ -40,6 +42,10 @@ class TokenRows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        return self.ids.device
+
     def lengths(self, indices: Int[Tensor, "B"]) -> Int[Tensor, "B"] | Int[Tensor, "B 2"]:
         """Count the tokens of rows, the end-of-sequence token included."""
         documents = self.documents[indices]
@@ -55,6 +61,46 @@ class TokenRows:
             labels=self.labels.to(device),
             places=None if self.places is None else self.places.to(device),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesRows:
+    """Rows of values of several channels that point into series lying end to end.
+
+    Attributes:
+        values: Series end to end, NaN where a value is missing.
+        offsets: Series d is values[offsets[d] : offsets[d + 1]].
+        documents: The series of each row.
+    """
+
+    values: Float[Tensor, "steps channels"]
+    offsets: Int[Tensor, "documents_and_one"]
+    documents: Int[Tensor, "rows"]
+    labels: Integer[Tensor, "rows"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
+    def lengths(self, indices: Int[Tensor, "B"]) -> Int[Tensor, "B"]:
+        """Count the steps of rows."""
+        documents = self.documents[indices]
+        return self.offsets[documents + 1] - self.offsets[documents]
+
+    def to(self, device: torch.device | str) -> "SeriesRows":
+        """Copy the rows to a device, where a batch is then gathered."""
+        return SeriesRows(
+            values=self.values.to(device),
+            offsets=self.offsets.to(device),
+            documents=self.documents.to(device),
+            labels=self.labels.to(device),
+        )
+
+
+Rows = TokenRows | SeriesRows
 
 
 def open_split(
@@ -74,17 +120,11 @@ def open_split(
     Raises:
         DataError: If there is no such split, or the vocabulary is too small.
     """
-    splits = read_manifest(folder)["splits"]
-    if split not in splits:
-        raise DataError(f"no split {split!r} in {folder}; it has {', '.join(splits)}")
-    needed = splits[split]["largest_id"] + first_id + 1 + append_eos
+    needed = _facts(folder, split)["largest_id"] + first_id + 1 + append_eos
     if needed > vocab_size:
         raise DataError(f"task.vocab_size is {vocab_size}; the ids in {folder} need {needed}")
 
-    def tensor(field: str) -> Tensor:
-        # Copy-on-write, because torch wants memory that it may write to.
-        return torch.from_numpy(np.load(folder / f"{split}.{field}.npy", mmap_mode="c"))
-
+    tensor = partial(_open_field, folder, split)
     return TokenRows(
         ids=tensor("ids"),
         offsets=tensor("offsets"),
@@ -95,3 +135,28 @@ def open_split(
         eos_id=vocab_size - 1 if append_eos else None,
         zero_is_padding=zero_is_padding,
     )
+
+
+def open_series(folder: Path, split: str, *, num_channels: int) -> SeriesRows:
+    """Open a split of series as memory-mapped tensors.
+
+    Raises:
+        DataError: If there is no such split, or the series have other channels.
+    """
+    found = len(_facts(folder, split)["mean"])
+    if found != num_channels:
+        raise DataError(f"{folder} has series of {found} values a step, not {num_channels}")
+    fields = ("values", "offsets", "documents", "labels")
+    return SeriesRows(**{field: _open_field(folder, split, field) for field in fields})
+
+
+def _facts(folder: Path, split: str) -> dict[str, Any]:
+    splits = read_manifest(folder)["splits"]
+    if split not in splits:
+        raise DataError(f"no split {split!r} in {folder}; it has {', '.join(splits)}")
+    return splits[split]
+
+
+def _open_field(folder: Path, split: str, field: str) -> Tensor:
+    # Copy-on-write, because torch wants memory that it may write to.
+    return torch.from_numpy(np.load(folder / f"{split}.{field}.npy", mmap_mode="c"))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from jaxtyping import Int, Integer
+from jaxtyping import Float32, Int, Integer
 from numpy.typing import DTypeLike
 from rich.console import Console
 from rich.progress import Progress
@@ -68,7 +68,7 @@ class Chunk(NamedTuple):
     """Some rows of a split.
 
     Attributes:
-        ids: New documents end to end.
+        ids: New documents end to end: ids of tokens, or the values of channels at each step.
         lengths: Their lengths.
         labels: One for each row, or as many as a row has questions.
         documents: The documents of each row, counted from the first of the split; None where each
@@ -77,7 +77,7 @@ class Chunk(NamedTuple):
             asked for one, as a whole.
     """
 
-    ids: Integer[np.ndarray, "tokens"]
+    ids: Integer[np.ndarray, "tokens"] | Float32[np.ndarray, "steps channels"]
     lengths: Int[np.ndarray, "documents"]
     labels: Integer[np.ndarray, "rows"] | Integer[np.ndarray, "rows questions"]
     documents: Int[np.ndarray, "rows 2"] | None = None
@@ -104,6 +104,7 @@ class Contents(NamedTuple):
         facts: What else the manifest says of it.
         num_questions: How many labels each row has, at places of its own; None for one of the row
             as a whole.
+        num_channels: Of the values of a series; None for ids of tokens.
     """
 
     splits: Iterable[Split]
@@ -111,6 +112,7 @@ class Contents(NamedTuple):
     dtype: DTypeLike = np.uint8
     facts: Mapping[str, Any] = MappingProxyType({})
     num_questions: int | None = None
+    num_channels: int | None = None
 
 
 def prepare_once(
@@ -195,12 +197,18 @@ def _fields(contents: Contents, *, num_classes: int, paired: bool) -> dict[str, 
     """Say what arrays a split has, with the type and the shape of their items."""
     questions = () if contents.num_questions is None else (contents.num_questions,)
     fields: dict[str, Field] = {
-        "ids": (contents.dtype, ()),
+        **_content(contents),
         "offsets": (np.int64, ()),
         "documents": (np.int32, (2,) if paired else ()),
         "labels": (_label_dtype(num_classes), questions),
     }
     return fields | ({"places": (np.int32, questions)} if questions else {})
+
+
+def _content(contents: Contents) -> dict[str, Field]:
+    if contents.num_channels is None:
+        return {"ids": (contents.dtype, ())}
+    return {"values": (np.float32, (contents.num_channels,))}
 
 
 def _write_split(
@@ -246,8 +254,9 @@ def _append(arrays: Mapping[str, GrowingArray], chunk: Chunk, *, num_classes: in
     documents = chunk.documents
     if documents is None:
         documents = arrays["offsets"].num_items - 1 + np.arange(len(labels))
-    ends = arrays["ids"].num_items + np.cumsum(chunk.lengths, dtype=np.int64)
-    arrays["ids"].append(chunk.ids)
+    content = arrays["ids" if "ids" in arrays else "values"]
+    ends = content.num_items + np.cumsum(chunk.lengths, dtype=np.int64)
+    content.append(chunk.ids)
     arrays["offsets"].append(ends)
     arrays["documents"].append(_narrow(documents, arrays["documents"].dtype))
     arrays["labels"].append(_narrow(labels, arrays["labels"].dtype))

@@ -8,7 +8,7 @@ from tasks.columns import Form, find_files
 from tasks.errors import DataError, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
-from tasks.sources.digest import digest_of
+from tasks.sources.digest import checked_digest, digest_of
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Contents, prepare_once, progress_bar
 from tasks.table.classes import check_labels, check_plan
@@ -109,7 +109,7 @@ def prepare(
     tokenise = Tokens(tokens, min_frequency, max_len, keep)
     stored = None if tokenizer is None else load_tokenizer(Path(tokenizer))
     patterns = {"train": path, "validation": path_validation, "test": path_test}
-    content = check_source(patterns, sha256, data_dir=data_dir)
+    content = checked_digest(_all_files, patterns, sha256, data_dir=data_dir)
     parameters = {
         "source": content,
         "files": [split for split, pattern in patterns.items() if pattern],
@@ -151,28 +151,6 @@ def prepare(
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:
     """Open a split; the id of a byte, or of a character's place, is that number plus 1."""
     return open_split(folder, split, first_id=1, vocab_size=vocab_size, append_eos=append_eos)
-
-
-def check_source(
-    patterns: Mapping[str, str | None], sha256: str | None, *, data_dir: Path
-) -> str | None:
-    """Return the checksum of the files of all splits; None if they are gone and none is given.
-
-    Raises:
-        DataError: If it is not the one that is given.
-    """
-    try:
-        files = _files(patterns)
-    except DataError:
-        # What was prepared from them is there, or it is said later what is missing.
-        return sha256
-    found = digest_of([file for paths in files.values() for file in paths], data_dir=data_dir)
-    if sha256 not in (None, found):
-        raise DataError(
-            f"{patterns['train']} is not what the task was written for: its sha256 is {found}, "
-            f"task.sha256 says {sha256}; macformer-describe writes a task for what is there now"
-        )
-    return found
 
 
 def token_counter(tokens: str, stored: Tokenizer | None) -> Callable[[bytes], int]:
@@ -217,6 +195,10 @@ def scan_files(
 
 def _files(patterns: Mapping[str, str | None]) -> dict[str, list[Path]]:
     return {split: find_files(pattern) for split, pattern in patterns.items() if pattern}
+
+
+def _all_files(patterns: Mapping[str, str | None]) -> list[Path]:
+    return [file for paths in _files(patterns).values() for file in paths]
 
 
 def _size(patterns: Mapping[str, str | None]) -> int:

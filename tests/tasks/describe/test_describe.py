@@ -12,6 +12,9 @@ from tasks.describe.quote import quoted
 WORDS = ["disk", "net", "cpu", "memory", "queue", "cache"]
 
 
+CALL = ["{}", "--text", "message", "--label", "severity"]
+
+
 def lines(number: int, labels: list[str], *, seed: int = 0) -> list[str]:
     """Rows whose texts differ in their words, and say nothing of their label."""
     rng = random.Random(seed)
@@ -54,7 +57,7 @@ REMARKS = {
     "case": (
         lines(200, ["Error", "error"]),
         (),
-        "case or blanks alone count as several: Error, er",
+        "blanks alone count as several: Error, er",
     ),
     "empty": ([*lines(200, ["a", "b"]), ",a", "x,"], (), "1 rows have no text and are left out"),
     "named": (

@@ -25,7 +25,7 @@ CLOSE = VOCABULARY.index("]")
 def sample_of(documents, labels, *, pairs=None) -> Sample:
     lengths = [len(document) for document in documents]
     return Sample(
-        ids=np.concatenate([np.asarray(document, dtype=np.uint8) for document in documents]),
+        items=np.concatenate([np.asarray(document, dtype=np.uint8) for document in documents]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         documents=np.arange(len(documents)) if pairs is None else np.asarray(pairs),
         labels=np.asarray(labels),
@@ -159,7 +159,7 @@ def test_a_leak_of_the_label_is_seen():
     sample = sample_of([picture.ravel() for picture in pictures], labels)
     by_dots = predict_by_dots(sample, sample, size=32, radius=1.5)
     assert np.mean(by_dots == labels) > 0.97
-    grey = sample.ids // 255 * (100 + labels.repeat(1024))
-    brighter = sample._replace(ids=grey.astype(np.uint8))
+    grey = sample.items // 255 * (100 + labels.repeat(1024))
+    brighter = sample._replace(items=grey.astype(np.uint8))
     by_statistics = predict_by_statistics(brighter, brighter, size=32)
     assert np.mean(by_statistics == labels) > 0.97

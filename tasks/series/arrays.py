@@ -1,0 +1,65 @@
+"""Series from NumPy archives: x (series, steps) or (series, steps, channels), and y."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tasks.errors import DataError
+from tasks.series.recorded import Recorded, of_series, trimmed
+
+_ARRAYS = ("x", "y", "lengths", "group", "split")
+
+
+def read_arrays(paths: Sequence[Path], *, decider: str | None) -> Recorded:
+    """Read archives that hold x and y, perhaps lengths, and group or split where one is asked for.
+
+    Without lengths, steps at the end at which all channels are NaN are no steps.
+
+    Args:
+        decider: The array that decides the split of each series.
+    """
+    series, labels, names, groups = [], [], [], []
+    for path in paths:
+        arrays = _open(path)
+        x, y = arrays["x"], arrays["y"]
+        x = x[..., None] if x.ndim == 2 else x
+        _check(path, x, y)
+        lengths = arrays.get("lengths", np.full(len(x), -1))
+        if len(lengths) != len(x) or lengths.max(initial=0) > x.shape[1]:
+            raise DataError(f"{path}: lengths are not those of {len(x)} series of {x.shape[1]}")
+        if decider and decider not in arrays:
+            raise DataError(f"{path} has no array {decider!r}; it has {', '.join(arrays)}")
+        for i, (values, length) in enumerate(zip(x.astype(np.float32), lengths, strict=True)):
+            series.append(trimmed(values) if length < 0 else values[: int(length)])
+            labels.append(str(y[i]))
+            groups.append(str(arrays[decider][i]) if decider else "")
+            names.append(f"{path}, series {i}")
+    return of_series(series, labels, names=names, groups=groups)
+
+
+def _open(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files if name in _ARRAYS}
+            names = archive.files
+    except Exception as error:  # whatever the bytes of a damaged file lead to
+        what = "holds Python objects, which are not loaded" if "pickle" in str(error) else error
+        raise DataError(f"{path} is no archive of arrays: {what}") from error
+    if not {"x", "y"} <= found.keys():
+        raise DataError(f"{path} has the arrays {', '.join(names)}; it must have x and y")
+    return found
+
+
+def _check(path: Path, x: np.ndarray, y: np.ndarray) -> None:
+    if x.ndim != 3 or y.shape != x.shape[:1]:
+        raise DataError(
+            f"{path}: x is of shape {x.shape}, y of {y.shape}; they must be (series, steps) or "
+            "(series, steps, channels), and (series,)"
+        )
+    if not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
+        raise DataError(f"{path}: x is of type {x.dtype}; it must hold real numbers")
+    if np.isinf(x.astype(np.float32)).any():
+        raise DataError(f"{path}: x has values that are not finite")
+    if y.dtype.kind not in "iuUb":
+        raise DataError(f"{path}: y is of type {y.dtype}; labels are whole numbers or texts")
