@@ -88,7 +88,7 @@ def cut(recorded: Recorded, windows: Windows, *, patch: int) -> tuple[Cut, Count
 def _only_label(recorded: Recorded, series: int, start: int, end: int) -> int:
     labels = np.unique(recorded.labels[start:end])
     if len(labels) > 1:
-        shown = ", ".join(recorded.label_names[label] for label in labels[:5])
+        shown = ", ".join(recorded.label_names[int(label)] for label in labels[:5])
         raise DataError(
             f"series {recorded.names[series]!r} has several labels ({shown}); cut it into windows "
             "(window, stride)"
