@@ -17,8 +17,12 @@ import configs
 from tasks.columns import Form, column_names, find_files
 from tasks.describe.example import NUM_ROWS, write_example
 from tasks.describe.page import write_page
+from tasks.describe.series import SeriesOptions, describe_series
 from tasks.describe.table import Options, describe_table
 from tasks.errors import DataError
+from tasks.series.rows import WINDOW_LABELS, Tokens, Windows
+from tasks.series.tables import SeriesColumns
+from tasks.series.task import MISSING
 from tasks.table.contents import KEEP
 from tasks.table.examples import Columns
 from tasks.table.plan import Fractions
@@ -29,12 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user, or of a file, gives one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     args = _parser().parse_args(arguments)
+    command = shlex.join(["macformer-describe", *arguments])
     try:
         if args.example:
             write_example(Path(args.path))
             print(f"wrote {NUM_ROWS:,} sessions to {args.path}", file=sys.stderr)
             return 0
         form = Form(args.encoding, args.separator, not args.no_quotes)
+        if _is_series(args):
+            task, remarks = describe_series(_series_options(args, form), command=command)
+            return _report(task, remarks)
         if not args.text or not args.label:
             names = column_names(find_files(args.path)[0], form=form)
             raise DataError(
@@ -42,27 +50,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "(--text) and which the label (--label)"
             )
         options = _options(args, form)
-        found = describe_table(options, command=shlex.join(["macformer-describe", *arguments]))
+        found = describe_table(options, command=command)
         if args.html:
             write_page(args.html, found, title=options.name, tokens=options.tokens)
     except (DataError, OSError) as error:
         print(f"macformer-describe: {error}", file=sys.stderr)
         return 2
-    sys.stdout.write(found.yaml)
-    for remark in found.remarks:
+    return _report(found.yaml, found.remarks)
+
+
+def _report(task: str, remarks: Sequence[str]) -> int:
+    sys.stdout.write(task)
+    for remark in remarks:
         print(f"- {remark}", file=sys.stderr)
     return 0
 
 
-def _options(args: argparse.Namespace, form: Form) -> Options:
+def _is_series(args: argparse.Namespace) -> bool:
+    return bool(args.series or args.wide) or Path(args.path).suffix.lower() in (".npz", ".ts")
+
+
+def _name(args: argparse.Namespace) -> str:
     name = args.name or re.sub(r"\W+", "_", Path(args.path).stem.lower()).strip("_")
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise DataError(f"the name {name!r} is not of letters, digits and _; give another (--name)")
     ours = {path.stem for path in (Path(configs.__path__[0]) / "task").glob("*.yaml")}
     if name in ours | {"default", "name"}:
         raise DataError(f"a task {name!r} exists; give yours another name (--name)")
+    return name
+
+
+def _series_options(args: argparse.Namespace, form: Form) -> SeriesOptions:
+    if args.html or args.tokens != "bytes":
+        raise DataError("--html and --tokens are of texts, not of series")
+    if args.label is None and Path(args.path).suffix.lower() not in (".npz", ".ts"):
+        raise DataError("say which column is the label (--label)")
+    return SeriesOptions(
+        name=_name(args),
+        patterns={"train": args.path, "validation": args.validation, "test": args.test},
+        columns=SeriesColumns(
+            args.series, args.time, args.channels, args.label or "y", args.group, args.split
+        ),
+        form=form,
+        split_by_time=args.split_by_time,
+        windows=Windows(args.window, args.stride, args.window_label),
+        tokens=Tokens(args.patch, args.max_len, args.keep),
+        missing=args.missing,
+        fractions=Fractions(args.validation_fraction, args.test_fraction),
+        seed=args.seed,
+    )
+
+
+def _options(args: argparse.Namespace, form: Form) -> Options:
     return Options(
-        name=name,
+        name=_name(args),
         path=args.path,
         path_validation=args.validation,
         path_test=args.test,
@@ -93,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pair", action="store_true", help="the two columns of --text are a pair")
     add("--label", metavar="COLUMN")
     add("--group", metavar="COLUMN", help="rows of one value share a split")
-    add("--time", metavar="COLUMN", help="the last rows are held out")
+    add("--time", metavar="COLUMN", help="the last rows are held out; orders the steps of series")
     add("--split", metavar="COLUMN", help="says train, validation or test")
     add("--name", help="of the task (default: that of the file)")
     add("--tokens", choices=TOKENS, default="bytes")
@@ -106,6 +147,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--test-fraction", type=float, default=0.1, metavar="SHARE")
     add("--seed", type=int, default=0, help="of the split")
     add("--no-floors", action="store_true", help="skip what takes longest on large files")
+    add("--series", metavar="COLUMN", help="names the series of a step: a table of series")
+    add("--wide", action="store_true", help="each row of a table is a series of one channel")
+    add("--channels", nargs="+", metavar="COLUMN", help="of the values of a series")
+    add("--split-by-time", action="store_true", help="series that begin last are held out")
+    add("--window", type=_count, metavar="STEPS", help="of a row (default: a whole series)")
+    add("--stride", type=_count, metavar="STEPS", help="to the next window (default: its length)")
+    add("--window-label", choices=WINDOW_LABELS, default="last")
+    add("--patch", type=_count, metavar="STEPS", default=1, help="of a token")
+    add("--missing", choices=MISSING, default="refuse", help="what becomes of gaps in series")
     add("--example", action="store_true", help="write a log to try this on, instead")
     add("--html", type=Path, metavar="FILE", help="a page of what was found")
     return parser

@@ -22,7 +22,7 @@ def remarks(
 ) -> list[str]:
     """Return sentences, the gravest first."""
     return [
-        *_of_labels(found),
+        *of_counts(found.counts, found.left_out),
         *_of_texts(found, columns),
         *_of_splits(found, columns),
         *_of_lengths(found, max_len=max_len, tokens=tokens),
@@ -30,8 +30,9 @@ def remarks(
     ]
 
 
-def _of_labels(found: Findings) -> Iterator[str]:
-    counts = sum(found.counts.values(), Counter())
+def of_counts(by_split: Mapping[str, Counter[str]], left_out: Counter[str]) -> Iterator[str]:
+    """Say what there is to say of how many rows each label has, and how many are left out."""
+    counts = sum(by_split.values(), Counter())
     total = counts.total()
     (name, most), (rarest, least) = counts.most_common(1)[0], counts.most_common()[-1]
     if most > 0.5 * total or most > _UNEQUAL * total / len(counts) or most > 10 * least:
@@ -41,7 +42,7 @@ def _of_labels(found: Findings) -> Iterator[str]:
             f"{_percent(most, total)}, so read macro F1 and balanced accuracy beside accuracy, and "
             "try objective=balanced"
         )
-    rare = [n for n in counts if found.counts["test"][n] < _FEW_OF_A_CLASS]
+    rare = [n for n in counts if by_split["test"][n] < _FEW_OF_A_CLASS]
     if rare:
         yield (
             f"the test split has fewer than {_FEW_OF_A_CLASS} rows of {_listed(rare)}: what is "
@@ -53,7 +54,7 @@ def _of_labels(found: Findings) -> Iterator[str]:
     for names in alike.values():
         if len(names) > 1:
             yield f"labels that differ by case or blanks alone count as several: {_listed(names)}"
-    for reason, number in found.left_out.items():
+    for reason, number in left_out.items():
         yield f"{number:,} rows have {reason} and are left out"
 
 

@@ -23,7 +23,7 @@ from tasks.table import prepare
 from tasks.table.classes import check_labels, class_counts_of, classes_of
 from tasks.table.examples import Columns, check_columns
 from tasks.table.plan import Fractions, Part, plan, shared_texts
-from tasks.table.task import scan_files
+from tasks.table.task import scan_files, token_counter
 
 _MOST_TOKENS = 4000  # Long Range Arena's longest text
 _STEP = 32
@@ -72,8 +72,9 @@ def describe_table(options: Options, *, command: str) -> Description:
         "validation": options.path_validation,
         "test": options.path_test,
     }
+    count = token_counter(options.tokens, None)
     scans = scan_files(
-        patterns, columns, form=form, seed=options.seed, kind=options.tokens, watch=watcher
+        patterns, columns, form=form, seed=options.seed, count_tokens=count, watch=watcher
     )
     seen = scans["train"][1]
     check_labels(seen.names, num_rows=len(seen))
@@ -138,6 +139,7 @@ def _prepare(options: Options, keys: Mapping[str, Any], *, data_dir: Path) -> di
         path_test=options.path_test,
         num_classes=len(keys["classes"]),
         tokens=options.tokens,
+        tokenizer=None,
         min_frequency=2,
         keep=options.keep,
         validation_fraction=options.fractions.validation,

@@ -157,8 +157,8 @@ def _without_brackets(split: Split) -> Split:
 
 
 def _drop_brackets(part: Callable[[], Iterable[Chunk]]) -> Iterator[Chunk]:
-    for ids, lengths, labels, _ in part():
-        kept = ids != _CLOSE
+    for chunk in part():
+        kept = chunk.ids != _CLOSE
         num_kept_before = np.concatenate([[0], np.cumsum(kept)])
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        yield Chunk(ids[kept], np.diff(num_kept_before[ends]), labels)
+        ends = np.concatenate([[0], np.cumsum(chunk.lengths)])
+        yield Chunk(chunk.ids[kept], np.diff(num_kept_before[ends]), chunk.labels)

@@ -34,12 +34,12 @@ class Tokens(NamedTuple):
 
     Attributes:
         patch: Steps of a token; what is left over at an end is dropped.
-        max_len: Tokens of a row.
+        max_len: Tokens of a row; None keeps all.
         keep: Which end of a longer row is kept.
     """
 
     patch: int
-    max_len: int
+    max_len: int | None
     keep: str
 
 
@@ -121,7 +121,10 @@ def values_of(
 ) -> Float32[np.ndarray, "tokens patch_channels"]:
     """Return the tokens of a row: the values of a patch of steps, step by step."""
     values = recorded.values[rows.first[row] : rows.last[row]]
-    steps = min(len(values) // tokens.patch, tokens.max_len) * tokens.patch
+    num_tokens = len(values) // tokens.patch
+    if tokens.max_len is not None:
+        num_tokens = min(num_tokens, tokens.max_len)
+    steps = num_tokens * tokens.patch
     kept = values[len(values) - steps :] if tokens.keep == "tail" else values[:steps]
     return kept.reshape(-1, tokens.patch * values.shape[1])
 

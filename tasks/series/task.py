@@ -109,14 +109,14 @@ def prepare(
     if len(classes) != num_classes:
         raise DataError(f"task.num_classes is {num_classes}; task.classes has {len(classes)}")
     columns = SeriesColumns(series, time, channels and list(channels), label, group, split)
-    decide = _deciding(columns, by_time=split_by_time)
+    decide = deciding(columns, by_time=split_by_time)
     form = Form(encoding, separator, quotes)
     patterns = {"train": path, "validation": path_validation, "test": path_test}
     windows, tokens = Windows(window, stride, window_label), Tokens(patch, max_len, keep)
     fractions = Fractions(validation_fraction, test_fraction)
     source = Source(patterns, columns, form)
     parameters = {
-        "source": checked_digest(_files, patterns, sha256, data_dir=data_dir),
+        "source": checked_digest(files_of, patterns, sha256, data_dir=data_dir),
         "files": [name for name, pattern in patterns.items() if pattern],
         "decides": decide._asdict(),
         **columns._asdict(),
@@ -211,7 +211,8 @@ def _advance(bar: Any, task: Any, done: int) -> None:
     bar.update(task, completed=done)
 
 
-def _files(patterns: Mapping[str, str | None]) -> list[Path]:
+def files_of(patterns: Mapping[str, str | None]) -> list[Path]:
+    """Return the files of all splits."""
     return [
         path
         for pattern in patterns.values()
@@ -226,7 +227,7 @@ def _check_counts(**counts: int | None) -> None:
             raise DataError(f"task.{name} is {count}; it must be at least 1")
 
 
-def _deciding(columns: SeriesColumns, *, by_time: bool) -> Columns:
+def deciding(columns: SeriesColumns, *, by_time: bool) -> Columns:
     """Say what decides the splits, in the words of a table."""
     if by_time and not columns.time:
         raise DataError("task.split_by_time needs task.time, the column of a step's time")
@@ -289,11 +290,12 @@ def _facts(
     steps = [training_steps(*each) for each in zip(found, cuts, parts, strict=True)]
     mean, deviation = channel_statistics(np.concatenate(steps))
     left_out = sum((part.scan.left_out for part in parts), type(parts[0].scan.left_out)())
+    longest = tokens.max_len or np.inf
     return {
         "classes": list(classes),
         "left_out": dict(left_out),
         "cut": {
-            split: int(sum((p.scan.lengths[p.places == i] > tokens.max_len).sum() for p in parts))
+            split: int(sum((p.scan.lengths[p.places == i] > longest).sum() for p in parts))
             for i, split in enumerate(SPLITS)
         },
         "channel_mean": mean.tolist(),

@@ -1,12 +1,15 @@
 """A description is a task that holds what is in the file, and says what is wrong with it."""
 
+import csv
 import random
 import re
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from tasks.describe import cli
+from tasks.describe.example import write_example
 from tasks.describe.quote import quoted
 
 WORDS = ["disk", "net", "cpu", "memory", "queue", "cache"]
@@ -162,3 +165,46 @@ def test_texts_are_quoted_so_that_they_come_back(text):
 
 def test_a_reference_is_quoted_as_a_text():
     assert OmegaConf.create(f"x: {quoted('${oc.env:HOME}')}").x == "${oc.env:HOME}"
+
+
+def test_series_are_described_with_the_statistics_of_their_training_steps(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x = rng.normal(50, 4, (200, 24, 2)).astype(np.float32)
+    x[:, 3, 1] = np.nan
+    np.savez(tmp_path / "machines.npz", x=x, y=np.arange(200) % 10 == 0)
+    call = [str(tmp_path / "machines.npz"), "--patch", "4", "--missing", "indicator"]
+    assert cli.main(call) == 0
+    out, err = capsys.readouterr()
+    task = OmegaConf.create(out)
+    assert task.classes == ["False", "True"] and task.class_counts == [144, 16]
+    assert (task.max_len, task.patch, task.missing) == (6, 4, "indicator")
+    assert task.channel_mean == pytest.approx([50, 50], abs=0.5)
+    assert task.channel_std == pytest.approx([4, 4], abs=0.3)
+    assert "classes are unequal: False 90.0 %" in err
+    assert "4.2 % of the values of channel 1 are missing and marked" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--series", "machine"], r"say which column is the label \(--label\)"),
+        (["--series", "machine", "--label", "state"], r"channels names no column; say which hold"),
+        (["--series", "machine", "--html", "x.html"], r"--html and --tokens are of texts, not of"),
+    ],
+)
+def test_a_mistake_about_series_gives_one_line(tmp_path, capsys, options, message):
+    (tmp_path / "a.csv").write_text("machine,temp,state\nm,1,ok\n")
+    assert cli.main([str(tmp_path / "a.csv"), *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and re.search(message, err)
+
+
+def test_the_example_is_told_apart_by_the_order_of_two_events_alone(tmp_path):
+    path = tmp_path / "example.csv"
+    write_example(path, num_rows=300)
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 300
+    for row in rows:
+        waits = row["message"].index("disk wait") > row["message"].index("cache miss")
+        expected = "failed" if "checksum" in row["message"] else "slow" if waits else "ok"
+        assert row["outcome"] == expected
