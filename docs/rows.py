@@ -25,9 +25,10 @@ attention=NAME`. Each is held to one contract: padding has no influence on what 
 examples do not depend on one another, gradients are exact, a checkpoint holds everything.
 
 Counted here, not measured: multiplications and additions of one head of width {head_dim} in a
-forward pass, relative to softmax at the same length, and the parameters that a row adds to the
-ListOps classifier of `recipe=skyformer`. `positional` rows care where a key stands; `self` rows
-need queries and keys to be the same tokens. [Speed and memory](studies/speed.md) has times.
+forward pass, relative to softmax at the same length, and the parameters of the ListOps classifier
+of `recipe=skyformer`, with what a row adds to softmax's. `positional` rows care where a key stands;
+`self` rows need queries and keys to be the same tokens. [Speed and memory](studies/speed.md) has
+times.
 
 {table}
 """
@@ -46,8 +47,8 @@ def describe_rows() -> str:
     for name, cfg in rows.items():
         flops = zip((_flops(cfg, length) for length in LENGTHS), softmax, strict=True)
         shares = " | ".join(f"{ours / theirs:.2g}" for ours, theirs in flops)
-        excess = f"{100 * (_num_parameters(cfg) / size - 1):+.1f} %".replace("+0.0 %", "")
-        lines.append(f"| [`{name}`](#{name}) | {shares} | {excess} | {_needs(cfg)} |")
+        parameters = _describe_size(_num_parameters(cfg), size)
+        lines.append(f"| [`{name}`](#{name}) | {shares} | {parameters} | {_needs(cfg)} |")
         families.setdefault(cfg.attention["_target_"], []).append(name)
     sections = [_describe_family(target, names, rows) for target, names in families.items()]
     return HEADER.format(head_dim=HEAD_DIM, table="\n".join(lines)) + "\n" + "\n\n".join(sections)
@@ -76,6 +77,12 @@ def _flops(cfg: DictConfig, length: int) -> int:
 
 def _num_parameters(cfg: DictConfig) -> int:
     return sum(p.numel() for p in build_model(cfg).parameters())
+
+
+def _describe_size(count: int, softmax: int) -> str:
+    """Show a number of parameters, and what it has beyond softmax's, if anything."""
+    excess = f"{100 * (count / softmax - 1):+.1f} %"
+    return f"{count:,}" if excess == "+0.0 %" else f"{count:,} ({excess})"
 
 
 def _needs(cfg: DictConfig) -> str:

@@ -24,7 +24,9 @@ class Reformer(nn.Module):
     sorted by bucket, :math:`\arg\max [q R_h, -q R_h]`, and place, and cut into chunks;
     :math:`N_h(i)` are the tokens of i's chunk and of the one before, the last one for the first,
     without i itself unless it is alone. Published code sorts padding in a chunk of its own, which
-    the first chunk then sees, and lets the number of buckets follow the first batch.
+    the first chunk then sees, and lets the number of buckets follow the first batch. That of
+    Hugging Face also lays its rounds end to end before it looks back, so that with two of them the
+    first chunk of a round sees the last one of the other; with one round it computes what is here.
 
     Args:
         num_buckets: Even.
