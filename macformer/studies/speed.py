@@ -28,7 +28,12 @@ def points(cfg: DictConfig) -> list[dict[str, Any]]:
 def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     """Time every attention at one length."""
     defaults = OmegaConf.create(files("configs").joinpath("benchmark.yaml").read_text())
-    own = {"device": cfg.device, "threads": cfg.threads, "length": [point["length"]]}
+    own = {
+        "device": cfg.device,
+        "threads": cfg.threads,
+        "length": [point["length"]],
+        "config_dirs": list(cfg.paths.config_dirs),
+    }
     options = OmegaConf.merge(defaults, cfg.study.settings, {"rounds": cfg.grid.rounds}, own)
     torch.manual_seed(point["seed"])
     for row in run_benchmark(cast(DictConfig, options)).to_dict("records"):

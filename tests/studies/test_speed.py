@@ -38,7 +38,6 @@ def test_one_length_has_no_slope():
     assert pd.isna(length_exponent(made_rows().head(1), "ms"))
 
 
-@pytest.mark.slow
 def test_measures_every_attention_in_both_modes(compose_study):
     cfg = compose_study("study=speed", "study.settings.attention=[softmax,uniform]")
     rows = list(measure({"length": 37, "seed": 0}, cfg))
