@@ -5,6 +5,7 @@ outputs/<sweep>/<cell>/
     metrics.json           status, results, and all that is needed to rebuild a row of a table
     predictions.npz        each test row's label, prediction and margin
     metrics.csv            the curves
+    progress.json          how far it is, while it is at work: see macformer.heartbeat
     checkpoints/           best.ckpt, last.ckpt
     error.log              the traceback of a failure
 

@@ -14,11 +14,11 @@ PACKAGES = {"macformer": Path(macformer.__path__[0]), "tasks": Path(tasks.__path
 
 # What each room may import of its package, beside itself and the leaves.
 LEAVES = {
-    "macformer": {"record", "provenance", "plotting", "measuring"},
+    "macformer": {"heartbeat", "record", "provenance", "plotting", "measuring"},
     "tasks": {"errors", "parallel"},
 }
 METHOD = {"ops", "attention", "models"}
-RUN = METHOD | {"training", "callbacks", "tables"}
+RUN = METHOD | {"training", "callbacks", "tables", "watch"}
 TOOLS = RUN | {"runs"}
 DATA = {"store", "sources", "tokenizers", "floors"}
 OWN = DATA | {"columns", "splits"}  # of files that a user brings
@@ -29,7 +29,8 @@ ROOMS = {
         "models": {"ops", "attention"},
         "training": METHOD,
         "callbacks": set(),
-        "tables": set(),
+        "watch": set(),
+        "tables": {"watch"},
         "runs": RUN,
         "benchmark": TOOLS,
         "features": TOOLS | {"benchmark"},

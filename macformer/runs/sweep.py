@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from macformer.heartbeat import announced
 from macformer.record import describe_uncomposed, read_metrics, write_metrics
 from macformer.runs.config import COMPOSITION_ERRORS
 from macformer.runs.data_now import DataNow
@@ -33,6 +34,7 @@ from macformer.runs.hydra_bridge import (
 )
 from macformer.runs.options import check_option
 from macformer.runs.process import AGAIN, is_running, run_composed, run_lock
+from macformer.watch.bar import sweep_bar
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
 NO_SEED = -1
@@ -99,7 +101,9 @@ def run_sweep(config: DictConfig) -> bool:
     todo = [cell for cell in cells if cell.status in wanted]
     print(_describe_plan(cells, todo), flush=True)
     if todo:
-        _launch(config, loader, todo)
+        run_dirs = [cell.run_dir for cell in todo]
+        with announced(run_dirs), sweep_bar(run_dirs):
+            _launch(config, loader, todo)
     for folder in sorted({cell.run_dir.parent for cell in cells}):
         show_tables(folder)
     for cell in cells:

@@ -83,7 +83,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         row["chosen by validation"] = "" if best is None else f"{best:g}" + _edge(best, rates)
         if best is not None and own in at:
             gain = at[best]["accuracy"].mean() - at[own]["accuracy"].mean()
-            row[f"gain over {own:g}"] = f"{100 * gain:+.1f}"
+            row[f"gain over {own:g}"] = round(100 * gain, 1)
         row["failed"] = f"{int(group['accuracy'].isna().sum())} of {len(group)}"
         rows.append(row)
     return pd.DataFrame(rows)

@@ -20,6 +20,7 @@ from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.settings import name_runs
 from macformer.tables.summary import REFERENCE, summarise
+from macformer.watch import watch
 
 MIN_WIDTH = 120  # a narrower terminal wraps rows, which is easier to read than split cells
 
@@ -118,8 +119,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="a table of the attention benchmark (default: bench.csv in there)",
     )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show instead how a sweep that runs stands, here and in watch.html",
+    )
     options = vars(parser.parse_args(arguments))
     console = table_console()
+    if options.pop("watch"):
+        return _watch(options["folders"], out=options["out"])
     try:
         files = make_tables(options.pop("folders"), **options, console=console)
     except (TableError, OSError) as error:
@@ -127,4 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for file in files:
         console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _watch(folders: Sequence[Path], *, out: Path | None) -> int:
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        print(f"macformer-tables: no such folder: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    watch(folders, out=out)
     return 0

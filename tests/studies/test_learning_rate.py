@@ -98,9 +98,9 @@ def test_the_table_states_choice_gain_and_failures():
     frame.loc[frame.index[-3], ["accuracy", "validation"]] = None
     softmax, rfa = learning_rate.table(frame).to_dict("records")
     assert [softmax[f"accuracy % at {rate:g}"] for rate in RATES] == ["30", "20", "40"]
-    assert (softmax["chosen by validation"], softmax["gain over 0.001"]) == ("0.001", "+0.0")
+    assert (softmax["chosen by validation"], softmax["gain over 0.001"]) == ("0.001", 0.0)
     assert rfa["chosen by validation"] == "0.003 (highest tried)"
-    assert (rfa["gain over 0.001"], rfa["failed"]) == ("+20.0", "1 of 3")
+    assert (rfa["gain over 0.001"], rfa["failed"]) == (20.0, "1 of 3")
     assert rfa["accuracy % at 0.0003"] == "failed"
 
 
