@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.errors import HydraException
@@ -118,9 +119,13 @@ def _with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]
     return [next(left) if argument in _options([argument]) else argument for argument in arguments]
 
 
-def _absolute(path: str | None) -> str | None:
+def _absolute(path: Any) -> str | None:
     """Expand ``~``, and begin relative paths where the user called."""
-    return None if path is None else str(calling_folder() / os.path.expanduser(path))
+    if path is None:
+        return None
+    if type(path) not in (str, int):  # a folder may be called 2024
+        raise ValueError(f"{path} stands where a path must")
+    return str(calling_folder() / os.path.expanduser(str(path)))
 
 
 def _cell_name(label: str, identity: str) -> str:

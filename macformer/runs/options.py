@@ -80,6 +80,7 @@ NAMES = Allowed(
     lambda value: OmegaConf.is_list(value) and all(isinstance(name, str) for name in value),
     "a list of options",
 )
+FOLDER = Allowed(lambda value: type(value) in (str, int) and bool(str(value)), "a folder")
 DEVICES = Allowed(lambda value: isinstance(value, str) or OmegaConf.is_list(value), "a list, auto")
 
 ALLOWED = {
@@ -115,6 +116,8 @@ ALLOWED = {
     "callbacks.best.monitor": one_of("val/accuracy", "val/loss"),  # what a validation gives
     "callbacks.best.mode": one_of("max", "min"),
     "step.steps_per_call": COUNT,
+    "paths.data_dir": FOLDER,
+    "paths.output_dir": FOLDER,
     # Lightning's Trainer: what would count, cut, clip or keep otherwise than a run does
     "trainer.accumulate_grad_batches": one_of(1, instead="accumulate"),
     "trainer.barebones": one_of(False, instead="logger=null"),

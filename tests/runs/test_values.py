@@ -1,6 +1,7 @@
 """Values and names that the command line gives to parts, and that no part can have."""
 
 import pytest
+from omegaconf.errors import OmegaConfBaseException
 
 from macformer.runs.config import ConfigError, compose
 
@@ -31,6 +32,8 @@ SMOKE = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp")
         ("++task.prepare.foo=1", "tasks.listops.prepare has no foo, but data_dir, source"),
         ("+max_step=10", "max_step is 10; there is no such option, and nothing reads it"),
         ("max_step=10", "Could not override 'max_step'; there is no such option"),
+        ("paths.data_dir=null", "paths.data_dir is null; it must be a folder"),
+        ("paths.output_dir=''", "paths.output_dir is ; it must be a folder"),
         ("attention=7", "attention is 7; it must be the name of a file in attention/"),
         ("optimizer=null", "optimizer is null; it must be the name of a file in optimizer/"),
     ],
@@ -51,6 +54,14 @@ def test_what_parts_can_have_is_taken():
     assert cfg.attention.num_features == 16 and cfg.attention.guard is None
     assert cfg.task.num_examples == {"train": 6000, "validation": 500, "test": 7}
     assert cfg.attention.assumed_dot == 9 and cfg.callbacks.mine.duration == 1
+
+
+def test_a_path_is_text_or_a_number_that_is_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = compose(*SMOKE, "task.source_dir=2024")
+    assert cfg.task.prepare.source_dir == str(tmp_path / "2024")
+    with pytest.raises(OmegaConfBaseException, match="stands where a path must"):
+        _ = compose(*SMOKE, "task.source_dir=[1]").paths.run_dir
 
 
 def test_what_a_file_takes_from_elsewhere_is_an_example_too():
