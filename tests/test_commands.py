@@ -28,7 +28,11 @@ OF_HYDRA = {
     "macformer-study": "study",
 }
 COMMAND = re.compile(r"macformer-[a-z]+")
-OF_TRAIN = {"macformer-prepare": "options", "macformer-tune": "overrides"}  # where they stand
+OF_TRAIN = {  # where they stand
+    "macformer-prepare": "options",
+    "macformer-tune": "overrides",
+    "macformer-inspect": "overrides",
+}
 
 
 class Shown(NamedTuple):

@@ -1,0 +1,74 @@
+"""Say layer by layer what other attention would cost a model, and bring, before any training.
+
+macformer-inspect model.path=my/encoder --config-dir my task=logs [--config my_rows.yaml]
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import configs
+from macformer.dropin.inspection import draw, inspect_layers, limit_of, load_batches, summarise
+from macformer.plotting import save
+from macformer.runs.build import build_attention, build_model
+from macformer.runs.config import compose
+
+DEFAULT_CONFIG = Path(configs.__path__[0]) / "inspect.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; a mistake of the user gives one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="macformer-inspect", description="Look at a model.")
+    parser.add_argument("overrides", nargs="*", help="options of macformer-train: model, task")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="rows, and how much")
+    parser.add_argument("--config-dir", type=Path, action="append", default=[], help="of your own")
+    parser.add_argument("--output", type=Path, default=Path("outputs/inspect"))
+    args = parser.parse_intermixed_args(arguments)
+    try:
+        inspect(args.overrides, args.config, args.config_dir, args.output)
+    except (ValueError, OSError) as error:
+        print(f"macformer-inspect: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def inspect(
+    overrides: Sequence[str], config: Path, config_dirs: Sequence[Path], output: Path
+) -> None:
+    """Print the table, and leave it, its plot and all measurements in a folder.
+
+    Raises:
+        ValueError: If the model, the task or a row cannot be built.
+    """
+    settings: Any = OmegaConf.load(config)
+    chosen = ["model=encoder", "recipe=finetune", *overrides]
+    cfg = compose(*chosen, config_dirs=config_dirs)
+    rows = {
+        row: partial(build_attention, compose(*row.split(), config_dirs=config_dirs))
+        for row in settings.rows
+    }
+    batches = load_batches(cfg, num_batches=settings.num_batches, batch_size=settings.batch_size)
+    lines, whole = inspect_layers(build_model(cfg), batches, rows, max_seq_len=cfg.padded_len)
+    table = summarise(lines, whole, error=settings.error)
+    share, limit = limit_of(lines, whole)
+    text = table.to_markdown(index=False, floatfmt=".2f")
+    lengths = [int((~batch["key_padding_mask"]).sum(-1).max()) for batch in batches]
+    text += (
+        f"\n\nAt up to {max(lengths)} tokens softmax takes {100 * share:.0f} % of the time: no "
+        f"attention makes this model more than {limit:.2f} times as fast. An error of 1 is that of "
+        f"the mean of the values; up to {settings.error:g} a layer is named as one to replace.\n"
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(text)
+    lines.to_csv(output / "lines.csv", index=False)
+    save(draw(lines), output / "errors")
+    print(f"{text}\nwrote {output}/table.md, lines.csv, errors.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

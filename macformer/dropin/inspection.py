@@ -1,0 +1,148 @@
+"""What each row would make of the layers of a model, measured before anything is trained."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from macformer.dropin.observe import Call, answered
+from macformer.dropin.rows import Factory
+from macformer.dropin.transfer import measure
+from macformer.measuring import now
+from macformer.plotting import draw_legend, draw_lines, draw_panels
+from macformer.runs.build import build_data
+from macformer.training.objectives import Batch
+
+_SOFTMAX = "softmax"
+
+
+def load_batches(cfg: DictConfig, *, num_batches: int, batch_size: int) -> list[Batch]:
+    """Take the first batches of a task's validation data, cut to their longest sequences."""
+    cfg = OmegaConf.merge(cfg, {"data": {"batch_size": batch_size}})  # pyright: ignore
+    data: Any = build_data(cfg)
+    data.prepare_data()
+    data.setup("validate")
+    return [_trimmed(batch) for batch in islice(data.val_dataloader(), num_batches)]
+
+
+def _trimmed(batch: Batch) -> Batch:
+    present = ~batch["key_padding_mask"]
+    longest = int(present.sum(-1).max())
+    cut = {name: batch[name][..., :longest] for name in ("inputs", "key_padding_mask")}
+    return {**batch, **cut}
+
+
+@torch.no_grad()
+def inspect_layers(
+    model: nn.Module, batches: Sequence[Batch], rows: Mapping[str, Factory], *, max_seq_len: int
+) -> tuple[pd.DataFrame, float]:
+    """Ask each row about what softmax is asked in each layer of a model.
+
+    Args:
+        model: One whose attention was replaced by softmax itself.
+        rows: The factories, by the names that they get in the table.
+
+    Returns:
+        A line for each row, softmax among them, layer and batch but the first: ``row``, ``layer``,
+        ``error`` (squared, over the signal) and ``seconds``; and the seconds of all passes, with
+        softmax.
+    """
+    lines: list[dict[str, Any]] = []
+    built: dict[tuple[str, str], nn.Module] = {}
+    whole = 0.0
+    for place, batch in enumerate(batches):
+        inputs = (batch["inputs"], batch["key_padding_mask"])
+        start = now(inputs[0].device)
+        model.eval()(*inputs)
+        whole += (now(inputs[0].device) - start) * (place > 0)
+        found: list[dict[str, Any]] = []
+        with answered(_asker(rows, built, found, max_seq_len=max_seq_len)):
+            model(*inputs)
+        lines += found if place > 0 else []
+    return pd.DataFrame(lines), whole
+
+
+def _asker(
+    rows: Mapping[str, Factory],
+    built: dict[tuple[str, str], nn.Module],
+    found: list[dict[str, Any]],
+    *,
+    max_seq_len: int,
+) -> Callable[[Call], Tensor]:
+    """Return what asks every row, keeps what it finds, and answers as the model does."""
+
+    def answer(call: Call) -> Tensor:
+        _, num_heads, _, head_dim = call.query.shape
+        sizes = {"num_heads": num_heads, "head_dim": head_dim, "max_seq_len": max_seq_len}
+        for row, factory in rows.items():
+            key = (row, call.name)
+            if key not in built:
+                built[key] = factory(**sizes).to(call.query.device).eval()
+            found.append(_line(row, call._replace(attention=built[key])))
+        found.append(_line(_SOFTMAX, call))
+        return call.by(call.attention)
+
+    return answer
+
+
+def _line(row: str, call: Call) -> dict[str, Any]:
+    start = now(call.query.device)
+    call.by(call.attention)
+    seconds = now(call.query.device) - start
+    error, _ = measure(call)
+    return {"row": row, "layer": call.name, "error": float(error), "seconds": seconds}
+
+
+def summarise(lines: pd.DataFrame, whole: float, *, error: float) -> pd.DataFrame:
+    """Make one line of each row: its errors, its time, and which layers it could replace.
+
+    How many times as fast a model gets follows from its own time with softmax and from that of
+    each attention, layer by layer.
+    """
+    grouped = lines.groupby(["row", "layer"], sort=False)
+    errors = grouped["error"].mean().pow(0.5).unstack(sort=False)
+    seconds = grouped["seconds"].sum().unstack(sort=False)
+    softmax = seconds.loc[_SOFTMAX]
+    table = []
+    for row in errors.index:
+        if row == _SOFTMAX:
+            continue
+        saved = softmax - seconds.loc[row]
+        within = errors.loc[row] <= error
+        table.append(
+            {
+                "row": row,
+                **{f"layer {i}": value for i, value in enumerate(errors.loc[row])},
+                "time / softmax": seconds.loc[row].sum() / softmax.sum(),
+                "all: times as fast": whole / (whole - saved.sum()),
+                "replace": ", ".join(str(i) for i, yes in enumerate(within) if yes) or "none",
+                "these: times as fast": whole / (whole - saved[within].sum()),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def limit_of(lines: pd.DataFrame, whole: float) -> tuple[float, float]:
+    """Return softmax's share of a model's time, and the speed-up by an attention without any."""
+    share = float(lines.loc[lines["row"] == _SOFTMAX, "seconds"].sum()) / whole
+    return share, 1 / max(1 - share, 1e-9)
+
+
+def draw(lines: pd.DataFrame) -> Figure:
+    """Draw the error of each row over the layers; at 1 the mean of the values is as good."""
+    names = list(dict.fromkeys(lines["layer"]))
+    frame = lines[lines["row"] != _SOFTMAX].assign(
+        layer=lambda x: x["layer"].map(names.index), error=lambda x: x["error"].pow(0.5)
+    )
+    figure, (axis,) = draw_panels(["Error over signal"], legend=True)
+    draw_lines(axis, frame, x="layer", y="error", line="row")
+    axis.axhline(1, color="grey", linewidth=0.8)
+    axis.set_xticks(range(len(names)))
+    axis.set(ylabel="error / signal", ylim=(0, None))
+    draw_legend(figure, [axis])
+    return figure

@@ -1,0 +1,104 @@
+"""Looking at a model before training: errors, times and what follows from them."""
+
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from macformer.attention import SoftmaxAttention, UniformAttention
+from macformer.dropin import replace_attention
+from macformer.dropin.cli import main
+from macformer.dropin.inspection import inspect_layers, limit_of, summarise
+
+DIM, HEADS, BATCH, LENGTH = 12, 2, 3, 11
+SOFTMAX = partial(SoftmaxAttention, dropout=0.0)
+
+
+class Encoder(nn.Module):
+    """Two layers of torch's, under the signature of this harness."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(DIM, HEADS, 4 * DIM, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, inputs, key_padding_mask):
+        return self.layers(inputs, src_key_padding_mask=key_padding_mask)
+
+
+def batches(number: int) -> list[dict[str, torch.Tensor]]:
+    mask = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
+    mask[0, 7:] = True
+    return [
+        {"inputs": torch.randn(BATCH, LENGTH, DIM), "key_padding_mask": mask} for _ in range(number)
+    ]
+
+
+def test_softmax_has_no_error_and_the_mean_of_the_values_has_one():
+    torch.manual_seed(0)
+    model = Encoder()
+    replace_attention(model, SOFTMAX, max_seq_len=LENGTH)
+    rows = {
+        "same": lambda max_seq_len, **sizes: SOFTMAX(**sizes),
+        "mean": lambda max_seq_len, **sizes: UniformAttention(**sizes),
+    }
+    lines, whole = inspect_layers(model, batches(3), rows, max_seq_len=LENGTH)
+    assert len(lines) == 2 * 2 * 3  # two batches behind the first, two layers, softmax and two rows
+    errors = lines.groupby("row")["error"].agg(["min", "max"])
+    assert errors.loc["same"].max() == 0
+    torch.testing.assert_close(errors.loc["mean"].tolist(), [1.0, 1.0])
+    assert whole > 0 and (lines["seconds"] > 0).all()
+
+
+def test_the_summary_follows_from_times_and_errors():
+    """Of 10 s softmax takes 2 in each of two layers; a row takes half, and is right in one."""
+    lines = pd.DataFrame(
+        [
+            {"row": "fast", "layer": "a", "error": 0.04, "seconds": 1.0},
+            {"row": "fast", "layer": "b", "error": 0.81, "seconds": 1.0},
+            {"row": "softmax", "layer": "a", "error": 0.0, "seconds": 2.0},
+            {"row": "softmax", "layer": "b", "error": 0.0, "seconds": 2.0},
+        ]
+    )
+    (row,) = summarise(lines, 10.0, error=0.5).to_dict("records")
+    assert row == {
+        "row": "fast",
+        "layer 0": pytest.approx(0.2),
+        "layer 1": pytest.approx(0.9),
+        "time / softmax": 0.5,
+        "all: times as fast": pytest.approx(10 / 8),
+        "replace": "0",
+        "these: times as fast": pytest.approx(10 / 9),
+    }
+    assert limit_of(lines, 10.0) == (pytest.approx(0.4), pytest.approx(10 / 6))
+
+
+def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
+    pytest.importorskip("transformers")
+    sizes = "hidden_size: 20, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 28"
+    options = [
+        f"model.config={{model_type: bert, {sizes}, initializer_range: 0.2}}",
+        "task=listops_short",
+        "task.num_examples={train: 64, validation: 20, test: 20}",
+        "task.max_len=24",
+        "task.min_len=4",
+        f"paths.data_dir={tmp_path / 'data'}",
+    ]
+    assert main([*options, f"--output={tmp_path / 'out'}"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "table.md",
+        "lines.csv",
+        "errors.png",
+        "errors.svg",
+    }
+    assert "attention=rmfa_exp_scaled ppsbn=with" in capsys.readouterr().out
+    lines = pd.read_csv(tmp_path / "out" / "lines.csv")
+    uniform = lines.loc[lines["row"] == "attention=uniform", "error"]
+    torch.testing.assert_close(uniform.tolist(), [1.0] * len(uniform))
+
+
+def test_a_mistake_is_one_line(capsys):
+    assert main(["task=listops_short", "model.path=nowhere", "task=nope"]) == 2
+    assert capsys.readouterr().err.startswith("macformer-inspect: ")
