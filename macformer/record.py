@@ -84,10 +84,15 @@ def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str,
 
 
 def row_name(choices: Mapping[Any, Any]) -> str:
-    """Name the row of the tables: an attention, rotated or not, or another mixer in its place."""
+    """Name the row of the tables: an attention, rotated or not, or another mixer in its place.
+
+    Rows that begin with pretrained weights stand apart.
+    """
+    pretrained = "" if choices["pretrain"] == "none" else f"+{choices['pretrain']}"
     if choices["mixer"] != "attention":
-        return choices["mixer"]
-    return choices["attention"] + ("" if choices["rotary"] == "without" else "+rotary")
+        return choices["mixer"] + pretrained
+    rotated = "" if choices["rotary"] == "without" else "+rotary"
+    return choices["attention"] + rotated + pretrained
 
 
 def read_config(run_dir: Path, *, folder: Path | None = None) -> DictConfig:

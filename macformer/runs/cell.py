@@ -27,6 +27,7 @@ from macformer.record import (
     write_metrics,
     write_predictions,
 )
+from macformer.runs.begin import cost, load_encoder, pretrain
 from macformer.runs.build import Run, build_run
 from macformer.runs.checkpoint import WholeCheckpoints, find_start
 from macformer.runs.devices import Claim, claim_devices, device_names
@@ -73,10 +74,14 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
     try:
         print(f"{cfg.cell}: {run_dir}", flush=True)
         write_metrics(run_dir, record)
+        pretrained = pretrain(cfg)
+        record["pretraining"] = None if pretrained is None else cost(pretrained)
         with claim_devices(names, count=count) as claim:
             if count == 1 and names != ["cpu"]:
                 os.environ["CUDA_VISIBLE_DEVICES"] = claim.devices[0]
-            metrics = train_and_test(cfg, run_dir, record=record, claim=claim)
+            metrics = train_and_test(
+                cfg, run_dir, record=record, claim=claim, pretrained=pretrained
+            )
     except Stopped as stop:
         write_end(run_dir, "interrupted", str(stop))
         raise
@@ -98,12 +103,14 @@ def train_and_test(
     *,
     record: dict[str, Any] | None = None,
     claim: Claim | None = None,
+    pretrained: Path | None = None,
 ) -> dict[str, Any]:
     """Train from the last checkpoint or from the start, and test the last and the best weights.
 
     Args:
         record: What is known of the run, which its first rank completes.
         claim: The devices of the first rank.
+        pretrained: The folder of the run whose encoder this one begins with.
     """
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
@@ -116,6 +123,8 @@ def train_and_test(
             raise ValueError(f"callbacks.{key} is missing; a run cannot do without it")
     built.trainer.strategy.checkpoint_io = WholeCheckpoints()
     start = None if cfg.overwrite else find_start(checkpoints)
+    if start is None and pretrained is not None:
+        load_encoder(built.module.model, pretrained)
     if record is not None:
         _check_data(built, run_dir, record, resumes=start is not None)
     for logger in built.trainer.loggers:

@@ -52,18 +52,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_weights(model: nn.Module, path: Path) -> int:
+def load_weights(model: nn.Module, path: Path, *, part: str = "") -> int:
     """Load the model's part of a checkpoint, and return the step that it was saved at.
+
+    Args:
+        part: A submodule of the model, which alone is loaded; empty for all of it.
 
     Raises:
         CheckpointError: If it is missing, damaged, or another model's.
     """
     state = load_checkpoint(path)
-    prefix = "model."
-    own = {k.removeprefix(prefix): v for k, v in state["state_dict"].items() if prefix in k[:6]}
+    prefix = f"model.{part}." if part else "model."
+    weights = state["state_dict"].items()
+    own = {name.removeprefix(prefix): x for name, x in weights if name.startswith(prefix)}
     try:
-        model.load_state_dict(own)
-    except RuntimeError as error:
+        model.get_submodule(part).load_state_dict(own)
+    except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} is of another model: {reason}") from error
     return state["global_step"]

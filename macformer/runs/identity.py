@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from macformer.runs.options import check_options
+from macformer.runs.pretraining import fix_pretraining
 from macformer.runs.protocol import fix_protocol
 from macformer.runs.values import check_values
 
@@ -35,6 +36,7 @@ def fix_identity(cfg: DictConfig) -> str:
     if not OmegaConf.is_interpolation(cfg, "identity"):
         return cfg.identity
     check_once(cfg)
+    fix_pretraining(cfg, fix_identity)
     with read_write(cfg):
         cfg.identity = run_identity(cfg)
     return cfg.identity

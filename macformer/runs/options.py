@@ -98,6 +98,7 @@ ALLOWED = {
     "max_seq_len": COUNT,
     "padded_len": COUNT,
     "data.pad_to_multiple_of": COUNT,
+    "data.hidden_share": either(NULL, number(lambda value: 0 < value < 1, "between 0 and 1")),
     "eval_interval": COUNT,  # a run that ends before is validated at its end
     "eval_batches": either(NULL, COUNT),
     "test_batches": either(NULL, COUNT),

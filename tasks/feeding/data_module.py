@@ -12,6 +12,7 @@ from torch import Tensor
 from tasks.errors import DataError
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
 from tasks.feeding.lightning_counters import num_batches_processed
+from tasks.feeding.masking import HiddenTokens, HiddenTokensOfSplit
 from tasks.store.describe import describe
 from tasks.store.manifest import SPLITS, read_manifest
 from tasks.store.rows import Rows, TokenRows
@@ -37,6 +38,8 @@ class TaskDataModule(pl.LightningDataModule):
         pad_to_multiple_of: Of which the widths of trimmed batches are multiples, up to
             max_seq_len: a few shapes in place of many.
         bucket_by_length: Whether a batch holds rows of similar length; of use with trim_batches.
+        hidden_share: Of the tokens of each row that are hidden and asked for, in place of the
+            row's label; None asks for the label.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class TaskDataModule(pl.LightningDataModule):
         trim_batches: bool,
         pad_to_multiple_of: int,
         bucket_by_length: bool,
+        hidden_share: float | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -66,6 +70,8 @@ class TaskDataModule(pl.LightningDataModule):
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if padded_len < max_seq_len:
             raise ValueError(f"padded_len {padded_len} is below max_seq_len {max_seq_len}")
+        if hidden_share is not None and not 0 < hidden_share < 1:
+            raise ValueError(f"hidden_share is {hidden_share}; it must be between 0 and 1")
         if bucket_by_length and not trim_batches:
             raise ValueError("bucket_by_length=true has no effect without trim_batches=true")
         self.prepare = prepare
@@ -80,6 +86,7 @@ class TaskDataModule(pl.LightningDataModule):
         self.trim_batches = trim_batches
         self.pad_to_multiple_of = pad_to_multiple_of
         self.bucket_by_length = bucket_by_length
+        self.hidden_share = hidden_share
         self.rows: dict[str, Rows] = {}
         self._folder: Path | None = None
         self._start = 0
@@ -96,32 +103,51 @@ class TaskDataModule(pl.LightningDataModule):
         self.rows = {split: self.load(self._prepared(), split) for split in SPLITS}
         for split, rows in self.rows.items():
             self._check_places(split, rows)
+            if self.hidden_share is not None and not isinstance(rows, TokenRows):
+                raise DataError("rows of this task hold numbers; pretrain=mlm hides tokens")
         if self.device_resident:
             device = self.trainer.strategy.root_device if self.trainer else "cpu"
             self.rows = {split: rows.to(device) for split, rows in self.rows.items()}
 
-    def train_dataloader(self) -> TrainingBatches:
+    def train_dataloader(self) -> TrainingBatches | HiddenTokens:
         options = self._options()
         options["batch_size"] *= self.accumulate
-        return TrainingBatches(
+        batches = TrainingBatches(
             self.rows["train"], seed=self.seed, start=self.num_batches_consumed, **options
         )
+        if self.hidden_share is None:
+            return batches
+        return HiddenTokens(batches, share=self.hidden_share, seed=self.seed)
 
-    def val_dataloader(self) -> EvaluationBatches:
+    def val_dataloader(self) -> EvaluationBatches | HiddenTokensOfSplit:
         limit = self.trainer.limit_val_batches if self.trainer else None
-        return EvaluationBatches(self.rows["validation"], limit=limit, **self._options())
+        return self._evaluation("validation", limit)
 
-    def test_dataloader(self) -> EvaluationBatches:
-        limit = self.trainer.limit_test_batches if self.trainer else None
-        return EvaluationBatches(self.rows["test"], limit=limit, **self._options())
+    def test_dataloader(self) -> EvaluationBatches | HiddenTokensOfSplit:
+        return self._evaluation("test", self._test_limit)
+
+    @property
+    def _test_limit(self) -> int | float | None:
+        return self.trainer.limit_test_batches if self.trainer else None
+
+    def _evaluation(
+        self, split: str, limit: int | float | None
+    ) -> EvaluationBatches | HiddenTokensOfSplit:
+        batches = EvaluationBatches(self.rows[split], limit=limit, **self._options())
+        if self.hidden_share is None:
+            return batches
+        return HiddenTokensOfSplit(batches, share=self.hidden_share)
 
     @property
     def num_examples(self) -> dict[str, int]:
         return {split: len(rows) for split, rows in self.rows.items()}
 
     def majority_rate(self, split: str) -> float:
-        """Return the accuracy of always answering with the most frequent class."""
-        counts = torch.bincount(self.rows[split].labels.flatten().long())
+        """Return the accuracy of always answering with the most frequent class, or token."""
+        labels = [self.rows[split].labels.flatten().long()]
+        if self.hidden_share is not None:
+            labels = [batch["labels"].flatten() for batch in self._evaluation(split, None)]
+        counts = torch.bincount(torch.cat(labels))
         return counts.max().item() / counts.sum().item()
 
     @property
@@ -152,8 +178,10 @@ class TaskDataModule(pl.LightningDataModule):
         """Return what shallow predictors reach on the test split.
 
         Each name has its accuracy from 0 to 1, its recipe in words and num_train_rows; an empty
-        mapping for data that are too few to tell.
+        mapping for data that are too few to tell, and where tokens are asked for.
         """
+        if self.hidden_share is not None:
+            return {}
         return read_manifest(self._prepared()).get("floors", {})
 
     def describe(self) -> list[str]:
@@ -162,7 +190,11 @@ class TaskDataModule(pl.LightningDataModule):
 
     def test_rows(self) -> Int[Tensor, "rows"]:
         """Return the rows of this rank's share of the test split, in the order of its batches."""
-        return torch.cat(self.test_dataloader().batches)
+        batches = EvaluationBatches(self.rows["test"], limit=self._test_limit, **self._options())
+        rows = torch.cat(batches.batches)
+        if self.hidden_share is None:
+            return rows
+        return rows.repeat_interleave(self.rows["test"].lengths(rows[:1]).numel())  # of a pair: 2
 
     @property
     def num_batches_consumed(self) -> int:

@@ -1,0 +1,64 @@
+"""With which weights a run begins: random ones, or those of the run that comes before it.
+
+Whoever needs that run first trains it; the others wait for it, and an interrupted one is resumed.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+from macformer.record import CHECKPOINTS_NAME, read_metrics, read_status, write_config
+from macformer.runs.checkpoint import load_weights
+from macformer.runs.process import is_running, run_in_process
+
+_SECONDS = 2.0  # between looks at a run that another process trains
+
+
+def pretrain(cfg: DictConfig) -> Path | None:
+    """Return the folder of the finished run that comes before this one, trained now if need be.
+
+    Raises:
+        ValueError: If it failed.
+    """
+    if cfg.get("pretrain") is None:
+        return None
+    before = cfg.pretrain.run
+    run_dir = Path(before.paths.run_dir)
+    waits = False
+    while read_status(run_dir) != "finished":
+        if is_running(run_dir):
+            if not waits:
+                print(f"waiting for {before.cell}, which another process trains", flush=True)
+            waits = True
+            time.sleep(_SECONDS)
+            continue
+        write_config(run_dir, before)
+        if not run_in_process(run_dir, overwrite=False) and not is_running(run_dir):
+            reason = (read_metrics(run_dir) or {}).get("reason")
+            raise ValueError(f"pretraining failed ({run_dir}): {reason}")
+    return run_dir
+
+
+def load_encoder(model: nn.Module, run_dir: Path) -> None:
+    """Give an encoder the weights and features, best in validation, of the run before.
+
+    Raises:
+        CheckpointError: If they are missing, damaged or another encoder's.
+    """
+    load_weights(model, run_dir / CHECKPOINTS_NAME / "best.ckpt", part="encoder")
+
+
+def cost(run_dir: Path) -> dict[str, Any]:
+    """Return what a run has cost, and reached: the record of the pretraining of another one."""
+    metrics = read_metrics(run_dir) or {}
+    return {
+        "name": metrics["name"],
+        "identity": metrics["identity"],
+        "steps": metrics["train"]["steps"],
+        "accuracy": metrics["accuracy"]["best"]["test"],
+        "majority_rate": metrics["majority_rate"],
+        **metrics["use"],
+    }

@@ -1,0 +1,51 @@
+"""Compose the run that comes before a run: its encoder, on the task's own rows without labels.
+
+It is a run like any other, with an identity of its own, which is part of that of each run that
+begins with it.
+"""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from macformer.runs.options import check_options
+from macformer.runs.values import check_values
+
+SWEEP = "pretraining"  # the folder below outputs/, which all sweeps share
+
+
+def fix_pretraining(cfg: DictConfig, fix_identity: Callable[[DictConfig], str]) -> None:
+    """Compose the run that comes before a configuration's own, and write it into that, whole.
+
+    Raises:
+        OptionError: If an option of it has a value that it cannot have.
+    """
+    if cfg.get("pretrain") is None:
+        return
+    before = _composed(cfg)
+    check_values(before)
+    check_options(before)
+    identity = fix_identity(before)
+    with read_write(cfg), open_dict(cfg):
+        cfg.pretrain.identity = identity
+        cfg.pretrain.run = OmegaConf.to_container(before, resolve=True)
+
+
+def _composed(cfg: DictConfig) -> DictConfig:
+    before = cfg.copy()
+    with read_write(before), open_dict(before):
+        changes = OmegaConf.to_container(before.pretrain.changes, resolve=True)
+        row = cfg.choices.attention.removesuffix(f"+{cfg.choices.pretrain}")
+        own = {
+            "pretrain": None,
+            "choices": {"attention": row, "pretrain": "none"},
+            "sweep": SWEEP,
+            "paths": {"run_dir": "${path:${paths.output_dir}}/${sweep}/${cell}"},
+            "overwrite": False,
+            "retry": None,
+        }
+        merged = OmegaConf.merge(before, changes, own)
+        merged.objective = {"_target_": "macformer.training.classify", "_partial_": True}
+        merged.module.metrics = None  # of the task's classes
+    assert isinstance(merged, DictConfig)
+    return merged

@@ -1,0 +1,121 @@
+"""A run may begin with the encoder of another, which all that would begin with it share."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from macformer.record import CHECKPOINTS_NAME, read_metrics, read_status
+from macformer.runs import begin, cell
+from macformer.runs.config import ConfigError, compose
+
+CHOSEN = ("attention=rmfa_exp", "ppsbn=with", "pretrain=mlm")
+
+
+def identities(*overrides):
+    cfg = compose("task=listops_short", "recipe=smoke", *CHOSEN, *overrides)
+    return cfg.identity, cfg.pretrain.identity
+
+
+def test_seeds_and_sweeps_share_a_pretraining_and_its_options_are_part_of_a_run():
+    own, before = identities("seed=0")
+    for overrides in (("seed=1",), ("sweep=other",), ("overwrite=true",)):
+        assert identities(*overrides)[1] == before
+    for change in ("pretrain.max_steps=7", "pretrain.seed=1", "pretrain.hidden_share=0.2"):
+        changed_own, changed_before = identities(change)
+        assert changed_own != own and changed_before != before
+    assert identities("attention.num_features=64")[1] != before
+
+
+def test_the_run_before_differs_in_its_changes_alone():
+    cfg = compose("task=listops_short", "recipe=smoke", *CHOSEN, "seed=5", "pretrain.max_steps=7")
+    before = cfg.pretrain.run
+    assert (before.seed, before.data.seed, before.pretrain) == (0, 0, None)
+    assert before.max_steps == before.trainer.max_steps == before.module.scheduler.max_steps == 7
+    assert before.model.head.num_classes == cfg.task.vocab_size and before.data.hidden_share == 0.5
+    assert before.model.encoder == cfg.model.encoder and cfg.data.hidden_share is None
+    assert Path(before.paths.run_dir).parent == Path("outputs", "pretraining").absolute()
+    assert cfg.choices.attention == "rmfa_exp+mlm" and before.choices.attention == "rmfa_exp"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("pretrain.hidden_share=1.5", "data.hidden_share is 1.5.*between 0 and 1"),
+        ("pretrain.max_steps=abc", "max_steps is abc"),
+        ("pretrain=mlmm", "mlmm"),
+    ],
+)
+def test_wrong_options_of_a_pretraining_are_refused(option, message):
+    with pytest.raises(ConfigError, match=message):
+        compose("task=listops_short", "recipe=smoke", *CHOSEN, option)
+
+
+@pytest.fixture
+def make_pretrained(make_run, tmp_path, monkeypatch):
+    """Run cells that come before in this process, and count them."""
+    started = []
+
+    def run_here(run_dir, *, overwrite):
+        started.append(run_dir.name)
+        return cell.run(run_dir)
+
+    monkeypatch.setattr(begin, "run_in_process", run_here)
+
+    def make(*overrides, folder):
+        return make_run(*CHOSEN, f"paths.output_dir={tmp_path}", *overrides, folder=folder)
+
+    return make, started
+
+
+def test_an_encoder_begins_where_pretraining_has_ended(make_pretrained, monkeypatch):
+    make, started = make_pretrained
+    begun = {}
+
+    def remember(model, run_dir):
+        torch.manual_seed(1)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        load(model, run_dir)
+        begun.update(before=before, after=model.state_dict(), run_dir=run_dir)
+        begun["after"] = {name: value.clone() for name, value in model.state_dict().items()}
+
+    load = begin.load_encoder
+    monkeypatch.setattr(cell, "load_encoder", remember)
+    _, first = make("seed=0", folder="first")
+    _, second = make("seed=1", folder="second")
+    assert cell.run(first) and cell.run(second)
+    assert len(started) == 1  # of which the second seed has found the end
+
+    path = begun["run_dir"] / CHECKPOINTS_NAME / "best.ckpt"
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    signs = [name for name in begun["after"] if "signs" in name]
+    assert signs
+    for name, value in begun["after"].items():
+        source = weights[f"model.{name}"] if name.startswith("encoder.") else begun["before"][name]
+        assert torch.equal(value, source), name
+    metrics = read_metrics(second)
+    record = metrics["pretraining"]
+    assert record["name"] == started[0] and record["seconds"] > 0 and record["steps"] > 0
+    assert metrics["attention"] == "rmfa_exp+mlm"
+    json.dumps(metrics)
+
+
+def test_a_failed_pretraining_is_the_reason_of_a_failed_run(make_pretrained, monkeypatch):
+    make, _ = make_pretrained
+    _, run_dir = make("pretrain.learning_rate=1e30", folder="run")
+    assert not cell.run(run_dir)
+    assert read_status(run_dir) == "failed"
+    reason = read_metrics(run_dir)["reason"]
+    assert "pretraining failed" in reason and "training loss" in reason
+
+
+def test_who_comes_second_waits(make_pretrained, monkeypatch, capsys):
+    make, started = make_pretrained
+    cfg, run_dir = make("max_steps=2", "pretrain.max_steps=2", folder="run")
+    looks = iter([True, True, False, False])
+    monkeypatch.setattr(begin, "is_running", lambda folder: next(looks))
+    monkeypatch.setattr(begin, "_SECONDS", 0.0)
+    assert cell.run(run_dir)
+    assert capsys.readouterr().out.count("waiting for") == 1
+    assert started == [cfg.pretrain.run.cell]
