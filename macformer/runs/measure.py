@@ -23,11 +23,13 @@ def measurements(built: Run) -> dict[str, Any]:
         "majority_rate": data.majority_rate("test"),
         "floors": data.floors,
         "resident_data_gib": memory and memory.resident_gib,
+        "softmax_kernel": {
+            phase: _kernels(built.module.model, phase) for phase in ("train", "inference")
+        },
         "train": {
             "steps": built.trainer.global_step,
             "loss": built.module.train_loss,
             "peak_memory_gib": memory and memory.train_gib,
-            "softmax_kernel": _kernels(built.module.model, "train"),
             **(throughput.train if throughput else {}),
         },
         "use": {
@@ -37,7 +39,6 @@ def measurements(built: Run) -> dict[str, Any]:
         },
         "inference": {
             "peak_memory_gib": memory and memory.inference_gib,
-            "softmax_kernel": _kernels(built.module.model, "inference"),
             **(throughput.inference if throughput else {}),
         },
     }

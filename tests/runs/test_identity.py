@@ -77,7 +77,10 @@ def test_a_callback_may_write_into_the_folder_that_the_identity_names():
 def test_every_entry_of_the_list_leaves_something_out():
     cfg = config.compose("task=listops", "+trainer.profiler=simple", "+trainer.max_time=1")
     table = config.compose("task=_table", "task.name=own", "task.num_classes=2", "task.max_len=9")
-    keys = [key for c in (cfg, table) for key, _ in identity._leaves(OmegaConf.to_container(c))]
+    begun = config.compose("task=listops", "pretrain=mlm")
+    keys = [
+        key for c in (cfg, table, begun) for key, _ in identity._leaves(OmegaConf.to_container(c))
+    ]
     for group in cfg.nuisance.values():
         for pattern in group:
             assert any(identity._matches(key, [pattern]) for key in keys), pattern
