@@ -7,6 +7,7 @@ from torch.nn.functional import pad
 
 from macformer.attention.contract import blank, blank_padding
 from macformer.ops.blocks import count_blocks, from_blocks, to_blocks, to_windows
+from macformer.ops.flash import attend_to_few
 from macformer.ops.present import mark_present
 from macformer.ops.union import lowest
 
@@ -84,12 +85,10 @@ class HTransformer(nn.Module):
             to_windows(x, b, num_blocks, margin=b) for x in (key / mean, value / mean, count)
         )
         # a run counts once for each token in it
-        weight = torch.where(n > 0, n.clamp(min=1).log(), lowest(n.dtype))
-        logits = q.shape[-1] ** -0.5 * q @ k.mT + weight.mT
+        mask = torch.where(n > 0, n.clamp(min=1).log(), lowest(n.dtype)).mT
         if not is_near:
-            logits = logits.masked_fill(self._nearer(logits.device), lowest(logits.dtype))
-        z = logits.logsumexp(-1, keepdim=True)
-        out = (logits - z).exp() @ v
+            mask = mask.masked_fill(self._nearer(mask.device), lowest(mask.dtype))
+        out, z = attend_to_few(q, k, v, mask, scale=q.shape[-1] ** -0.5)
         return from_blocks(out, length), from_blocks(z, length)
 
     def _nearer(self, device: torch.device) -> Bool[Tensor, "block window"]:
