@@ -38,6 +38,7 @@ TINY = (
     "eval_interval=4",
     "warmup_batches=1",
     "log_interval=2",
+    "cost.latency_examples=3",
 )
 
 

@@ -6,7 +6,7 @@ from macformer.callbacks.heartbeat import Heartbeat
 from macformer.callbacks.peak_memory import MemoryMeter, PeakMemory
 from macformer.callbacks.progress import Progress
 from macformer.callbacks.random_states import RandomStates
-from macformer.callbacks.throughput import Stopwatch, Throughput
+from macformer.callbacks.throughput import Stopwatch, Throughput, summarise
 
 __all__ = [
     "BestCheckpoint",
@@ -19,4 +19,5 @@ __all__ = [
     "RandomStates",
     "Stopwatch",
     "Throughput",
+    "summarise",
 ]

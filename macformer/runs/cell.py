@@ -30,6 +30,7 @@ from macformer.record import (
 from macformer.runs.begin import cost, load_encoder, pretrain
 from macformer.runs.build import Run, build_run
 from macformer.runs.checkpoint import WholeCheckpoints, find_start
+from macformer.runs.cost import measure_cost
 from macformer.runs.devices import Claim, claim_devices, device_names
 from macformer.runs.measure import flat, measurements, summary
 from macformer.runs.process import BUSY, FAILED, run_lock
@@ -133,7 +134,8 @@ def train_and_test(
         built.trainer.fit(built.module, built.data, ckpt_path=start and str(start))
         _check_time(built)
         results, predictions = score_run(built, eval_interval=cfg.eval_interval)
-        metrics = {**(record or {}), **measurements(built), **results}
+        cost = measure_cost(built, cfg)
+        metrics = {**(record or {}), **measurements(built), **cost, **results}
         for logger in built.trainer.loggers:
             logger.log_metrics(flat(metrics), step=built.trainer.global_step)
     if record is not None:

@@ -1,6 +1,7 @@
 """The Lightning module: the step function under Lightning's bookkeeping."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from macformer.training.capture import CapturedGradients, can_capture
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
 from macformer.training.objectives import Batch, Loss, Objective, judge
 from macformer.training.step import Clip, optimisation_step
@@ -131,6 +133,25 @@ class ClassificationModule(pl.LightningModule):
         if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
             self._log_interval(float(learning_rate))
         return {"batches": batches}
+
+    @property
+    def takes_any_shape(self) -> bool:
+        """Whether batches may differ in shape, as those of a captured step may not."""
+        factory = getattr(self._gradients, "func", self._gradients)
+        return not (factory is CapturedGradients and can_capture(self.device))
+
+    def step_beside(self) -> Callable[[Batch], Loss]:
+        """Return the step that training takes, with an optimiser and a schedule of its own.
+
+        It needs no trainer. Weights and buffers are the model's.
+        """
+        optimizer = self._optimizer(self.model.parameters())
+        return partial(
+            optimisation_step,
+            self._gradients(self.model, clip=self.clip),
+            optimizer=optimizer,
+            scheduler=self._scheduler(optimizer),
+        )
 
     def _num_steps_of_call(self) -> int:
         """Count the steps up to the next point of the curve, validation or end, if few enough."""

@@ -4,7 +4,7 @@ Plain iterables instead of a DataLoader: a batch is one gather, which worker pro
 down, and there is nothing that Lightning could replace under several ranks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int
@@ -139,6 +139,37 @@ class EvaluationBatches:
                 max_len=self.max_seq_len,
                 padded_len=self.padded_len,
                 multiple_of=self.multiple_of,
+            )
+
+
+class ChosenBatches:
+    """Batches of given rows, as often as one goes through them.
+
+    Args:
+        batches: The rows of each.
+        padded_len: Length that rows are padded to; None pads to the longest row of a batch.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        batches: Sequence[Int[Tensor, "_"]],
+        *,
+        max_seq_len: int,
+        padded_len: int | None,
+    ) -> None:
+        self.rows = rows
+        self.max_seq_len = max_seq_len
+        self.padded_len = padded_len
+        self.batches = [batch.to(rows.device) for batch in batches]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for indices in self.batches:
+            yield gather_batch(
+                self.rows, indices, max_len=self.max_seq_len, padded_len=self.padded_len
             )
 
 

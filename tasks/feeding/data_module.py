@@ -10,7 +10,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tasks.errors import DataError
-from tasks.feeding.batches import EvaluationBatches, TrainingBatches
+from tasks.feeding.batches import (
+    ChosenBatches,
+    EvaluationBatches,
+    TrainingBatches,
+    longest_of_row,
+    sort_by_length,
+)
 from tasks.feeding.lightning_counters import num_batches_processed
 from tasks.feeding.masking import HiddenTokens, HiddenTokensOfSplit
 from tasks.store.describe import describe
@@ -184,6 +190,39 @@ class TaskDataModule(pl.LightningDataModule):
             return {}
         return read_manifest(self._prepared()).get("floors", {})
 
+    def trimmed_batches(self, number: int) -> ChosenBatches | None:
+        """Choose training batches as trimming and bucketing make them, from short to long rows.
+
+        They are evenly spread over the training split in the order of its lengths. None where no
+        row has padding, so that there is nothing to trim.
+        """
+        rows = self.rows["train"]
+        order = sort_by_length(rows, torch.arange(len(rows)))
+        shortest = min(int(longest_of_row(rows, order[:1])), self.max_seq_len)
+        size = self.batch_size * self.accumulate
+        num_batches = len(rows) // size
+        if shortest >= self.padded_len or not num_batches:
+            return None
+        batches = order[: num_batches * size].view(num_batches, size)
+        chosen = _spread(min(number, num_batches), num_batches)
+        return ChosenBatches(
+            rows, [*batches[chosen]], max_seq_len=self.max_seq_len, padded_len=None
+        )
+
+    def single_examples(self, number: int, *, trim: bool) -> ChosenBatches:
+        """Choose rows of the test split, evenly spread over it, one for each batch.
+
+        Args:
+            trim: Whether they are without padding.
+        """
+        rows = self.rows["test"]
+        return ChosenBatches(
+            rows,
+            _spread(min(number, len(rows)), len(rows)).split(1),
+            max_seq_len=self.max_seq_len,
+            padded_len=None if trim else self.padded_len,
+        )
+
     def describe(self) -> list[str]:
         """Name the prepared folder, and describe each of its splits in a line."""
         return [str(self._prepared()), *describe(self._prepared())]
@@ -236,3 +275,8 @@ class TaskDataModule(pl.LightningDataModule):
             "num_ranks": self.trainer.world_size if self.trainer else 1,
             "bucket_by_length": self.bucket_by_length,
         }
+
+
+def _spread(number: int, size: int) -> Int[Tensor, "number"]:
+    """Return places evenly spread over a sequence of some size."""
+    return ((torch.arange(number) + 0.5) * size / number).long()

@@ -295,3 +295,34 @@ def test_padding_to_less_than_the_cut_is_refused(tmp_path):
 def test_bucketing_without_trimming_is_refused(tmp_path):
     with pytest.raises(ValueError, match="without trim_batches"):
         data_module(tmp_path, bucket_by_length=True)
+
+
+def test_trimmed_batches_reach_from_short_rows_to_long_ones(tmp_path):
+    """Rows of 1 to 11 tokens, in seven batches of three: the second, the fourth and the sixth."""
+    data = data_module(tmp_path)
+    data.setup()
+    chosen = data.trimmed_batches(3)
+    assert chosen is not None and len(chosen) == 3
+    lengths = sorted((~batch["key_padding_mask"]).sum(1).tolist() for batch in chosen)
+    ordered = sorted(i % 11 + 1 for i in range(NUM_ROWS["train"]))
+    assert lengths == [ordered[3 * i : 3 * i + 3] for i in (1, 3, 5)]
+    for batch in chosen:  # as wide as the longest row
+        assert not batch["key_padding_mask"].all(0).any()
+    assert [len(list(chosen)) for _ in range(2)] == [3, 3]
+
+
+def test_rows_without_padding_have_nothing_to_trim(tmp_path):
+    data = data_module(tmp_path)
+    data.max_seq_len = data.padded_len = 1
+    data.setup()
+    assert data.trimmed_batches(3) is None
+
+
+@pytest.mark.parametrize(("trim", "width"), [(True, 2), (False, MAX_SEQ_LEN)])
+def test_single_examples_are_spread_over_the_test_split(tmp_path, trim, width):
+    data = data_module(tmp_path)
+    data.setup()
+    batches = list(data.single_examples(2, trim=trim))  # rows 1 and 3, of 2 and 4 tokens
+    assert [(~batch["key_padding_mask"]).sum().item() for batch in batches] == [2, 4]
+    assert batches[0]["inputs"].shape == (1, width)
+    assert len(list(data.single_examples(99, trim=trim))) == NUM_ROWS["test"]

@@ -1,0 +1,143 @@
+"""What a trained model costs to use, and what training it costs where nothing is padded."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from macformer.callbacks import Stopwatch, summarise
+from macformer.measuring import count_flops, now
+from macformer.runs.build import Run
+from macformer.training import ClassificationModule
+
+# Of a run's steps: what its training without padding may take, the pass that warms up included.
+LARGEST_SHARE = 0.1
+
+Batch = dict[str, Tensor]
+
+log = logging.getLogger(__name__)
+
+
+def measure_cost(built: Run, cfg: DictConfig) -> dict[str, Any]:
+    """Measure a model that has been tested; it is what it was afterwards.
+
+    What goes wrong is logged and left out: the run is whole without it.
+
+    Args:
+        cfg: The run's; ``cost`` in it says how much is measured, and None leaves all out.
+
+    Returns:
+        ``cost``: floating-point operations of a forward pass over one example that is padded to the
+        full length, the numbers that the model keeps of a sequence of that length, and the median
+        and 95th percentile of the milliseconds of single test examples. ``trimmed``: the rates of
+        :func:`macformer.callbacks.summarise`, in training on batches without needless padding.
+    """
+    if cfg.get("cost") is None:
+        return {}
+    try:
+        with built.trainer.strategy.precision_plugin.forward_context():
+            return _measure(built, cfg)
+    except Exception as error:  # of a user's model, say
+        log.warning("the cost was not measured: %s", str(error).partition("\n")[0])
+        return {}
+
+
+def _measure(built: Run, cfg: DictConfig) -> dict[str, Any]:
+    model, device = built.module.model, built.trainer.strategy.root_device
+    model.to(device).eval()
+    encoder = getattr(model, "encoder", None)
+    cost = {
+        "flops": _count_forward(built, device),
+        "state_size": encoder and encoder.state_size(cfg.padded_len),
+        **_time_examples(built, device, number=cfg.cost.latency_examples),
+    }
+    return {"cost": cost, "trimmed": _time_trimmed(built, device, cfg) or {}}
+
+
+def _count_forward(built: Run, device: torch.device) -> int:
+    data: Any = built.data
+    (batch,) = _on_device(data.single_examples(1, trim=False), device)
+    with torch.no_grad():
+        return count_flops(lambda: _forward(built.module.model, batch))
+
+
+def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str, float | int]:
+    """Time examples one at a time, from the data to the logits."""
+    data: Any = built.data
+    examples = data.single_examples(number, trim=_may_trim(built))
+    milliseconds = []
+    with torch.no_grad():
+        for is_timed in (False, True):  # the first pass warms up
+            started = now(device)
+            for batch in _on_device(examples, device):
+                _forward(built.module.model, batch)
+                read = now(device)
+                if is_timed:
+                    milliseconds.append(1000 * (read - started))
+                started = read
+    return {
+        "latency_p50_ms": float(np.quantile(milliseconds, 0.5)),
+        "latency_p95_ms": float(np.quantile(milliseconds, 0.95)),
+        "num_latency_examples": len(milliseconds),
+    }
+
+
+def _time_trimmed(built: Run, device: torch.device, cfg: DictConfig) -> dict[str, Any] | None:
+    """Time passes over the same training batches, whose median is the rate.
+
+    None where there is nothing to trim, where padding has influence, under several ranks, in a step
+    that knows one shape, and in a run so short that this would take more than its share.
+    """
+    data: Any = built.data
+    passes = cfg.cost.trimmed_passes
+    share = int(LARGEST_SHARE * built.trainer.max_steps) // (passes + 1)
+    number = min(cfg.cost.trimmed_batches, share)
+    if number < 1 or built.trainer.world_size > 1:
+        return None
+    if not (_may_trim(built) and built.module.takes_any_shape):
+        return None
+    batches = data.trimmed_batches(number)
+    if batches is None:
+        return None
+    watch = Stopwatch(device)
+    with _kept(built.module):
+        step = built.module.step_beside()
+        for index in range(passes + 1):
+            if index == 1:  # the first pass warms up
+                watch.start()
+            for batch in _on_device(batches, device):
+                step(batch)
+                watch.count(batch)
+            watch.lap()
+    return summarise(watch.intervals, num_ranks=1)
+
+
+@contextmanager
+def _kept(module: ClassificationModule) -> Iterator[None]:
+    """Train a model meanwhile, and give it its weights and buffers back."""
+    before = {name: value.clone() for name, value in module.model.state_dict().items()}
+    module.model.train()
+    try:
+        yield
+    finally:
+        module.zero_grad(set_to_none=True)
+        module.model.load_state_dict(before)
+        module.model.eval()
+
+
+def _may_trim(built: Run) -> bool:
+    return not getattr(getattr(built.module.model, "pooling", None), "counts_padding", False)
+
+
+def _forward(model: nn.Module, batch: Batch) -> Tensor:
+    return model(batch["inputs"], batch["key_padding_mask"])
+
+
+def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    for batch in batches:
+        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
