@@ -1,12 +1,19 @@
 """The look of every plot: one palette, panels side by side, one legend, reproducible files."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 # Okabe and Ito's palette, distinct to colour-blind readers; grey for its yellow, pale on white.
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999"]
@@ -14,6 +21,15 @@ MARKERS = ["o", "s", "D", "^"]
 STYLES = ["-", "--", ":", "-."]
 PANEL_SIZE = (5.0, 4.0)  # inches
 LEGEND_WIDTH = 2.5
+NEAR, LEADER = 10, {"arrowstyle": "-", "linewidth": 0.5, "color": "grey", "shrinkA": 0}
+MARK_RADIUS = 5.0  # points of a mark and the air around it
+# Where the name of a point may stand, in points from it: on eight sides, the near ones first.
+LABEL_PLACES = [
+    (distance * x, distance * y)
+    for distance in (7, 14, 22, 32, 44)
+    for x, y in sorted(product((1, -1, 0), repeat=2), key=lambda side: -abs(side[0]))
+    if (x, y) != (0, 0)
+]
 
 
 def draw_panels(
@@ -102,6 +118,71 @@ def draw_over_length(frame: pd.DataFrame, values: Mapping[str, str]) -> Figure:
         axis.set_xticks(lengths, [f"{length:,}" for length in lengths])
     draw_legend(figure, axes)
     return figure
+
+
+def name_points(
+    figure: Figure,
+    axis: Axes,
+    points: Float[np.ndarray, "named 2"],
+    names: Sequence[str],
+    *,
+    colours: Sequence[str],
+    others: Float[np.ndarray, "others 2"],
+) -> None:
+    """Write a name beside each point where it hides no other name and no point.
+
+    Each takes the nearest of some places around its point that is free, or the one that hides
+    least. The figure must have been laid out before, since places are those on the page.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()  # measures words
+    radius = MARK_RADIUS * figure.dpi / 72
+    marks = [
+        Bbox.from_bounds(x - radius, y - radius, 2 * radius, 2 * radius)
+        for x, y in axis.transData.transform(np.concatenate([points, others]))
+    ]
+    frame, taken = axis.get_window_extent(), list(marks)
+    for point, name, colour in zip(points, names, colours, strict=True):
+        hidden = []
+        for place in LABEL_PLACES:
+            text, box = _write(axis, name, point, place, colour=colour, renderer=renderer)
+            text.remove()
+            outside = box.width * box.height - _area(Bbox.intersection(box, frame))
+            hidden.append(outside + sum(_area(Bbox.intersection(box, other)) for other in taken))
+        best = LABEL_PLACES[int(np.argmin(hidden))]
+        _, box = _write(axis, name, point, best, colour=colour, renderer=renderer)
+        taken.append(box)
+
+
+def _write(
+    axis: Axes,
+    name: str,
+    point: np.ndarray,
+    place: tuple[float, float],
+    *,
+    colour: str,
+    renderer: RendererAgg,
+) -> tuple[Text, Bbox]:
+    """Write a name at an offset from its point, which a line leads to unless it is near."""
+    x, y = place
+    text = axis.annotate(
+        name,
+        (float(point[0]), float(point[1])),
+        place,
+        textcoords="offset points",
+        horizontalalignment="center" if x == 0 else "left" if x > 0 else "right",
+        verticalalignment="center" if y == 0 else "bottom" if y > 0 else "top",
+        fontsize=8,
+        color=colour,
+        arrowprops=LEADER if max(abs(x), abs(y)) > NEAR else None,
+    )
+    text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    text.set_in_layout(False)
+    text.update_positions(renderer)
+    return text, Text.get_window_extent(text, renderer)  # of the words, without the line
+
+
+def _area(box: Bbox | None) -> float:
+    return 0.0 if box is None else box.width * box.height
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:

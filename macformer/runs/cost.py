@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from macformer.callbacks import Stopwatch, summarise
 from macformer.measuring import count_flops, now
 from macformer.runs.build import Run
 from macformer.training import ClassificationModule
+from macformer.training.objectives import predict
 
 # Of a run's steps: what its training without padding may take, the pass that warms up included.
 LARGEST_SHARE = 0.1
@@ -63,7 +64,7 @@ def _count_forward(built: Run, device: torch.device) -> int:
     data: Any = built.data
     (batch,) = _on_device(data.single_examples(1, trim=False), device)
     with torch.no_grad():
-        return count_flops(lambda: _forward(built.module.model, batch))
+        return count_flops(lambda: predict(built.module.model, batch))
 
 
 def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str, float | int]:
@@ -75,7 +76,7 @@ def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str
         for is_timed in (False, True):  # the first pass warms up
             started = now(device)
             for batch in _on_device(examples, device):
-                _forward(built.module.model, batch)
+                predict(built.module.model, batch)
                 read = now(device)
                 if is_timed:
                     milliseconds.append(1000 * (read - started))
@@ -132,10 +133,6 @@ def _kept(module: ClassificationModule) -> Iterator[None]:
 
 def _may_trim(built: Run) -> bool:
     return not getattr(getattr(built.module.model, "pooling", None), "counts_padding", False)
-
-
-def _forward(model: nn.Module, batch: Batch) -> Tensor:
-    return model(batch["inputs"], batch["key_padding_mask"])
 
 
 def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

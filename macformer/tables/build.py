@@ -13,13 +13,14 @@ from macformer.tables.entries import (
     by_row,
     comparison_texts,
     cost_entry,
+    cost_texts,
     detail_texts,
     memory_unit,
     result_key,
     row_labels,
 )
 from macformer.tables.layout import Entry, Row, Table, percent, task_title
-from macformer.tables.published import published_beside, published_table
+from macformer.tables.published import difference_table, published_beside, published_table
 from macformer.tables.scores import has_scores, score_table
 
 NOT_AVERAGED = {"pathx"}  # LRA's average leaves Path-X out
@@ -49,8 +50,10 @@ def build_tables(
             details.append(score_table(of_task))
         if "low" in summary and of_task["low"].notna().any():
             details.append(comparison_table(of_task))
+        details += cost_tables(runs[runs["task"] == task], of_task)
+    differences = difference_table(published, summary=summary, tasks=tasks)
     quoted = published_table(published, tasks=tasks)
-    others = [quoted] if quoted else []
+    others = [table for table in (differences, quoted) if table]
     if len(tasks) == 1:
         return [_noted(details[0], notes), *details[1:]], others
     accuracy = _noted(accuracy_table(runs, summary, published=published), notes)
@@ -67,7 +70,6 @@ def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     measures = ("ex./s", "tok./s", "rel.", unit, "rel.")
     columns = [("test acc. %", "best"), ("test acc. %", "last")]
     columns += [(stage, measure) for stage in ("training", "inference") for measure in measures]
-    columns += [("params", "count"), ("params", "rel.")]
     num_seeds = int(summary["num_finished"].max())
     rows = []
     for label, result in zip(row_labels(summary), summary.to_dict("records"), strict=True):
@@ -112,6 +114,36 @@ def comparison_table(summary: pd.DataFrame) -> Table:
         caption=captions.join(captions.seeds(summary), captions.comparison(summary)),
         notes=captions.comparison_notes(summary),
     )
+
+
+def cost_tables(runs: pd.DataFrame, summary: pd.DataFrame) -> list[Table]:
+    """Show what the rows of one task cost beside training; columns without any value are left out.
+
+    None where no run has finished.
+    """
+    if not summary["num_finished"].any():
+        return []
+    columns = [("parameters", "count"), ("parameters", "rel.")]
+    columns += [("forward pass", "FLOPs"), ("forward pass", "rel.")]
+    columns += [("state", "numbers"), ("state", "rel.")]
+    columns += [("latency, ms", "p50"), ("latency, ms", "p95")]
+    columns += [("training, ex./s", name) for name in ("padded", "trimmed", "rel.")]
+    texts = [cost_texts(result) for result in summary.to_dict("records")]
+    kept = [index for index, column in enumerate(zip(*texts, strict=True)) if any(column)]
+    keys = map(result_key, summary.to_dict("records"))
+    rows = [
+        Row(label, [Entry(row[index], key) for index in kept])
+        for label, key, row in zip(row_labels(summary), keys, texts, strict=True)
+    ]
+    return [
+        Table(
+            title=f"{task_title(summary['task'].iloc[0])}: cost",
+            columns=[columns[index] for index in kept],
+            rows=rows,
+            caption=captions.join(captions.provenance(runs), captions.cost_legend()),
+            notes=[*captions.size_notes(summary), *captions.cost_notes(summary)],
+        )
+    ]
 
 
 def accuracy_table(runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.DataFrame) -> Table:

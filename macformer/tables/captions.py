@@ -5,7 +5,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from macformer.tables.comparison import SIGNIFICANT
-from macformer.tables.entries import DIFFERENT_MARK, FLOOR_MARK, SHARED_MARK
+from macformer.tables.entries import (
+    DIFFERENT_MARK,
+    FLOOR_MARK,
+    LARGEST_MODEL,
+    OVERSIZED_MARK,
+    SHARED_MARK,
+)
 from macformer.tables.layout import percent, row_label, task_title
 from macformer.tables.summary import RESULT, SETTING, ranked
 
@@ -47,8 +53,25 @@ def detail_legend(unit: str) -> str:
     return (
         "Best, last: weights of the best validation accuracy and of the last step. "
         f"ex./s: examples per second; tok./s: real tokens, without padding; {unit}: peak memory; "
-        "rel.: relative to softmax without ppSBN (ex./s, memory, parameters)."
+        "rel.: relative to softmax without ppSBN (ex./s, memory)."
     )
+
+
+def cost_legend() -> str:
+    return (
+        "FLOPs: multiplications and additions of the matrix products for one example at full "
+        "length; state: numbers kept of such a sequence to answer queries; latency: of single test "
+        "examples without padding; trimmed: training on rows of like length without needless "
+        "padding; rel.: relative to softmax without ppSBN."
+    )
+
+
+def size_notes(summary: pd.DataFrame) -> list[str]:
+    """Say which models are larger than Long Range Arena lets a method's be."""
+    if not (summary["num_parameters.relative"] > LARGEST_MODEL).any():
+        return []
+    share = 100 * (LARGEST_MODEL - 1)
+    return [f"{OVERSIZED_MARK} over {share:.0f} % more parameters than softmax's model."]
 
 
 def average(tasks: Sequence[str]) -> str:

@@ -12,7 +12,9 @@ from macformer.tables.layout import Entry, compact, percent, ratio, row_label
 from macformer.tables.summary import NAME, ROW
 
 GIB_TO_MIB = 1024
+LARGEST_MODEL = 1.1  # in parameters of softmax's model, by Long Range Arena's rule
 DIFFERENT_MARK = "*"  # from the reference, beyond what chance explains
+OVERSIZED_MARK = "¶"  # more parameters than a fair row has
 FLOOR_MARK = "§"  # no better than a shallow predictor
 SHARED_MARK = "†"  # measured on a device that other runs used too
 
@@ -110,7 +112,20 @@ def detail_texts(result: Numbers, *, scale: int, num_seeds: int) -> list[str]:
             cost_text(result, memory, scale=scale),
             ratio(result[f"{memory}.relative"]),
         ]
-    return [*texts, compact(result["num_parameters"]), ratio(result["num_parameters.relative"])]
+    return texts
+
+
+def cost_texts(result: Numbers) -> list[str]:
+    """Show what one result costs beside its training, in the order of the cost table's columns."""
+    size = ratio(result["num_parameters.relative"])
+    too_large = result["num_parameters.relative"] > LARGEST_MODEL
+    texts = [compact(result["num_parameters"]), size + OVERSIZED_MARK if too_large else size]
+    for count in ("cost.flops", "cost.state_size"):
+        texts += [compact(result[count]), ratio(result[f"{count}.relative"])]
+    texts += [cost_text(result, f"cost.latency_{share}_ms") for share in ("p50", "p95")]
+    rates = ("train.examples_per_second", "trimmed.examples_per_second")
+    texts += [cost_text(result, rate) for rate in rates]
+    return [*texts, ratio(result[f"{rates[1]}.relative"])]
 
 
 def _status(result: Numbers) -> str:

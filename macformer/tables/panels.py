@@ -13,23 +13,33 @@ from macformer.tables.entries import row_labels
 from macformer.tables.layout import Plot, task_title
 from macformer.tables.summary import ROW
 
+FLOORS = {
+    "majority_rate": ("majority class", ":"),
+    "floor": ("best shallow floor", (0, (5, 1, 1, 1))),
+}
+
 Looks = dict[tuple, tuple[str, str]]  # row -> colour and marker
 
 
 def lay_out_panels(
-    frame: pd.DataFrame, looks: Looks, *, lines: bool, majority: bool
+    frame: pd.DataFrame, looks: Looks, *, lines: bool, floors: bool
 ) -> tuple[Figure, dict[str, Axes]]:
-    """Lay out a panel for each task, and one legend for all."""
+    """Lay out a panel for each task, and one legend for all.
+
+    Args:
+        floors: Whether accuracies are drawn, with lines at what no attention is needed for.
+    """
     tasks = list(frame["task"].unique())
     figure, panels = draw_panels([task_title(task) for task in tasks], legend=True)
     axes = dict(zip(tasks, panels, strict=True))
-    for task, axis in axes.items():
-        if majority:
-            rate = 100 * frame.loc[frame["task"] == task, "majority_rate"].mean()
-            axis.axhline(rate, color="grey", linestyle=":", linewidth=1)
     handles = _row_handles(frame, looks, lines=lines)
-    if majority:
-        handles.append(Line2D([], [], color="grey", linestyle=":", label="majority class"))
+    for column, (name, style) in FLOORS.items() if floors else ():
+        rates = 100 * frame.groupby("task")[column].mean().dropna()
+        line = {"color": "grey", "linestyle": style, "linewidth": 1}
+        for task, rate in rates.items():
+            axes[str(task)].axhline(rate, **line, zorder=0)
+        if len(rates):
+            handles.append(Line2D([], [], **line, label=name))
     figure.legend(handles=handles, loc="outside right upper", frameon=False)
     return figure, axes
 

@@ -1,24 +1,38 @@
-"""Draw a sweep: accuracy against speed, and learning curves with the spread of their seeds."""
+"""Draw a sweep: accuracy against its costs, and learning curves with the spread of their seeds."""
 
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from macformer.tables.entries import memory_unit
-from macformer.tables.layout import Plot, compact
+from macformer.tables.fronts import draw_front
+from macformer.tables.layout import Plot
 from macformer.tables.panels import choose_looks, lay_out_panels, look_keys, save_plot
 from macformer.tables.summary import RESULT, ranked
 
-SPEED, MEMORY = "train.examples_per_second", "train.peak_memory_gib"
-ACCURACY = "accuracy.best.test"
-LARGEST_AREA = 600  # points squared
+SPEED, OPERATIONS = "train.examples_per_second", "cost.flops"
 
 
 def draw_plots(runs: pd.DataFrame, summary: pd.DataFrame, *, out: Path) -> list[Plot]:
     """Save the plots that the runs have data for."""
     drawn = [
-        ("Accuracy against speed", "bubble", bubble_chart(summary)),
+        (
+            "Accuracy against speed",
+            "front_speed",
+            draw_front(
+                summary, SPEED, label="training speed (examples/s)", smaller_is_better=False
+            ),
+        ),
+        (
+            "Accuracy against operations",
+            "front_operations",
+            draw_front(
+                summary,
+                OPERATIONS,
+                label="operations of a forward pass (FLOPs per example)",
+                smaller_is_better=True,
+            ),
+        ),
         (
             "Validation accuracy",
             "curves_accuracy",
@@ -35,41 +49,6 @@ def draw_plots(runs: pd.DataFrame, summary: pd.DataFrame, *, out: Path) -> list[
     ]
 
 
-def bubble_chart(summary: pd.DataFrame) -> Figure | None:
-    """Draw accuracy against training speed with peak memory as area, a panel for each task.
-
-    The chart of Long Range Arena (Tay et al. 2021, figure 3), with a line at the majority class.
-    Hollow marks have ppSBN.
-    """
-    shown = summary.dropna(subset=[SPEED, MEMORY, ACCURACY])
-    if shown.empty:
-        return None
-    looks = choose_looks(shown)
-    scale, unit = memory_unit(shown)
-    figure, axes = lay_out_panels(shown, looks, lines=False, majority=True)
-    for task, axis in axes.items():
-        results = shown[shown["task"] == task]
-        peak = results[MEMORY].max()
-        for label, result in zip(look_keys(results), results.to_dict("records"), strict=True):
-            colour, marker = looks[label]
-            axis.scatter(
-                result[SPEED],
-                100 * result[ACCURACY],
-                s=LARGEST_AREA * result[MEMORY] / peak,
-                marker=marker,
-                facecolor=colour if result["ppsbn"] == "without" else "none",
-                edgecolor=colour,
-                linewidth=1.5,
-                alpha=0.8,
-            )
-        area = f"largest area: {compact(scale * peak)} {unit}"
-        shared = "" if results["exclusive"].all() else "; speeds of a shared device"
-        axis.set(xlabel="training speed (examples/s)", ylabel="test accuracy (%)")
-        axis.set_title(area + shared, loc="right", fontsize="small", color="dimgrey")
-        axis.margins(0.15)
-    return figure
-
-
 def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure | None:
     """Draw one logged quantity over the steps: the mean over seeds in a band from least to most."""
     runs = ranked(runs)
@@ -82,7 +61,7 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
         return None
     looks = choose_looks(shown)
     is_accuracy = column.endswith("accuracy")
-    figure, axes = lay_out_panels(shown, looks, lines=True, majority=is_accuracy)
+    figure, axes = lay_out_panels(shown, looks, lines=True, floors=is_accuracy)
     for _, seeds in shown.groupby(RESULT, sort=False):
         values = pd.concat([curves[index] for index in seeds.index], axis=1).sort_index()
         values = 100 * values if is_accuracy else values

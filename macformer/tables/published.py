@@ -10,10 +10,12 @@ source, here or in a copy that `macformer-tables --published` names.
 """
 
 from importlib.resources import as_file, files
+from math import isnan, nan
 from pathlib import Path
 
 import pandas as pd
 
+from macformer.tables.entries import Numbers, by_row
 from macformer.tables.layout import Entry, Row, Table, percent, task_title
 from macformer.tables.runs import TableError
 
@@ -57,6 +59,46 @@ def published_beside(
         for entry in _accuracies(published, tasks).to_dict("records")
         if any((entry["attention"], entry["ppsbn"], r) in ours for r in entry["recipes"].split())
     ]
+
+
+def difference_table(
+    published: pd.DataFrame, *, summary: pd.DataFrame, tasks: list[str]
+) -> Table | None:
+    """Set our accuracies against the published ones that they stand beside; None without any."""
+    rows = []
+    for entry in _accuracies(published, tasks).to_dict("records"):
+        ours = summary[
+            summary["attention"].eq(entry["attention"])
+            & summary["ppsbn"].eq(entry["ppsbn"])
+            & summary["recipe"].isin(entry["recipes"].split())
+        ]
+        for label, results in by_row(ours):
+            texts = [_difference(results.get(task), entry[task]) for task in tasks]
+            if any(texts):
+                source = f"{entry['source_document'].partition(',')[0]}: {entry['model']}"
+                rows.append(Row(label, [*map(Entry, texts), Entry(source)]))
+    if not rows:
+        return None
+    return Table(
+        title="Ours minus published",
+        columns=[*(("points of test accuracy", task_title(task)) for task in tasks), ("", "minus")],
+        rows=rows,
+        caption=(
+            "Under the source's protocol, as far as our recipe follows it; in brackets the 95 % "
+            "interval of our accuracy, less the published value, whose own interval is not known."
+        ),
+        notes=["A value whose code computed another function stands in no difference."],
+        num_text_columns=1,
+    )
+
+
+def _difference(result: Numbers | None, theirs: float) -> str:
+    """Show how many points we are above a published accuracy, and between which two numbers."""
+    if result is None or isnan(theirs) or isnan(result["accuracy.best.test"]):
+        return ""
+    text = f"{100 * (result['accuracy.best.test'] - theirs):+.1f}"
+    low, high = (100 * (result.get(name, nan) - theirs) for name in ("low", "high"))
+    return text if isnan(low) else f"{text} ({low:+.1f} to {high:+.1f})"
 
 
 def published_table(published: pd.DataFrame, *, tasks: list[str]) -> Table | None:

@@ -17,6 +17,7 @@ from macformer.record import METRICS_NAME
 IDENTITY = list(record.IDENTITY)
 ACCURACIES = ["accuracy.best.test", "accuracy.last.test", "accuracy.best.val", "accuracy.last.val"]
 PASSES = ["train", "inference"]
+COUNTS = ["num_parameters", "cost.flops", "cost.state_size"]  # whoever used the device, too
 COSTS = [
     *(
         f"{stage}.{quantity}"
@@ -28,7 +29,9 @@ COSTS = [
             "peak_memory_gib",
         )
     ),
-    "num_parameters",
+    *(f"trimmed.{quantity}" for quantity in ("examples_per_second", "tokens_per_second")),
+    *(f"cost.{quantity}" for quantity in ("latency_p50_ms", "latency_p95_ms")),
+    *COUNTS,
 ]
 TEXTS = ["reason", "commit", "device"]
 NUMBERS = ["majority_rate", "floor", *ACCURACIES, *COSTS]

@@ -8,7 +8,7 @@ with softmax taken from the same task, recipe, device and setting.
 import pandas as pd
 
 from macformer.record import STATUSES
-from macformer.tables.runs import ACCURACIES, COSTS, NUMBERS, scores_of
+from macformer.tables.runs import ACCURACIES, COSTS, COUNTS, NUMBERS, scores_of
 from macformer.tables.settings import OWN, SHARED
 
 SETTING = ["task", "recipe", "device", SHARED]
@@ -67,6 +67,6 @@ def _relative_costs(summary: pd.DataFrame) -> pd.DataFrame:
     beside = reference.reindex(pd.MultiIndex.from_frame(summary[SETTING])).set_axis(summary.index)
     ratios = summary[COSTS] / beside[COSTS]
     comparable = summary["exclusive"] & beside["exclusive"].eq(True)
-    shared = [cost for cost in COSTS if cost != "num_parameters"]
+    shared = [cost for cost in COSTS if cost not in COUNTS]
     ratios[shared] = ratios[shared].where(comparable)
     return ratios.add_suffix(".relative")

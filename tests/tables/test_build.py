@@ -21,10 +21,10 @@ def texts(table: Table, label: str) -> list[str]:
 def test_one_task_comes_first_in_detail(write_run, sweep):
     write_run(test=0.4)
     write_run(attention="rfa", ppsbn="with", test=0.3, speed=150.0, num_parameters=1100)
-    (detail,), _ = tables(sweep)
-    # accuracy best, last; train ex./s, tok./s, ratio, MiB, ratio; the same at inference; parameters
+    (detail, *_), _ = tables(sweep)
+    # accuracy best, last; train ex./s, tok./s, ratio, MiB, ratio; the same at inference
     expected = ["30.00", "30.00", "150", "7.00K", f"1.50{TIMES}", "512", f"1.00{TIMES}"]
-    expected += ["300", "21.0K", f"1.00{TIMES}", "256", f"1.00{TIMES}", "1.10K", f"1.10{TIMES}"]
+    expected += ["300", "21.0K", f"1.00{TIMES}", "256", f"1.00{TIMES}"]
     assert texts(detail, "rfa + ppSBN") == expected
     assert texts(detail, "majority class")[:3] == ["20.00", "20.00", ""]
     assert "Majority class: ListOps 20.00 %." in detail.caption
@@ -33,7 +33,7 @@ def test_one_task_comes_first_in_detail(write_run, sweep):
 
 def test_memory_is_shown_in_gib_once_it_reaches_one(write_run, sweep):
     write_run(train={"examples_per_second": 1.0, "tokens_per_second": 1.0, "peak_memory_gib": 2.5})
-    (detail,), _ = tables(sweep)
+    (detail, *_), _ = tables(sweep)
     assert ("training", "GiB") in detail.columns
     assert texts(detail, "softmax")[5] == "2.50"
 
@@ -75,7 +75,7 @@ def test_n_stands_beside_a_value_of_fewer_seeds(write_run, write_stopped, sweep)
         write_run(seed=seed, test=test)
     write_run(attention="rfa", test=0.5)
     write_stopped(attention="rfa", seed=1)
-    (detail,), _ = tables(sweep)
+    (detail, *_), _ = tables(sweep)
     assert texts(detail, "softmax")[0] == "35.00 ± 5.57"
     assert texts(detail, "rfa")[0] == "50.00 (1)"
     assert "n = 3 seeds; a smaller n stands in brackets" in detail.caption
@@ -84,7 +84,7 @@ def test_n_stands_beside_a_value_of_fewer_seeds(write_run, write_stopped, sweep)
 def test_shared_measurements_are_marked_and_explained(write_run, sweep):
     write_run()
     write_run(attention="rfa", exclusive=False)
-    (detail,), _ = tables(sweep)
+    (detail, *_), _ = tables(sweep)
     assert texts(detail, "rfa")[2:5] == ["100†", "7.00K†", ""]
     assert texts(detail, "softmax")[2:5] == ["100", "7.00K", f"1.00{TIMES}"]
     assert any("†" in note and "shared" in note for note in detail.notes)
@@ -92,14 +92,14 @@ def test_shared_measurements_are_marked_and_explained(write_run, sweep):
 
 def test_a_missing_reference_is_said(write_run, sweep):
     write_run(attention="rfa")
-    (detail,), _ = tables(sweep)
+    (detail, *_), _ = tables(sweep)
     assert "No finished softmax without ppSBN to relate to: ListOps." in detail.notes
 
 
 def test_mixed_devices_have_rows_of_their_own(write_run, sweep):
     write_run(device="laptop", test=0.4)
     write_run(device="card", test=0.5)
-    (detail,), _ = tables(sweep)
+    (detail, *_), _ = tables(sweep)
     assert texts(detail, "softmax, laptop")[0] == "40.00"
     assert texts(detail, "softmax, card")[0] == "50.00"
 
@@ -133,6 +133,38 @@ def test_nothing_published_is_shown_beside_other_rows(write_run, sweep, keys):
 
 def test_a_sweep_without_a_finished_run_still_has_its_table(write_stopped, sweep):
     write_stopped()
-    (detail,), _ = tables(sweep)
+    (detail, *_), _ = tables(sweep)
     assert texts(detail, "softmax")[:2] == ["failed", "failed"]
     assert "No run has finished." in detail.caption
+
+
+def test_cost_stands_in_a_table_of_its_own(write_run, sweep):
+    cost = {"flops": 2e6, "state_size": 6400, "latency_p50_ms": 4.0, "latency_p95_ms": 5.0}
+    write_run(cost=cost, trimmed={"examples_per_second": 200.0})
+    larger = cost | {"flops": 1e6, "state_size": None}
+    write_run(
+        attention="rfa",
+        speed=150.0,
+        num_parameters=1101,
+        cost=larger,
+        trimmed={"examples_per_second": 300.0},
+        exclusive=False,
+    )
+    (_, table), _ = tables(sweep)
+    assert table.title == "ListOps: cost"
+    # parameters, FLOPs and state with ratios; latency; padded and trimmed rate, ratio of the latter
+    expected = ["1.00K", f"1.00{TIMES}", "2.00M", f"1.00{TIMES}", "6.40K", f"1.00{TIMES}"]
+    assert texts(table, "softmax") == [*expected, "4.00", "5.00", "100", "200", f"1.00{TIMES}"]
+    expected = ["1.10K", f"1.10{TIMES}¶", "1.00M", f"0.50{TIMES}", "", ""]
+    assert texts(table, "rfa") == [*expected, "4.00†", "5.00†", "150†", "300†", ""]
+    assert any(note.startswith("¶ over 10 %") for note in table.notes)
+
+
+def test_runs_that_measured_no_cost_leave_its_columns_out(write_run, sweep):
+    write_run()
+    (_, table), _ = tables(sweep)
+    assert [" ".join(column) for column in table.columns] == [
+        "parameters count",
+        "parameters rel.",
+        "training, ex./s padded",
+    ]

@@ -12,7 +12,14 @@ def test_the_command_writes_and_names_its_files(write_run, sweep, capsys):
     printed = capsys.readouterr().out
     assert "rmfa_exp + ppSBN" in printed
     written = {line.removeprefix("wrote ") for line in printed.splitlines() if "wrote" in line}
-    expected = ["table.md", "table.tex", "table.csv", "runs.csv", "bubble.png", "bubble.svg"]
+    expected = [
+        "table.md",
+        "table.tex",
+        "table.csv",
+        "runs.csv",
+        "front_speed.png",
+        "front_speed.svg",
+    ]
     assert written == {str(sweep / name) for name in [*expected, "index.html"]}
     assert all((sweep / name).stat().st_size for name in expected)
 

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
+from matplotlib.text import Text
 
-from macformer.tables.plots import bubble_chart, draw_plots, learning_curves
+from macformer.record import write_predictions
+from macformer.tables.comparison import add_comparison
+from macformer.tables.fronts import draw_front
+from macformer.tables.plots import draw_plots, learning_curves
 from macformer.tables.runs import read_runs
 from macformer.tables.settings import name_runs
 from macformer.tables.summary import summarise
@@ -15,19 +18,71 @@ LOG = """step,train/loss,val/accuracy
 """
 
 
-def test_bubbles_stand_at_speed_and_accuracy_with_memory_as_area(write_run, sweep):
-    write_run(test=0.4, speed=100.0)
-    memory = {"tokens_per_second": 1.0, "peak_memory_gib": 0.125}
-    write_run(attention="rfa", test=0.3, train=memory, speed=150.0)
-    figure = bubble_chart(summarise(name_runs(read_runs([sweep]))[0]))
+def front(sweep, column, *, smaller_is_better):
+    runs = name_runs(read_runs([sweep]))[0]
+    summary = summarise(runs)
+    if (summary["attention"] == "softmax").any():
+        summary = add_comparison(summary, runs, against="softmax")
+    figure = draw_front(summary, column, label="x", smaller_is_better=smaller_is_better)
     assert figure is not None
     (axis,) = figure.axes
-    bubbles = [mark for mark in axis.collections if isinstance(mark, PathCollection)]
-    points = np.concatenate([np.asarray(mark.get_offsets()) for mark in bubbles])
-    np.testing.assert_allclose(points, [[100.0, 40.0], [150.0, 30.0]])
-    areas = [mark.get_sizes().item() for mark in bubbles]
-    assert areas[0] / areas[1] == pytest.approx(4.0)  # 0.5 GiB against 0.125 GiB
-    assert "512 MiB" in axis.get_title(loc="right")
+    return figure, axis
+
+
+def test_the_front_holds_what_no_row_beats_in_both(write_run, sweep):
+    """Slow and right, quick and wrong, and between them one that softmax beats in both."""
+    for attention, test, speed in (("softmax", 0.4, 100.0), ("rfa", 0.3, 90.0), ("none", 0.2, 300)):
+        write_run(attention=attention, test=test, speed=speed, cost={"flops": 1e9 / speed})
+    for column, smaller in (("train.examples_per_second", False), ("cost.flops", True)):
+        _, axis = front(sweep, column, smaller_is_better=smaller)
+        assert {text.get_text() for text in axis.texts} == {"softmax", "none"}
+
+
+def test_bars_are_intervals_and_lines_floors(write_run, sweep):
+    """Wilson's interval for 40 of 100: 30.9 to 49.8; floors at 20 and at 35 %."""
+    floors = {"first token": {"accuracy": 0.35, "recipe": "look-up", "num_train_rows": 9}}
+    folder = write_run(test=0.4, floors=floors)
+    rows = {"row": np.arange(100), "label": np.ones(100), "best_prediction": np.arange(100) < 40}
+    write_predictions(folder, rows)
+    _, axis = front(sweep, "train.examples_per_second", smaller_is_better=False)
+    (bar,) = axis.collections
+    np.testing.assert_allclose(bar.get_segments()[0][:, 1], [30.9, 49.8], atol=0.05)
+    flat = [line.get_ydata() for line in axis.lines if len(line.get_ydata()) == 2]
+    assert [20, 20] in [list(np.round(y, 9)) for y in flat]
+    assert [35, 35] in [list(np.round(y, 9)) for y in flat]
+
+
+@pytest.mark.parametrize("smaller_is_better", [False, True])
+def test_the_front_is_the_best_accuracy_at_a_cost_or_a_better_one(
+    write_run, sweep, smaller_is_better
+):
+    write_run(test=0.4, speed=100.0)
+    write_run(attention="rfa", test=0.3, speed=200.0)
+    write_run(attention="none", test=0.2, speed=300.0)
+    _, axis = front(sweep, "train.examples_per_second", smaller_is_better=smaller_is_better)
+    (line,) = [line for line in axis.lines if line.get_drawstyle().startswith("steps")]
+    if smaller_is_better:  # softmax is cheapest and best
+        assert line.get_xydata().tolist() == [[100, 40]]
+    else:  # what is quicker than 100 and up to 200 reaches 30 %
+        assert line.get_drawstyle() == "steps-pre"
+        np.testing.assert_allclose(line.get_xydata(), [[100, 40], [200, 30], [300, 20]])
+
+
+def test_names_of_a_crowded_front_hide_neither_names_nor_points(write_run, sweep):
+    for number in range(8):
+        test, speed = 0.40 - 0.002 * number, 100 + number
+        write_run(attention=f"a_long_name_{number}", test=test, speed=speed)
+    write_run(attention="quick", test=0.1, speed=200.0)
+    figure, axis = front(sweep, "train.examples_per_second", smaller_is_better=False)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axis.texts]
+    points = axis.transData.transform([text.xy for text in axis.texts])
+    assert len(boxes) == 9
+    for index, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:index])
+        assert not any(box.contains(*point) for point in points)
+        inside = axis.get_window_extent()
+        assert inside.contains(*box.min) and inside.contains(*box.max)
 
 
 def test_curves_are_means_in_bands_over_seeds(write_run, sweep):
@@ -63,7 +118,7 @@ def test_a_failed_run_shows_the_curve_that_it_reached(write_run, write_stopped, 
     runs = name_runs(read_runs([sweep]))[0]
     titles = [plot.title for plot in draw_plots(runs, summarise(runs), out=sweep)]
     assert titles == ["Accuracy against speed", "Validation accuracy", "Training loss"]
-    assert (sweep / "bubble.png").read_bytes().startswith(b"\x89PNG")
+    assert (sweep / "front_speed.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (sweep / "curves_loss.svg").read_text()
 
 

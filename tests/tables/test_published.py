@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import configs
-from macformer.tables.published import published_table, read_published
+from macformer.tables.published import difference_table, published_table, read_published
 from macformer.tables.runs import TableError
 from macformer.tables.summary import TASKS
 
@@ -95,3 +95,33 @@ def test_a_value_without_its_source_is_refused(tmp_path, content, complaint):
 def test_no_table_where_nothing_is_published():
     assert published_table(read_published(), tasks=["listops_short"]) is None
     assert isinstance(read_published(), pd.DataFrame)
+
+
+def test_ours_stand_against_the_published_value_of_their_protocol(tmp_path):
+    """50 % beside 40 %, with the interval from 47 to 53."""
+    file = tmp_path / "published.csv"
+    lines = ["Ours,rfa,with,skyformer,text,accuracy,40,,A thesis,Table 3,,"]
+    lines.append("Theirs,,,,text,accuracy,41,,A thesis,Table 3,,its code sorts nothing")
+    lines.append("Ours,rfa,with,skyformer,listops,accuracy,30,,A thesis,Table 3,,")
+    file.write_text(LINE + "\n".join(lines) + "\n")
+    results = {
+        "task": ["text", "text", "text"],
+        "attention": ["rfa", "rfa", "softmax"],
+        "ppsbn": ["with", "without", "with"],
+        "recipe": "skyformer",
+        "device": "laptop",
+        "options": "",
+        "own_options": "",
+        "accuracy.best.test": [0.5, 0.9, 0.9],
+        "low": [0.47, 0.8, 0.8],
+        "high": [0.53, 0.95, 0.95],
+    }
+    summary, published = pd.DataFrame(results), read_published(file)
+    table = difference_table(published, summary=summary, tasks=["listops", "text"])
+    assert table is not None
+    (row,) = table.rows
+    assert row.label == "rfa + ppSBN"
+    texts = [entry.text for entry in row.entries]
+    assert texts == ["", "+10.0 (+7.0 to +13.0)", "A thesis: Ours"]
+    other = summary.assign(recipe="lra_code")
+    assert difference_table(published, summary=other, tasks=["text"]) is None

@@ -1,0 +1,109 @@
+"""Draw accuracy against what it costs, and which rows no other row beats in both."""
+
+from collections.abc import Sequence
+from math import isnan
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from macformer.plotting import name_points
+from macformer.tables.entries import Numbers, row_labels
+from macformer.tables.panels import choose_looks, lay_out_panels, look_keys
+
+ACCURACY = "accuracy.best.test"
+LOGARITHMIC_FROM = 10  # the largest cost over the smallest
+
+
+def draw_front(
+    summary: pd.DataFrame, column: str, *, label: str, smaller_is_better: bool
+) -> Figure | None:
+    """Draw test accuracy over a column, a panel for each task.
+
+    Bars are intervals of 95 %, or one standard deviation over seeds where no predictions were kept.
+    The line is the Pareto front: the best accuracy at a cost or a better one; its rows are named.
+    Hollow marks have ppSBN, and horizontal lines are floors.
+
+    Args:
+        label: What the column is, with its unit.
+        smaller_is_better: Whether it is a price and not a rate.
+    """
+    shown = summary.dropna(subset=[column, ACCURACY])
+    shown = shown[shown[column] > 0]
+    if shown.empty:
+        return None
+    looks = choose_looks(shown)
+    figure, axes = lay_out_panels(shown, looks, lines=False, floors=True)
+    fronts = []
+    for task, axis in axes.items():
+        results = shown[shown["task"] == task]
+        _draw_results(axis, results, column, looks)
+        axis.set(xlabel=label, ylabel="test accuracy (%)")
+        axis.margins(0.15)
+        values = results[column].to_numpy()
+        if values.max() > LOGARITHMIC_FROM * values.min():
+            axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        accuracy = 100 * results[ACCURACY].to_numpy()
+        on_front = pareto_front(-values if smaller_is_better else values, accuracy)
+        fronts.append((axis, results, on_front))
+        order = np.argsort(values[on_front], kind="stable")
+        axis.plot(
+            values[on_front][order],
+            accuracy[on_front][order],
+            drawstyle="steps-post" if smaller_is_better else "steps-pre",
+            color="grey",
+            linewidth=1,
+            zorder=0,
+        )
+    figure.draw_without_rendering()  # puts everything in its place
+    for axis, results, on_front in fronts:
+        points = np.stack([results[column], 100 * results[ACCURACY]], axis=1)
+        named = results[on_front]
+        name_points(
+            figure,
+            axis,
+            points[on_front],
+            row_labels(named),
+            colours=[looks[key][0] for key in look_keys(named)],
+            others=points[~on_front],
+        )
+    return figure
+
+
+def pareto_front(
+    gain: Float[np.ndarray, " rows"], accuracy: Float[np.ndarray, " rows"]
+) -> Bool[np.ndarray, " rows"]:
+    """Say which rows no other row beats: as good in both and better in one."""
+    no_worse = (gain[:, None] >= gain) & (accuracy[:, None] >= accuracy)
+    better = (gain[:, None] > gain) | (accuracy[:, None] > accuracy)
+    return ~np.any(no_worse & better, axis=0)
+
+
+def _draw_results(axis: Axes, results: pd.DataFrame, column: str, looks: dict) -> None:
+    for key, result in zip(look_keys(results), results.to_dict("records"), strict=True):
+        colour, marker = looks[key]
+        axis.errorbar(
+            result[column],
+            100 * result[ACCURACY],
+            yerr=_bar(result),
+            color=colour,
+            marker=marker,
+            markersize=8,
+            markerfacecolor=colour if result["ppsbn"] == "without" else "white",
+            markeredgewidth=1.5,
+            elinewidth=1,
+        )
+
+
+def _bar(result: Numbers) -> Sequence[Sequence[float]] | None:
+    """Return how far the bar of an accuracy reaches down and up."""
+    accuracy, low, high = (result.get(name, float("nan")) for name in (ACCURACY, "low", "high"))
+    if isnan(low):
+        low, high = (accuracy + sign * result[f"{ACCURACY}.sd"] for sign in (-1, 1))
+    if isnan(low):
+        return None
+    return [[100 * max(accuracy - low, 0)], [100 * max(high - accuracy, 0)]]
