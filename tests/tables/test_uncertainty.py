@@ -50,11 +50,13 @@ def test_equal_rows_do_not_differ():
     assert (found.mean, found.standard_error, found.p_value) == (0.0, 0.0, 1.0)
 
 
-def draw_rows(rng: Generator, *, num_seeds: int, num_examples: int, seed_sd: float) -> np.ndarray:
-    """Draw two rows of one law: examples of their own difficulty, seeds of their own skill."""
+def draw_rows(
+    rng: Generator, *, num_seeds: int, num_examples: int, seed_sd: float, num_rows: int = 2
+) -> np.ndarray:
+    """Draw rows of one law: examples of their own difficulty, seeds of their own skill."""
     difficulty = rng.normal(size=num_examples)
-    skill = seed_sd * rng.normal(size=(2, num_seeds, 1))
-    return rng.normal(size=(2, num_seeds, num_examples)) + skill > difficulty
+    skill = seed_sd * rng.normal(size=(num_rows, num_seeds, 1))
+    return rng.normal(size=(num_rows, num_seeds, num_examples)) + skill > difficulty
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3, 5])
@@ -68,6 +70,20 @@ def test_equal_rows_are_called_different_in_one_table_of_twenty_at_most(num_seed
     )
     limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / num_tables)
     assert 0.005 < false / num_tables < limit
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_twenty_equal_rows_differ_in_one_table_of_twenty_at_most(num_seeds):
+    """Their p values adjusted; unadjusted, most tables would call some row different."""
+    rng, num_tables, num_rows, found, unadjusted = default_rng(3), 80, 20, 0, 0
+    options = {"num_examples": 120, "seed_sd": 0.1 * (num_seeds > 1)}
+    for _ in range(num_tables):
+        reference, *rows = draw_rows(rng, num_rows=num_rows + 1, num_seeds=num_seeds, **options)
+        p_values = np.array([paired_difference(row, reference).p_value for row in rows])
+        found += (adjust_p_values(p_values) < 0.05).any()
+        unadjusted += (p_values < 0.05).any()
+    assert found / num_tables < 0.05 + 3 * math.sqrt(0.05 * 0.95 / num_tables)
+    assert unadjusted / num_tables > 0.2
 
 
 def test_a_bootstrap_over_three_seeds_would_call_more_of_them_different():
