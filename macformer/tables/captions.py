@@ -119,7 +119,7 @@ def comparison(summary: pd.DataFrame) -> str:
         + (
             "Wilson's for an accuracy; for a difference, McNemar's test of the same test examples."
             if one_seed
-            else "seeds and test examples both taken as random, degrees by Satterthwaite."
+            else "seeds and test examples both taken as random, by generalised p values."
         )
         + " The reference is the row without a difference, without ppSBN."
     )

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from macformer.plotting import name_points
-from macformer.tables.entries import Numbers, row_labels
+from macformer.tables.entries import Numbers, result_key, row_labels
 from macformer.tables.panels import choose_looks, lay_out_panels, look_keys
+from macformer.tables.runs import COUNTS
 
 ACCURACY = "accuracy.best.test"
 LOGARITHMIC_FROM = 10  # the largest cost over the smallest
@@ -43,6 +44,9 @@ def draw_front(
         _draw_results(axis, results, column, looks)
         axis.set(xlabel=label, ylabel="test accuracy (%)")
         axis.margins(0.15)
+        if column not in COUNTS and not results["exclusive"].all():
+            note = "some on a shared device"
+            axis.set_title(note, loc="right", fontsize="small", color="dimgrey")
         values = results[column].to_numpy()
         if values.max() > LOGARITHMIC_FROM * values.min():
             axis.set_xscale("log")
@@ -86,7 +90,7 @@ def pareto_front(
 def _draw_results(axis: Axes, results: pd.DataFrame, column: str, looks: dict) -> None:
     for key, result in zip(look_keys(results), results.to_dict("records"), strict=True):
         colour, marker = looks[key]
-        axis.errorbar(
+        mark, *_ = axis.errorbar(
             result[column],
             100 * result[ACCURACY],
             yerr=_bar(result),
@@ -97,6 +101,7 @@ def _draw_results(axis: Axes, results: pd.DataFrame, column: str, looks: dict) -
             markeredgewidth=1.5,
             elinewidth=1,
         )
+        mark.set_url(f"#{result_key(result)}")  # of the page's runs
 
 
 def _bar(result: Numbers) -> Sequence[Sequence[float]] | None:

@@ -8,9 +8,15 @@ holds, and both are taken as random:
     \widehat{\mathrm{var}}(\bar d) = \frac{\mathrm{MS}_a}{n} + \frac{\mathrm{MS}_b}{m}
 
 with the variances of the means of seeds and of those of examples; :math:`e` enters twice, which
-errs on the side of caution. Degrees of freedom follow Satterthwaite (1946). A bootstrap over seeds
-and examples has the same two parts, but calls equal rows different far too often when there are
-three seeds: it does not know how badly three values tell their own spread.
+errs on the side of caution. Three seeds tell their own spread badly, so that its value is drawn,
+too, from what their spread allows (the generalised p values of Tsui and Weerahandi 1989):
+
+.. math:: p = \mathrm{E}_{\chi^2} \, 2 \Phi\left(-|\bar d| \Big/
+    \sqrt{\frac{n - 1}{\chi^2_{n - 1}} \frac{\mathrm{MS}_a}{n} + \frac{\mathrm{MS}_b}{m}}\right)
+
+which is Student's law where seeds alone vary, and the normal one where examples alone do. One
+number of degrees of freedom for both (Satterthwaite 1946), and a bootstrap over seeds and examples
+still more so, call equal rows different too often.
 
 An example that is asked several times counts once, by the share of its answers that are right:
 what is right of one example is right or wrong together.
@@ -18,15 +24,19 @@ what is right of one example is right or wrong together.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy import optimize, special, stats
 
 Correct = Bool[np.ndarray, "seeds examples"] | Float[np.ndarray, "seeds examples"]
 
 LEVEL = 0.95  # of every interval
 POWER = 0.8  # at which a difference counts as one that would have been seen
+NORMAL_WIDTH = float(stats.norm.ppf((1 + LEVEL) / 2))  # in standard errors
+NUM_SCALES = 500  # that stand for a law; Student's tails at p = 1e-4 come within a thousandth
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class Estimate:
 
     Attributes:
         standard_error: Of the mean, 0 where the data show no spread.
-        degrees: Of freedom of the standard error; infinite for a normal law.
+        half_width: Of the interval, before it is cut to what an accuracy can be.
         p_value: Of a mean of zero, two-sided; None for an accuracy.
     """
 
@@ -43,7 +53,7 @@ class Estimate:
     low: float
     high: float
     standard_error: float
-    degrees: float
+    half_width: float
     p_value: float | None = None
 
 
@@ -57,10 +67,11 @@ def accuracy_interval(correct: Correct) -> Estimate:
     if num_seeds == 1 and correct.dtype == bool:
         wilson = stats.binomtest(int(correct.sum()), num_examples).proportion_ci(LEVEL, "wilson")
         error = math.sqrt(mean * (1 - mean) / num_examples)
-        return Estimate(mean, float(wilson.low), float(wilson.high), error, math.inf)
-    error, degrees = _error(correct.astype(float))
-    half = _quantile(degrees) * error
-    return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0), error, degrees)
+        half = float(wilson.high - wilson.low) / 2
+        return Estimate(mean, float(wilson.low), float(wilson.high), error, half)
+    law = _law(correct.astype(float))
+    half = _half_width(law)
+    return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0), law.error, half)
 
 
 def paired_difference(correct: Correct, reference: Correct) -> Estimate:
@@ -76,12 +87,12 @@ def paired_difference(correct: Correct, reference: Correct) -> Estimate:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         error = float(difference.std(ddof=1)) / math.sqrt(num_examples)
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-        degrees = math.inf
+        half = NORMAL_WIDTH * error
     else:
-        error, degrees = _error(difference)
-        p_value = 2 * stats.t.sf(abs(mean) / error, degrees) if error else float(mean == 0)
-    half = _quantile(degrees) * error
-    return Estimate(mean, mean - half, mean + half, error, degrees, float(p_value))
+        law = _law(difference)
+        error, half = law.error, _half_width(law)
+        p_value = _tails(mean, law)
+    return Estimate(mean, mean - half, mean + half, error, half, float(p_value))
 
 
 def adjust_p_values(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
@@ -95,28 +106,52 @@ def adjust_p_values(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, 
 
 def detectable_difference(estimate: Estimate) -> float:
     """Return the true difference that a test like this one finds four times out of five."""
-    return (_quantile(estimate.degrees) + _quantile(estimate.degrees, 2 * POWER - 1)) * (
-        estimate.standard_error
-    )
+    return estimate.half_width + float(stats.norm.ppf(POWER)) * estimate.standard_error
 
 
-def _error(values: Float[np.ndarray, "seeds examples"]) -> tuple[float, float]:
-    """Return the standard error of the mean over seeds and examples, and its degrees of freedom.
+class _Law(NamedTuple):
+    """The law of a mean's error: a mixture of normal ones, and their standard deviation at best."""
+
+    scales: Float[np.ndarray, " scales"]
+    weights: Float[np.ndarray, " scales"]
+    error: float
+
+
+def _law(values: Float[np.ndarray, "seeds examples"]) -> _Law:
+    """Return what the values tell of the error of their mean over seeds and examples.
 
     One seed does not tell how much seeds differ: only examples vary then.
     """
-    parts = [
+    (first, degrees), *others = [
         (values.mean(1 - axis).var(ddof=1) / size, size - 1)
         for axis, size in enumerate(values.shape)
         if size > 1
     ]
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return 0.0, math.inf
-    degrees = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-    return math.sqrt(variance), degrees
+    rest = sum(part for part, _ in others)
+    spread, weights = _spread(degrees)
+    return _Law(np.sqrt(first * spread + rest), weights, math.sqrt(first + rest))
 
 
-def _quantile(degrees: float, level: float = LEVEL) -> float:
-    """Return the half-width of a two-sided interval in standard errors."""
-    return float(stats.t.ppf((1 + level) / 2, degrees))
+@lru_cache
+def _spread(degrees: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return values of degrees / chi squared, and their weights; close together where large."""
+    root = (np.arange(NUM_SCALES) + 0.5) / NUM_SCALES
+    weights = 3 * root**2 / NUM_SCALES
+    return degrees / stats.chi2.ppf(root**3, degrees), weights / weights.sum()
+
+
+def _tails(mean: float, law: _Law) -> float:
+    """Return the probability of a mean as far from zero as this one, if the true one is zero."""
+    if law.error == 0:
+        return float(mean == 0)
+    share = law.weights @ (2 * special.ndtr(-abs(mean) / law.scales))
+    return min(float(share), 1.0)  # the weights sum to one but for rounding
+
+
+def _half_width(law: _Law) -> float:
+    """Return how far an interval reaches to either side."""
+    if law.error == 0:
+        return 0.0
+    widest = NORMAL_WIDTH * float(law.scales.max())
+    found: Any = optimize.brentq(lambda x: _tails(x, law) - (1 - LEVEL), 0, widest)
+    return float(found)

@@ -40,7 +40,7 @@ def test_the_page_shows_a_benchmark(write_run, sweep, bench, named):
     files = make_tables([sweep], bench=bench if named else None)
     assert {sweep / "length_time.png", sweep / "length_memory.svg"} <= set(files)
     page = (sweep / "index.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 3  # and the front
+    assert page.count('<svg role="group"') == 3  # and the front
     assert "Memory against length" in page
     assert page.count("cpu, &lt;1&gt; thread") == (2 if named else 0)
 

@@ -38,6 +38,22 @@ def test_the_front_holds_what_no_row_beats_in_both(write_run, sweep):
         assert {text.get_text() for text in axis.texts} == {"softmax", "none"}
 
 
+def test_a_mark_leads_to_its_runs_and_says_where_devices_were_shared(write_run, sweep):
+    write_run(cost={"flops": 1e9})
+    write_run(attention="rfa", ppsbn="with", exclusive=False, cost={"flops": 2e9})
+    for column, notes in (
+        ("train.examples_per_second", {"some on a shared device"}),
+        ("cost.flops", {""}),
+    ):
+        _, axis = front(sweep, column, smaller_is_better=False)
+        links = {line.get_url() for line in axis.lines} - {None}
+        assert links == {
+            "#listops-softmax-without---smoke-laptop",
+            "#listops-rfa-with---smoke-laptop",
+        }
+        assert {axis.get_title(loc="right")} == notes
+
+
 def test_bars_are_intervals_and_lines_floors(write_run, sweep):
     """Wilson's interval for 40 of 100: 30.9 to 49.8; floors at 20 and at 35 %."""
     floors = {"first token": {"accuracy": 0.35, "recipe": "look-up", "num_train_rows": 9}}
