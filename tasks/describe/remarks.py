@@ -9,7 +9,7 @@ import numpy as np
 from tasks.describe.findings import Findings
 from tasks.table.examples import Columns
 
-_UNEQUAL = 3.0  # the largest class has so many times the rows of an equal share
+_UNEQUAL = 2  # the largest class has so many times the rows of the smallest one
 _NAMES_ITSELF = 0.9
 _FEW_TEST_ROWS = 1000
 _FEW_OF_A_CLASS = 10
@@ -35,7 +35,7 @@ def of_counts(by_split: Mapping[str, Counter[str]], left_out: Counter[str]) -> I
     counts = sum(by_split.values(), Counter())
     total = counts.total()
     (name, most), (rarest, least) = counts.most_common(1)[0], counts.most_common()[-1]
-    if most > 0.5 * total or most > _UNEQUAL * total / len(counts) or most > 10 * least:
+    if most > _UNEQUAL * least:
         yield (
             f"classes are unequal: {name} {_percent(most, total)}, {rarest} "
             f"{_percent(least, total)}; who always answers {name} is right in "

@@ -70,7 +70,7 @@ def describe_series(options: SeriesOptions, *, command: str) -> tuple[str, list[
     )
     mean, deviation = channel_statistics(steps)
     lengths = np.concatenate([part.scan.lengths[part.places == 0] for part in parts])
-    max_len = tokens.max_len or int(lengths.max())
+    max_len = tokens.max_len or max(int(part.scan.lengths.max()) for part in parts)
     with tempfile.TemporaryDirectory() as folder:
         keys: dict[str, Any] = {
             "sha256": digest_of(files_of(options.patterns), data_dir=Path(folder)),

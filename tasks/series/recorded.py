@@ -1,5 +1,6 @@
 """Series as they were recorded, whatever kind of file they come from."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,8 @@ class Recorded(NamedTuple):
     Attributes:
         values: Of each channel at each step, NaN where it is missing.
         offsets: Series s is values[offsets[s] : offsets[s + 1]].
-        names: Of the series, for messages; equal ones are one series.
+        names: Of the series, for messages.
+        identities: What tells series apart: their names in the data, or else their values.
         labels: Of each step, as places in label_names.
         groups: What a column that decides the split holds for each series.
         starts: The time of each series' first step, 0 where there are no times.
@@ -30,6 +32,7 @@ class Recorded(NamedTuple):
     values: Float32[np.ndarray, "steps channels"]
     offsets: Int[np.ndarray, "series_and_one"]
     names: Sequence[str]
+    identities: Sequence[bytes]
     labels: Int32[np.ndarray, "steps"]
     label_names: Sequence[str]
     groups: Sequence[str]
@@ -53,6 +56,9 @@ def of_series(
         values=np.concatenate(series),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         names=names,
+        identities=[
+            hashlib.blake2b(values.tobytes(), digest_size=16).digest() for values in series
+        ],
         labels=np.repeat(np.array([known[label] for label in labels], dtype=np.int32), lengths),
         label_names=list(known),
         groups=[""] * len(names) if groups is None else groups,

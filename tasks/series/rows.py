@@ -101,7 +101,7 @@ def as_scan(
 ) -> Scan:
     """Show rows as those of a table are shown, to be planned alike: a series is one text."""
     keys = np.array(
-        [content_hash([name.encode()], seed=seed) for name in recorded.names], dtype=np.uint64
+        [content_hash([known], seed=seed) for known in recorded.identities], dtype=np.uint64
     )
     values = {value: place for place, value in enumerate(dict.fromkeys(recorded.groups))}
     deciders = recorded.starts if columns.time else [values[group] for group in recorded.groups]

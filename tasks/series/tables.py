@@ -114,7 +114,16 @@ def _ordered(
                 f"({len(again)} such steps in all); is a column of the series left out?"
             )
         starts = times[offsets[:-1]].tolist()
-    return Recorded(values[order], offsets, names, labels[order], label_names, groups, starts)
+    return Recorded(
+        values=values[order],
+        offsets=offsets,
+        names=names,
+        identities=[name.encode() for name in names],
+        labels=labels[order],
+        label_names=label_names,
+        groups=groups,
+        starts=starts,
+    )
 
 
 def read_wide(

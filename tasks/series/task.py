@@ -86,8 +86,9 @@ def prepare(
 ) -> Path:
     """Cut the series of a user's files into rows and store their values.
 
-    All rows of a series share a split. Series are shared out by a hash of their names, each class
-    alike where a series has one, unless a column, their times or files of their own decide.
+    All rows of a series share a split. Series are shared out by a hash of their names, or of their
+    values where they have none, each class alike where a series has one, unless a column, their
+    times or files of their own decide.
 
     Args:
         path: Tables, .npz archives or .ts files; see the readers of each.

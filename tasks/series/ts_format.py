@@ -16,6 +16,8 @@ from tasks.columns.row import Advance, place
 from tasks.errors import DataError
 from tasks.series.recorded import Recorded, of_series, parse_value, trimmed
 
+_COMMENTS = ("#", "%")
+
 
 def read_ts(paths: Sequence[Path], *, form: Form, advance: Advance | None = None) -> Recorded:
     """Read files whose series have a label each.
@@ -31,7 +33,7 @@ def read_ts(paths: Sequence[Path], *, form: Form, advance: Advance | None = None
             lines = decoded_lines(file, path, encoding=form.encoding)
             for number, line in enumerate(lines, start=1):
                 text = line.strip()
-                if not text or text.startswith("#"):
+                if not text or text.startswith(_COMMENTS):
                     continue
                 if not in_data:
                     in_data = _read_header(text, path, number)

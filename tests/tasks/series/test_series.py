@@ -193,7 +193,21 @@ def test_an_archive_holds_series_of_their_lengths(prepare, tmp_path):
     assert lengths == {i: 4 if i == 3 else 6 for i in range(40)}
 
 
-TS = """#The problem of a test
+def test_where_an_archive_lies_has_no_part_in_the_split(prepare, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    x = np.random.default_rng(0).normal(size=(40, 3, 2))
+    options = {"series": None, "time": None, "channels": None, "classes": ["0", "1"]}
+    tests = []
+    for seed, path in enumerate([tmp_path / "a.npz", tmp_path / "elsewhere" / "b.npz"]):
+        order = np.random.default_rng(seed).permutation(40)
+        np.savez(path, x=x[order], y=order % 2)
+        rows = rows_of(prepare(path=str(path), **options), "test")
+        tests.append({values.tobytes() for values, _ in rows})
+    assert tests[0] == tests[1] and len(tests[0]) == 8
+
+
+TS = """#The problem of a test, written
+% by several hands
 @problemName Machines
 @timeStamps false
 @missing false
@@ -248,11 +262,11 @@ HOSTILE = {
         TS.replace("@timeStamps false", "@timeStamps true").format("(0,1):a"),
         r"has time stamps, which readers of this format disagree about; write it as a table",
     ),
-    "stamped.ts": (TS.format("(0,1),(1,2):a"), r"stamped\.ts, line 8 has time stamps"),
+    "stamped.ts": (TS.format("(0,1),(1,2):a"), r"stamped\.ts, line 9 has time stamps"),
     "target.ts": ("@targetLabel true\n@data\n1,2:3", r"predicts numbers \(@targetLabel\)"),
-    "unequal.ts": (TS.format("1,2,3:1,2:a"), r"line 8: channels are of 3, 2 steps; one is allowed"),
-    "word.ts": (TS.format("1,x:a"), r"word\.ts, line 8: 'x' is no number"),
-    "bare.ts": (TS.format("1,2,3"), r"bare\.ts, line 8 is no series with a label at its end"),
+    "unequal.ts": (TS.format("1,2,3:1,2:a"), r"line 9: channels are of 3, 2 steps; one is allowed"),
+    "word.ts": (TS.format("1,x:a"), r"word\.ts, line 9: 'x' is no number"),
+    "bare.ts": (TS.format("1,2,3"), r"bare\.ts, line 9 is no series with a label at its end"),
     "headless.ts": ("1,2,3:a\n", r"line 1 stands before @data and does not begin with @"),
     "dataless.ts": ("@problemName x\n", r"dataless\.ts has no @data"),
 }
