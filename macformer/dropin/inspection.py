@@ -137,7 +137,9 @@ def draw(lines: pd.DataFrame) -> Figure:
     """Draw the error of each row over the layers; at 1 the mean of the values is as good."""
     names = list(dict.fromkeys(lines["layer"]))
     frame = lines[lines["row"] != _SOFTMAX].assign(
-        layer=lambda x: x["layer"].map(names.index), error=lambda x: x["error"].pow(0.5)
+        layer=lambda x: x["layer"].map(names.index),
+        error=lambda x: x["error"].pow(0.5),
+        row=lambda x: x["row"].str.removeprefix("attention=").str.replace(" ", "\n"),  # legible
     )
     figure, (axis,) = draw_panels(["Error over signal"], legend=True)
     draw_lines(axis, frame, x="layer", y="error", line="row")

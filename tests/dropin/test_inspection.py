@@ -10,7 +10,8 @@ from torch import nn
 from macformer.attention import SoftmaxAttention, UniformAttention
 from macformer.dropin import replace_attention
 from macformer.dropin.cli import main
-from macformer.dropin.inspection import inspect_layers, limit_of, summarise
+from macformer.dropin.inspection import draw, inspect_layers, limit_of, summarise
+from macformer.plotting import save
 
 DIM, HEADS, BATCH, LENGTH = 12, 2, 3, 11
 SOFTMAX = partial(SoftmaxAttention, dropout=0.0)
@@ -73,6 +74,13 @@ def test_the_summary_follows_from_times_and_errors():
         "these: times as fast": pytest.approx(10 / 9),
     }
     assert limit_of(lines, 10.0) == (pytest.approx(0.4), pytest.approx(10 / 6))
+
+
+def test_a_row_of_many_options_leaves_room_for_the_plot(tmp_path):
+    """Warnings are errors: matplotlib warns where a legend takes all the room."""
+    row = "attention=kernelized_exp_scaled ppsbn=with attention.guard=8.0 attention.scale=null " * 2
+    lines = [{"row": row, "layer": f"layer {i}", "error": 0.5, "seconds": 1.0} for i in range(2)]
+    save(draw(pd.DataFrame(lines)), tmp_path / "errors")
 
 
 def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
