@@ -7,11 +7,15 @@ from macformer.ops.gaussian import gaussian_attention, gaussian_kernel
 from macformer.ops.iterated_inverse import iterated_solve
 from macformer.ops.linear import guard_denominator, linear_attention
 from macformer.ops.maclaurin import MaclaurinFeatures, lay_out, maclaurin_attention
+from macformer.ops.pointwise import cosine_attention, elu_attention, relu_attention
 from macformer.ops.segments import segment_means
+from macformer.ops.taylor import taylor_attention
 
 __all__ = [
     "MaclaurinFeatures",
     "arccos_attention",
+    "cosine_attention",
+    "elu_attention",
     "exponential_attention",
     "fourier_attention",
     "gaussian_attention",
@@ -21,5 +25,7 @@ __all__ = [
     "lay_out",
     "linear_attention",
     "maclaurin_attention",
+    "relu_attention",
     "segment_means",
+    "taylor_attention",
 ]

@@ -1,4 +1,7 @@
-"""Attention through random arc-cosine features."""
+"""Attention through random arc-cosine features, tile by tile on a CPU.
+
+On a GPU, where so many small products would wait for each other, features are stored.
+"""
 
 import math
 
@@ -7,6 +10,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.linear import linear_attention
+from macformer.ops.registration import Size, register_attention
+from macformer.ops.tiled import (
+    Pull,
+    Tile,
+    accumulation_dtype,
+    add_of_heads,
+    of_heads,
+    tiled_backward,
+    tiled_forward,
+    where_positive,
+)
 
 
 def arccos_features(
@@ -15,6 +29,93 @@ def arccos_features(
     r"""Map to :math:`\phi(x) = \sqrt{2 / F} \max(\Omega^\top x, 0)` (Cho and Saul 2009)."""
     dtype = torch.promote_types(x.dtype, omega.dtype)
     return (x.to(dtype) @ omega.to(dtype)).relu() * math.sqrt(2 / omega.shape[-1])
+
+
+def arccos_attention_reference(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    value: Float[Tensor, "B H S Ev"],
+    omega: Float[Tensor, "heads E F"],
+    *,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    eps: float = 1e-6,
+) -> Float[Tensor, "B H L Ev"]:
+    """Define :func:`arccos_attention`: the features are stored, autograd does the rest."""
+    return linear_attention(
+        arccos_features(query, omega),
+        arccos_features(key, omega),
+        value,
+        key_padding_mask=key_padding_mask,
+        eps=eps,
+    )
+
+
+class _Rectified:
+    r"""Projections above zero, without the factor :math:`\sqrt{2 / F}` (a FeatureMap)."""
+
+    constant = 0.0
+
+    def __init__(self, omega: Tensor, grad_omega: Tensor | None = None):
+        self.omega, self.grad_omega = omega, grad_omega
+        self.num_features = self.num_columns = omega.shape[-1]
+        self.weights = 2 / omega.shape[-1]
+
+    def features(self, x: Tensor, tile: Tile) -> Tensor:
+        return torch.bmm(x, of_heads(self.omega, x, tile)).relu_()
+
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+        phi = self.features(x, tile)
+
+        def pull(y: Tensor, state: Tensor) -> Tensor:
+            grad = where_positive(torch.bmm(y, state), phi)
+            if self.grad_omega is not None:
+                add_of_heads(self.grad_omega, torch.bmm(x.mT, grad), tile)
+            return torch.bmm(grad, of_heads(self.omega, x, tile).mT)
+
+        return phi, pull
+
+
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    omega: Tensor,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    return tiled_forward(query, key, value, _Rectified(omega), **options)
+
+
+def _backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    omega: Tensor,
+    key_padding_mask: Tensor | None,
+    eps: float,
+    omega_needs_grad: bool,
+    *results: Tensor,
+) -> list[Tensor]:
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    grad_omega = torch.zeros_like(omega, dtype=accumulation_dtype(query))
+    rectified = _Rectified(omega, grad_omega if omega_needs_grad else None)
+    grads = tiled_backward(query, key, value, rectified, *results, **options)
+    return [*grads, grad_omega.to(omega.dtype, copy=True)]
+
+
+def _size(query: torch.Size, omega: torch.Size) -> Size:
+    return Size(features=omega[-1], columns=omega[-1])
+
+
+_attend = register_attention(
+    "arccos_attention",
+    "Tensor omega",
+    forward=_forward,
+    backward=_backward,
+    size=_size,
+    num_learnt=1,
+)
 
 
 def arccos_attention(
@@ -35,10 +136,7 @@ def arccos_attention(
         key_padding_mask: True at padding; such keys leave both sums.
         eps: Keeps the denominator away from zero.
     """
-    return linear_attention(
-        arccos_features(query, omega),
-        arccos_features(key, omega),
-        value,
-        key_padding_mask=key_padding_mask,
-        eps=eps,
-    )
+    if query.is_cuda:
+        options = {"key_padding_mask": key_padding_mask, "eps": eps}
+        return arccos_attention_reference(query, key, value, omega, **options)
+    return _attend(query, key, value, omega, key_padding_mask, eps)[0].to(value.dtype)

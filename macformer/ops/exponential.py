@@ -6,8 +6,6 @@ keys, which moves into the exponent of the queries, and there by the maximum ove
 exponential exceeds one, and every denominator is at least one. Neither shift has a gradient.
 """
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,6 +14,7 @@ from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import (
+    Pull,
     Tile,
     accumulation_dtype,
     key_lengths,
@@ -60,15 +59,20 @@ class Queries:
 
     def __init__(self, omega: Tensor, peaks: Tensor):
         self.omega, self.peaks = omega, peaks
-        self.num_features = omega.shape[-1]
+        self.num_features = self.num_columns = omega.shape[-1]
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
         exponents = torch.baddbmm(self.peaks[tile[:2]], x, of_heads(self.omega, x, tile))
         return exponents.sub_(exponents.amax(-1, keepdim=True)).exp_()
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
         phi = self.features(x, tile)
-        return phi, lambda grad: torch.bmm(grad.mul_(phi), of_heads(self.omega, x, tile).mT)
+
+        def pull(y: Tensor, state: Tensor) -> Tensor:
+            grad_exponents = torch.bmm(y, state).mul_(phi)
+            return torch.bmm(grad_exponents, of_heads(self.omega, x, tile).mT)
+
+        return phi, pull
 
 
 class Keys:
@@ -78,18 +82,18 @@ class Keys:
 
     def __init__(self, omega: Tensor, peaks: Tensor):
         self.omega, self.peaks = omega, peaks
-        self.num_features = omega.shape[-1]
+        self.num_features = self.num_columns = omega.shape[-1]
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
         peaks, omega = self.peaks[tile[:2]], of_heads(self.omega, x, tile)
         exponents = torch.baddbmm(peaks, x, omega, beta=-1).sub_(_half_square(x))
         return exponents.clamp_(max=0).exp_()
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
         phi = self.features(x, tile)
 
-        def pull(grad_phi: Tensor) -> Tensor:
-            grad_exponents = grad_phi.mul_(phi)
+        def pull(y: Tensor, state: Tensor) -> Tensor:
+            grad_exponents = torch.bmm(y, state).mul_(phi)
             grad_x = torch.bmm(grad_exponents, of_heads(self.omega, x, tile).mT)
             return grad_x.addcmul_(grad_exponents.sum(-1, keepdim=True), x, value=-1)
 
@@ -106,7 +110,7 @@ def find_peaks(key: Tensor, omega: Tensor, key_padding_mask: Tensor | None) -> T
     batch, heads, _, _ = key.shape
     dtype = accumulation_dtype(key)
     peaks = key.new_full((batch, heads, 1, omega.shape[-1]), -torch.inf, dtype=dtype)
-    for tile in tiles(key_lengths(key, key_padding_mask), heads):
+    for tile in tiles(key_lengths(key, key_padding_mask), heads, omega.shape[-1]):
         k, _ = load_keys(key, key[..., :0], key_padding_mask, tile, dtype)
         exponents = torch.bmm(k, of_heads(omega, k, tile)).sub_(_half_square(k))
         if key_padding_mask is not None:
@@ -166,7 +170,7 @@ def _backward(
     return list(grads)
 
 
-def _size(omega: torch.Size) -> Size:
+def _size(query: torch.Size, omega: torch.Size) -> Size:
     return Size(features=omega[-1], columns=omega[-1], extra_rows=1)
 
 

@@ -1,7 +1,6 @@
 """Attention through random Fourier features that are never stored."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,7 +9,15 @@ from torch import Tensor
 from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import linear_attention
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import Tile, accumulation_dtype, of_heads, tiled_backward, tiled_forward
+from macformer.ops.tiled import (
+    Pull,
+    Tile,
+    accumulation_dtype,
+    add_of_heads,
+    of_heads,
+    tiled_backward,
+    tiled_forward,
+)
 
 
 def fourier_features(
@@ -45,7 +52,7 @@ class _Waves:
 
     def __init__(self, omega: Tensor, grad_omega: Tensor | None = None):
         self.omega, self.grad_omega = omega, grad_omega
-        self.num_features = 2 * omega.shape[-1]
+        self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
@@ -56,19 +63,15 @@ class _Waves:
         torch.cos(angles, out=cosine)
         return phi
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
         phi = self.features(x, tile)
         sine, cosine = phi.chunk(2, dim=-1)
 
-        def pull(grad_phi: Tensor) -> Tensor:
-            grad_sine, grad_cosine = grad_phi.chunk(2, dim=-1)
+        def pull(y: Tensor, state: Tensor) -> Tensor:
+            grad_sine, grad_cosine = torch.bmm(y, state).chunk(2, dim=-1)
             grad_angles = grad_sine.mul_(cosine).sub_(grad_cosine.mul_(sine))
             if self.grad_omega is not None:
-                grad_omega = torch.bmm(x.mT, grad_angles)
-                if len(self.grad_omega) == 1:
-                    self.grad_omega += grad_omega.sum(0)
-                else:
-                    self.grad_omega[tile[1]] += grad_omega
+                add_of_heads(self.grad_omega, torch.bmm(x.mT, grad_angles), tile)
             return torch.bmm(grad_angles, of_heads(self.omega, x, tile).mT)
 
         return phi, pull
@@ -114,7 +117,7 @@ def _backward(
     return [*grads, grad_omega.to(omega.dtype, copy=True)]
 
 
-def _size(omega: torch.Size) -> Size:
+def _size(query: torch.Size, omega: torch.Size) -> Size:
     return Size(features=2 * omega[-1], columns=omega[-1])
 
 

@@ -14,12 +14,9 @@ from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import (
     accumulation_dtype,
-    fold,
-    fold_mask,
-    folds,
+    on_folded,
     tiled_backward,
     tiled_forward,
-    unfold,
 )
 
 
@@ -98,9 +95,7 @@ def _forward(
         products = maclaurin_triton.products(*features)
         options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return fused.fused_forward(query, key, value, products, **options)
-    return _on_folded(
-        tiled_forward, (query, key, value), Products(*features), key_padding_mask, eps
-    )
+    return _run(tiled_forward, (query, key, value), Products(*features), key_padding_mask, eps)
 
 
 def _backward(
@@ -124,32 +119,25 @@ def _backward(
         options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return list(fused.fused_backward(query, key, value, products, *results, **options))
     tensors = query, key, value, *results
-    return list(_on_folded(tiled_backward, tensors, Products(*features), key_padding_mask, eps))
+    return list(_run(tiled_backward, tensors, Products(*features), key_padding_mask, eps))
 
 
-def _size(signs: torch.Size, weights: torch.Size, *_: object) -> Size:
-    return Size(features=weights[0], columns=signs[-1])
-
-
-def _on_folded(
+def _run(
     op: Callable[..., tuple[Tensor, Tensor, Tensor]],
     tensors: Sequence[Tensor],
-    features: Products,
+    products: Products,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Call a tiled op, on many short examples at once where heads share their features."""
-    heads = tensors[0].shape[1]
-    folded = len(features.signs) == 1 and folds(*tensors[:2])
-    if folded:
-        tensors = [fold(x) for x in tensors]
-        key_padding_mask = fold_mask(key_padding_mask, heads=heads)
-    first, second, third = op(
-        *tensors[:3], features, *tensors[3:], key_padding_mask=key_padding_mask, eps=eps
-    )
-    if not folded:
-        return first, second, third
-    return unfold(first, heads=heads), unfold(second, heads=heads), unfold(third, heads=heads)
+    if len(products.signs) == 1:  # one set of features for all heads
+        return on_folded(op, tensors, products, key_padding_mask, eps)
+    query, key, value, *results = tensors
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    return op(query, key, value, products, *results, **options)
+
+
+def _size(query: torch.Size, signs: torch.Size, weights: torch.Size, *_: object) -> Size:
+    return Size(features=weights[0], columns=signs[-1])
 
 
 _attend = register_attention(

@@ -1,12 +1,12 @@
 """Maclaurin features of one tile, and the way back through them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
-from macformer.ops.tiled import Tile, of_heads
+from macformer.ops.tiled import Pull, Tile, of_heads
 
 
 class Products:
@@ -27,7 +27,7 @@ class Products:
             phi[..., : _width(level)].mul_(projections[..., level])
         return phi
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
         columns = of_heads(self.signs, x, tile)
         projections = self._project(x, columns)
         phi = projections[..., : self.num_features]
@@ -37,7 +37,8 @@ class Products:
             prefixes.append(alive.clone())
             alive.mul_(projections[..., level])
 
-        def pull(grad_phi: Tensor) -> Tensor:
+        def pull(y: Tensor, state: Tensor) -> Tensor:
+            grad_phi = torch.bmm(y, state)
             for level, prefix in zip(reversed(self.levels), reversed(prefixes), strict=True):
                 alive = grad_phi[..., : _width(level)]
                 prefix.mul_(alive)

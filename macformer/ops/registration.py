@@ -48,16 +48,21 @@ def register_attention(
     What is returned raises NotImplementedError in forward-mode differentiation.
 
     Args:
-        parameters: The schema of what stands between value and key_padding_mask.
+        parameters: The schema of what stands between value and key_padding_mask, if anything.
         forward: Takes what the schema says, in its order.
         backward: Takes the same, then whether the parameters need their gradients, the gradient at
             out, and forward's results. Returns the gradients at query, key, value and the first
             ``num_learnt`` parameters.
-        size: Takes the shapes of the parameters that are tensors, and the others as they are.
+        size: Takes the shapes of the queries and of the parameters that are tensors, and the other
+            parameters as they are.
         num_learnt: How many of the parameters receive gradients.
     """
-    inputs = f"Tensor query, Tensor key, Tensor value, {parameters}, "
-    inputs += "Tensor? key_padding_mask, float eps"
+    tensors, options = (
+        "Tensor query, Tensor key, Tensor value",
+        "Tensor? key_padding_mask, float eps",
+    )
+    inputs = ", ".join(filter(None, (tensors, parameters, options)))
+    num_parameters = len(parameters.split(",")) if parameters else 0
     results = "Tensor grad_out, Tensor out, Tensor denominator, Tensor state"
     attend = torch.library.custom_op(
         f"macformer::{name}",
@@ -74,7 +79,7 @@ def register_attention(
 
     @attend.register_fake
     def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return _empty_results(query, value, size(*map(_shape, rest[:-2])))
+        return _empty_results(query, value, size(query.shape, *map(_shape, rest[:-2])))
 
     @pull.register_fake
     def _(*arguments: Any) -> list[Tensor]:
@@ -98,7 +103,7 @@ def register_attention(
     attend.register_autograd(differentiate, setup_context=setup_context)
 
     def count(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None) -> int:
-        return _flops(query, value, size(*rest[: len(parameters.split(","))]))
+        return _flops(query, value, size(query, *rest[:num_parameters]))
 
     def count_twice(*shapes: Any, out_shape: Any = None) -> int:
         return 2 * count(*shapes)

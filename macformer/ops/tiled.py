@@ -12,7 +12,8 @@ queries, and reads that at the keys. A tile is small enough to stay in one core'
 projection to product.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from macformer.ops.linear import guard_denominator, without_autocast
 
-# Tokens of one thread's tile: 1024 rows of 240 projections fill the 1 MiB of a second-level cache.
-TILE_TOKENS = 1024
+# What a map computes of one tile, in numbers: 1 MiB of float32, which a second-level cache holds.
+TILE_NUMBERS = 2**18
 
 Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
+Pull = Callable[[Tensor, Tensor], Tensor]
 
 
 @runtime_checkable
@@ -32,11 +34,13 @@ class FeatureMap(Protocol):
 
     Attributes:
         num_features: The number of features.
+        num_columns: The numbers that it computes of each token, which decide the tokens of a tile.
         weights: The weight of each feature, or one for all.
         constant: The constant part of the kernel.
     """
 
     num_features: int
+    num_columns: int
     weights: Tensor | float
     constant: Tensor | float
 
@@ -44,10 +48,10 @@ class FeatureMap(Protocol):
         """Return phi(x)."""
         ...
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return phi(x), and the map from the gradient at phi to that at x.
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+        r"""Return phi(x), and what takes rows y and a state S to the gradient at x of y S phi(x).
 
-        The map is called once, after the last use of phi; it may overwrite phi and its argument.
+        The latter is called once, after the last use of phi, which it may overwrite.
         """
         ...
 
@@ -73,7 +77,7 @@ def tiled_forward(
     value_dim, dtype = value.shape[-1], accumulation_dtype(query)
     state = query.new_zeros(batch, heads, value_dim + 1, feature_map.num_features, dtype=dtype)
     total = query.new_zeros(batch, heads, 1, value_dim + 1, dtype=dtype)
-    for tile in tiles(key_lengths(key, key_padding_mask), heads):
+    for tile in tiles(key_lengths(key, key_padding_mask), heads, key_map.num_columns):
         k, v = load_keys(key, value, key_padding_mask, tile, dtype)
         b, h, _ = tile
         state[b, h].baddbmm_(v.mT, key_map.features(k, tile))
@@ -83,7 +87,7 @@ def tiled_forward(
 
     out = query.new_empty(batch, heads, query_len, value_dim, dtype=dtype)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
-    for tile in tiles([query_len] * batch, heads):
+    for tile in tiles([query_len] * batch, heads, feature_map.num_columns):
         b, h, _ = tile
         phi = feature_map.features(query[tile].to(dtype), tile)
         denominator[tile] = torch.baddbmm(total[b, h, :, -1:], phi, state[b, h, -1:].mT)
@@ -115,13 +119,13 @@ def tiled_backward(
     grad_total = state.new_zeros(batch, heads, 1, state.shape[-2])
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     inverse, slope = guarded_inverse(denominator, eps=eps)
-    for tile in tiles([query_len] * batch, heads):
+    for tile in tiles([query_len] * batch, heads, feature_map.num_columns):
         b, h, _ = tile
         grad = grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
         phi, pull = feature_map.pullback(query[tile].to(dtype), tile)
         grad_state[b, h].baddbmm_(grad.mT, phi)
         grad_total[b, h] += grad.sum(-2, keepdim=True)
-        grad_query[tile] = pull(torch.bmm(grad, state[b, h]))
+        grad_query[tile] = pull(grad, state[b, h])
     grad_state.mul_(feature_map.weights)
     grad_total.mul_(feature_map.constant)
 
@@ -130,7 +134,7 @@ def tiled_backward(
     if key_padding_mask is not None:  # no tile visits the padding behind an example's last token
         grad_key.zero_()
         grad_value.zero_()
-    for tile in tiles(key_lengths(key, key_padding_mask), heads):
+    for tile in tiles(key_lengths(key, key_padding_mask), heads, key_map.num_columns):
         b, h, _ = tile
         k, v = load_keys(key, value, key_padding_mask, tile, dtype)
         phi, pull = key_map.pullback(k, tile)
@@ -138,40 +142,51 @@ def tiled_backward(
         if key_padding_mask is not None:
             grad_v.masked_fill_(padding_of(key_padding_mask, tile), 0)
         grad_value[tile] = grad_v
-        grad_key[tile] = pull(torch.bmm(v, grad_state[b, h]))
+        grad_key[tile] = pull(v, grad_state[b, h])
     return grad_query, grad_key, grad_value
 
 
-def folds(query: Tensor, key: Tensor) -> bool:
-    """Say whether examples are so short that a tile takes several."""
-    tokens = query.shape[1] * max(query.shape[2], key.shape[2])
-    return len(query) > 1 and 2 * tokens <= TILE_TOKENS
+def on_folded(
+    op: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    tensors: Sequence[Tensor],
+    feature_map: FeatureMap,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Call a pass whose heads share their features, on examples as heads of one if they are short.
 
-
-def fold(x: Tensor) -> Tensor:
-    """Take examples as so many more heads of one, for features that all heads share."""
-    return x.flatten(0, 1)[None]
-
-
-def fold_mask(key_padding_mask: Tensor | None, *, heads: int) -> Tensor | None:
-    if key_padding_mask is None:
-        return None
-    return fold(key_padding_mask[:, None].expand(-1, heads, -1))
-
-
-def unfold(x: Tensor, *, heads: int) -> Tensor:
-    return x[0].unflatten(0, (-1, heads))
+    A tile then takes several.
+    """
+    query, key = tensors[:2]
+    batch, heads, query_len, _ = query.shape
+    tokens = heads * max(query_len, key.shape[2])
+    folded = batch > 1 and 2 * tokens <= tile_tokens(feature_map.num_columns)
+    if folded:
+        tensors = [x.flatten(0, 1)[None] for x in tensors]
+        if key_padding_mask is not None:
+            key_padding_mask = key_padding_mask.repeat_interleave(heads, dim=0)[None]
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    first, second, third = op(*tensors[:3], feature_map, *tensors[3:], **options)
+    if not folded:
+        return first, second, third
+    return tuple(x[0].unflatten(0, (batch, heads)) for x in (first, second, third))
 
 
 def accumulation_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def tiles(lengths: list[int], heads: int) -> Iterator[Tile]:
+def tile_tokens(num_columns: int) -> int:
+    """Return the tokens of one thread's tile."""
+    return max(1, TILE_NUMBERS // max(1, num_columns))
+
+
+def tiles(lengths: list[int], heads: int, num_columns: int) -> Iterator[Tile]:
     """Cut each example into tiles of whole heads, or of one head's tokens where it is long."""
+    most = tile_tokens(num_columns)
     for b, length in enumerate(lengths):
-        num_tokens = max(1, min(length, TILE_TOKENS))
-        num_heads = TILE_TOKENS // num_tokens
+        num_tokens = max(1, math.ceil(length / max(1, math.ceil(length / most))))
+        num_heads = max(1, most // num_tokens)
         for h in range(0, heads, num_heads):
             for t in range(0, length, num_tokens):
                 yield b, slice(h, h + num_heads), slice(t, min(t + num_tokens, length))
@@ -189,10 +204,37 @@ def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
     return (~key_padding_mask * position).flatten(1).amax(-1).tolist()
 
 
+class Memory:
+    """Memory that a map writes at each tile; fresh pages would cost more than what is written."""
+
+    def __init__(self):
+        self.numbers: Tensor | None = None
+
+    def take(self, like: Tensor, *shape: int) -> Tensor:
+        """Return a tensor that holds whatever was written last."""
+        size = math.prod(shape)
+        if self.numbers is None or self.numbers.numel() < size:
+            self.numbers = like.new_empty(size)
+        return self.numbers[:size].view(shape)
+
+
 def of_heads(columns: Tensor, x: Tensor, tile: Tile) -> Tensor:
     """Return what each head of a tile is multiplied by, from one matrix for all or one for each."""
     columns = columns.to(x.dtype)
     return columns.expand(len(x), -1, -1) if len(columns) == 1 else columns[tile[1]]
+
+
+def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
+    """Add the gradient of each head of a tile at what :func:`of_heads` took."""
+    if len(columns) == 1:
+        columns += gradient.sum(0)
+    else:
+        columns[tile[1]] += gradient
+
+
+def where_positive(grad: Tensor, x: Tensor) -> Tensor:
+    """Return the gradient at the input of a rectifier, given that at its output and either."""
+    return torch.ops.aten.threshold_backward(grad, x, 0.0)
 
 
 def padding_of(key_padding_mask: Tensor, tile: Tile) -> Tensor:

@@ -20,7 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_TOKENS", 64)
+    monkeypatch.setattr(tiled, "TILE_NUMBERS", 64 * NUM_FEATURES)
 
 
 def draw_inputs(query_len, key_len, heads=1, dtype=torch.float64, norm=1.0):

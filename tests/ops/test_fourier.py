@@ -18,7 +18,7 @@ BATCH, HEADS, HEAD_DIM, VALUE_DIM, NUM_FEATURES = 2, 3, 5, 7, 11
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_TOKENS", 64)
+    monkeypatch.setattr(tiled, "TILE_NUMBERS", 64 * 2 * NUM_FEATURES)
 
 
 def draw_inputs(query_len, key_len, heads=1, dtype=torch.float64):

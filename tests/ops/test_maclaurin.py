@@ -18,7 +18,7 @@ WIDTHS = (11, 7, 7, 2)
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_TOKENS", 64)
+    monkeypatch.setattr(tiled, "TILE_NUMBERS", 64 * (sum(WIDTHS) + HEAD_DIM))
 
 
 def draw_features(heads=1, *, linear=0.25, widths=WIDTHS) -> MaclaurinFeatures:
@@ -206,7 +206,7 @@ def test_expanded_gradient():
 
 
 @pytest.mark.parametrize(
-    ("length", "visits"), [(31, {(2, 31), (1, 31)}), (131, {(1, 64), (1, 3)})], ids=str
+    ("length", "visits"), [(31, {(2, 31), (1, 31)}), (131, {(1, 44), (1, 43)})], ids=str
 )
 def test_tiles(length, visits, monkeypatch):
     """Short examples share a tile between heads; long ones are cut."""
@@ -232,7 +232,9 @@ def test_short_examples_share_a_tile_where_heads_share_features(heads, rows, mon
         seen.add(len(x))
         return features(self, x, tile)
 
-    monkeypatch.setattr(tiled, "TILE_TOKENS", 6 * 10 + 7)  # six rows of ten tokens
+    monkeypatch.setattr(
+        tiled, "TILE_NUMBERS", 67 * (sum(WIDTHS) + HEAD_DIM)
+    )  # six rows of ten tokens
     monkeypatch.setattr(Products, "features", record)
     inputs = [torch.cat([x, x, x, x]).detach().requires_grad_() for x in draw_inputs(10, 10)]
     mask = padding((10, 3, 0, 1, 7, 10, 9, 2), 10)

@@ -1,13 +1,10 @@
 """cosFormer (Qin et al. 2022, cosFormer: Rethinking Softmax in Attention)."""
 
-import math
-
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
-from macformer.ops import linear_attention
+from macformer.ops import cosine_attention
 
 
 class CosFormer(nn.Module):
@@ -39,15 +36,10 @@ class CosFormer(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
+        longest = max(query.shape[2], key.shape[2])
+        if longest > self.max_seq_len:
+            raise ValueError(f"{longest} tokens exceed max_seq_len {self.max_seq_len}")
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        phi_q, phi_k = self._map(query), self._map(key)
-        return linear_attention(phi_q, phi_k, value, key_padding_mask=key_padding_mask)
-
-    def _map(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N twoE"]:
-        if x.shape[2] > self.max_seq_len:
-            raise ValueError(f"{x.shape[2]} tokens exceed max_seq_len {self.max_seq_len}")
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        position = torch.arange(x.shape[2], device=x.device, dtype=dtype)[:, None]
-        angle = position * (math.pi / (2 * self.max_seq_len))
-        rectified = x.to(dtype).relu()
-        return torch.cat([rectified * angle.cos(), rectified * angle.sin()], dim=-1)
+        return cosine_attention(
+            query, key, value, horizon=self.max_seq_len, key_padding_mask=key_padding_mask
+        )

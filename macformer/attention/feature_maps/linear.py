@@ -46,6 +46,9 @@ class LinearAttention(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
+        attend = getattr(self.map_query, "attend", None)
+        if attend is not None:
+            return attend(query, key, value, key_padding_mask=key_padding_mask)
         dtype = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             phi_q, phi_k = self.map_query(query.to(dtype)), self.map_key(key.to(dtype))

@@ -1,13 +1,18 @@
 r"""Feature maps: modules from queries or keys to non-negative features.
 
 A factory ``(*, num_heads, head_dim) -> module``; linear attention builds one for queries
-and one for keys.
+and one for keys. A map without parameters may have a method ``attend(query, key, value, *,
+key_padding_mask)`` beside, an operator that never stores the features.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import elu
+
+from macformer.ops import elu_attention, relu_attention
+from macformer.ops.pointwise import elu_features, relu_features
 
 
 class EluMap(nn.Module):
@@ -17,7 +22,10 @@ class EluMap(nn.Module):
         super().__init__()
 
     def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
-        return elu(x) + 1
+        return elu_features(x)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        return elu_attention(query, key, value, **options)
 
 
 class ReluMap(nn.Module):
@@ -35,7 +43,10 @@ class ReluMap(nn.Module):
         self.shift = shift
 
     def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
-        return x.relu() + self.shift
+        return relu_features(x, shift=self.shift)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        return relu_attention(query, key, value, shift=self.shift, **options)
 
 
 class HedgehogMap(nn.Module):
