@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from macformer.tables.entries import result_key
 from macformer.tables.fronts import draw_front
 from macformer.tables.layout import Plot
 from macformer.tables.panels import choose_looks, lay_out_panels, look_keys, save_plot
@@ -69,7 +70,8 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
         colour, _ = looks[look_keys(seeds)[0]]
         axis = axes[row["task"]]
         style = "-" if row["ppsbn"] == "without" else "--"
-        axis.plot(values.index, values.mean(axis=1), color=colour, linestyle=style)
+        (line,) = axis.plot(values.index, values.mean(axis=1), color=colour, linestyle=style)
+        line.set_url(f"#{result_key(row.to_dict())}")  # of the page's runs
         lowest, highest = values.min(axis=1), values.max(axis=1)
         axis.fill_between(values.index, lowest, highest, color=colour, alpha=0.1, linewidth=0)
     for axis in axes.values():

@@ -1,3 +1,4 @@
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -83,3 +84,13 @@ def test_text_of_a_run_is_never_markup(page):
     text = page.read_text()
     assert "&lt;b&gt;bad &amp; worse&lt;/b&gt;" in text
     assert "<new>" not in text
+
+
+def test_marks_and_curves_of_a_figure_lead_to_their_runs(write_run, sweep):
+    (write_run() / "metrics.csv").write_text("step,val/accuracy\n1,0.3\n2,0.4\n")
+    make_tables([sweep])
+    text = (sweep / "index.html").read_text()
+    (key,) = re.findall(r'<tr id="([^"]+)"', text)
+    figures = text.split("<figure>")[1:]
+    assert len(figures) == 2  # the front and the curve
+    assert all(f'xlink:href="#{key}"' in figure for figure in figures)
