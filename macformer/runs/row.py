@@ -18,7 +18,8 @@ def check_row(choices: DictConfig, *, _root_: DictConfig) -> str:
             made of layers that take nothing else.
     """
     if "attention" not in _root_.mixer:
-        if OmegaConf.is_interpolation(_root_.model, "attention"):
+        model = _root_.model
+        if "attention" in model.keys() and OmegaConf.is_interpolation(model, "attention"):  # noqa: SIM118
             raise ValueError(
                 f"model={choices['model']} takes an attention, and mixer={choices['mixer']} has "
                 "none; leave mixer=attention"
