@@ -87,6 +87,11 @@ class Quadratic:
         return rows.unfold(1, self.dim, 1).mT
 
 
+def num_quadratic_features(head_dim: int) -> int:
+    """Count as many pairs as entries for each distance from 0 to half the ring, and the entries."""
+    return head_dim * (head_dim // 2 + 1) + head_dim
+
+
 def quadratic_weights(head_dim: int, like: Tensor) -> Tensor:
     r"""Return :math:`1 / E` for each pair, half of it where a pair is met twice."""
     pairs = like.new_full(
@@ -155,7 +160,8 @@ def _backward(
 
 
 def _size(query: torch.Size) -> Size:
-    return Size(features=query[-1] * (query[-1] // 2 + 2), columns=0)
+    """Count no projections: those of the kernels are on unit vectors, which is gathering."""
+    return Size(features=num_quadratic_features(query[-1]), columns=0)
 
 
 _attend = register_attention(

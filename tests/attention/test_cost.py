@@ -1,6 +1,7 @@
 """Operations and state of every row, against formulas written down for each by hand."""
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from math import ceil, isqrt, log
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,7 +32,10 @@ def linear(num_features: int) -> int:
 
 
 def fused(num_features: int, columns: int) -> int:
-    """Count the projections of queries and of keys, and their products with values and ones."""
+    """Count what tiles multiply: projections of queries and of keys, if any, and their features.
+
+    Those of keys are multiplied with values and a column of ones, and the sums with queries.
+    """
     return 2 * N * (2 * E * columns + 2 * num_features * (EV + 1))
 
 
@@ -99,7 +103,7 @@ class Row(NamedTuple):
 
 KERNELIZED = Row(attend(N, N))
 MACLAURIN = Row(rmfa, lambda row: (row.features.widths[0] + E * bool(row.linear) + 1) * (EV + 1))
-PAIRS = E * (E + 1) // 2
+QUADRATIC = E * (E + 1) // 2 + E  # products of two entries, and entries
 
 ROWS = {
     # two ends; three neighbours and a random block of 2; everything for the first and the last
@@ -107,7 +111,7 @@ ROWS = {
         attend(N, 2 * 2) + 11 * attend(2, 4 * 2) + 2 * attend(2, N),
         sizes={"block_size": 2, "num_random": 1},
     ),
-    "cosformer": Row(linear(2 * E), 2 * E * (EV + 1)),
+    "cosformer": Row(fused(2 * E, 0), 2 * E * (EV + 1)),
     "gaussian": Row(attend(N, N)),
     "h_transformer": Row(h_transformer(2), sizes={"block_size": 2}),
     "hedgehog": Row(2 * (2 * N * E * E) + linear(2 * E), 2 * E * (EV + 1)),
@@ -119,7 +123,7 @@ ROWS = {
     "kernelized_log": KERNELIZED,
     "kernelized_sqrt": KERNELIZED,
     "kernelized_trigh": KERNELIZED,
-    "linear": Row(linear(E), E * (EV + 1)),
+    "linear": Row(fused(E, 0), E * (EV + 1)),
     "linformer": Row(2 * 2 * 4 * N * E + attend(N, 4), 4 * (E + EV), {"num_slots": 4}),
     "linformer_learnt": Row(2 * 2 * 4 * N * E + attend(N, 4), 4 * (E + EV), {"num_slots": 4}),
     "linformer_means": Row(attend(N, 4), 4 * (E + EV), {"num_slots": 4}),
@@ -138,13 +142,13 @@ ROWS = {
         {"num_landmarks": 4, "conv_kernel": 3},
     ),
     "performer": Row(fused(128, 128), 128 * (EV + 2)),
-    "performer_relu": Row(linear(E), E * (EV + 1)),
+    "performer_relu": Row(fused(E, 0), E * (EV + 1)),
     # two rounds over 24 tokens, in chunks that see the one before, too
     "reformer": Row(
         2 * (2 * 24 * E * 2) + 2 * 8 * attend(3, 6), sizes={"chunk_size": 3, "num_buckets": 4}
     ),
     "rfa": Row(fused(128, 64), 128 * (EV + 1)),
-    "rfa_arccos": Row(2 * (2 * N * E * 128) + linear(128), 128 * (EV + 1)),
+    "rfa_arccos": Row(fused(128, 128), 128 * (EV + 1)),
     "rmfa_exp": MACLAURIN,
     "rmfa_exp_scaled": MACLAURIN,
     "rmfa_inv": MACLAURIN,
@@ -161,7 +165,7 @@ ROWS = {
     "sparse_strided": Row(sparse_strided(3), sizes={"block_size": 3}),
     "synthesizer_dense": Row(synthesizer_dense(), N * EV),
     "synthesizer_random": Row(attend(N, N, 8), N * EV),
-    "taylor": Row(fused(PAIRS + E, 2 * PAIRS + E), (PAIRS + E + 1) * (EV + 1)),
+    "taylor": Row(fused(QUADRATIC, 0), (QUADRATIC + 1) * (EV + 1)),
     "uniform": Row(0, EV),
 }
 
@@ -193,23 +197,35 @@ def test_operations_and_state_are_those_counted_by_hand(name, build):
     assert state_size(row, seq_len=N, head_dim=E, value_dim=EV) == state
 
 
-@pytest.mark.parametrize("name", ["rmfa_exp", "performer", "rfa"])
-def test_the_state_is_that_of_the_operator(name, build, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "operator"),
+    [
+        ("cosformer", "pointwise._attend_cosine"),
+        ("linear", "pointwise._attend_elu"),
+        ("performer", "exponential._attend"),
+        ("performer_relu", "pointwise._attend_relu"),
+        ("rfa", "fourier._attend"),
+        ("rfa_arccos", "arccos._attend"),
+        ("rmfa_exp", "maclaurin._attend"),
+        ("taylor", "taylor._attend"),
+    ],
+)
+def test_the_state_is_that_of_the_operator(name, operator, build, monkeypatch):
     """An operator returns its state, but for the sums of the kernel's constant part."""
     row = build(name)
     found = []
-    for op in ("maclaurin", "exponential", "fourier"):
-        module = __import__(f"macformer.ops.{op}", fromlist=["_attend"])
-        attend_and_keep = module._attend
+    module, function = operator.split(".")
+    module = import_module(f"macformer.ops.{module}")
+    attend_and_keep = getattr(module, function)
 
-        def keep(*inputs, run=attend_and_keep):
-            results = run(*inputs)
-            found.append(results[2][0, 0].numel())
-            return results
+    def keep(*inputs):
+        results = attend_and_keep(*inputs)
+        found.append(results[2][0, 0].numel())
+        return results
 
-        monkeypatch.setattr(module, "_attend", keep)
+    monkeypatch.setattr(module, function, keep)
     row(*torch.randn(3, 1, H, N, E))
-    constant = EV + 1 if name == "rmfa_exp" else 0
+    constant = EV + 1 if name in ("rmfa_exp", "taylor") else 0
     assert [state_size(row, seq_len=N, head_dim=E, value_dim=EV)] == [found[0] + constant]
 
 

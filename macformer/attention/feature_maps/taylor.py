@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.ops import taylor_attention
+from macformer.ops.taylor import num_quadratic_features
 
 
 class TaylorAttention(nn.Module):
@@ -24,7 +25,7 @@ class TaylorAttention(nn.Module):
 
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
         """Keep the sums over keys, of the constant 1 of the polynomial, too."""
-        return (len(self.weights) + 1) * (value_dim + 1)
+        return (num_quadratic_features(head_dim) + 1) * (value_dim + 1)
 
     def forward(
         self,
