@@ -11,6 +11,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, as by Lightning
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.record import CONFIG_NAME
@@ -40,6 +41,13 @@ TINY = (
     "log_interval=2",
     "cost.latency_examples=3",
 )
+
+
+@pytest.fixture(autouse=True)
+def no_command_is_left() -> Iterator[None]:
+    """Forget the command of Hydra's that a test has run: paths would be those of its folder."""
+    yield
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_wheel_checks_a_variant(installed, tmp_path):
 
 def test_every_command_can_be_imported():
     commands = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert len(commands) == 9
+    assert len(commands) == 11
     for name, target in commands.items():
         module, _, function = target.partition(":")
         assert name.startswith("macformer-")

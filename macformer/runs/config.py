@@ -73,8 +73,6 @@ def compose(
             use_hydra_config(cfg)
             check_once(cfg)
             _take_from_hydra(cfg)
-        if cfg.get("pretrain") is not None:
-            fix_identity(cfg)  # what it adds is part of the configuration
     except COMPOSITION_ERRORS as error:
         raise ConfigError(one_line(error)) from error
     make_importable(folders)

@@ -36,14 +36,15 @@ def fix_identity(cfg: DictConfig) -> str:
     if not OmegaConf.is_interpolation(cfg, "identity"):
         return cfg.identity
     check_once(cfg)
-    fix_pretraining(cfg, fix_identity)
     with read_write(cfg):
         cfg.identity = run_identity(cfg)
     return cfg.identity
 
 
 def check_once(cfg: DictConfig) -> None:
-    """Check the options of a configuration, and merge its protocol, unless that is done.
+    """Check a configuration's options and complete it, unless that is done.
+
+    Its protocol is merged, and the run that comes before it is composed.
 
     Raises:
         OptionError: If an option has a value that it cannot have.
@@ -52,6 +53,7 @@ def check_once(cfg: DictConfig) -> None:
         fix_protocol(cfg)  # first, for values may refer to the folder that the identity names
         check_values(cfg)
         check_options(cfg)
+        fix_pretraining(cfg, fix_identity)
 
 
 def run_identity(cfg: DictConfig) -> str:

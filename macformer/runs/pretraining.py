@@ -9,7 +9,6 @@ from collections.abc import Callable
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from macformer.runs.options import check_options
-from macformer.runs.values import check_values
 
 SWEEP = "pretraining"  # the folder below outputs/, which all sweeps share
 
@@ -23,7 +22,6 @@ def fix_pretraining(cfg: DictConfig, fix_identity: Callable[[DictConfig], str]) 
     if cfg.get("pretrain") is None:
         return
     before = _composed(cfg)
-    check_values(before)
     check_options(before)
     identity = fix_identity(before)
     with read_write(cfg), open_dict(cfg):

@@ -15,7 +15,7 @@ import macformer.runs.config  # noqa: F401  workers of a launcher compose after 
 from macformer.record import read_metrics, read_status, write_config, write_end
 from macformer.runs.data_now import DataNow
 from macformer.runs.hydra_bridge import calling_folder, output_folder
-from macformer.runs.identity import fix_identity
+from macformer.runs.identity import check_once
 from macformer.runs.stop import (
     CRASHES,
     PARENT,
@@ -43,7 +43,7 @@ def run_composed(cfg: DictConfig) -> bool:
     Returns:
         Whether the cell is finished.
     """
-    fix_identity(cfg)  # what it adds is part of what is written
+    check_once(cfg)
     run_dir, cwd = output_folder(), calling_folder()
     if _rank() == 0:
         if not cfg.overwrite and (change := DataNow().change(cfg, run_dir)):

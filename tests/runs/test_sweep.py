@@ -24,6 +24,7 @@ defaults:
   - task: listops
   - attention: softmax
   - rotary: without
+  - pretrain: none
   - ppsbn: without
   - mixer: attention
   - recipe: smoke
@@ -54,7 +55,7 @@ def compose_sweep(tmp_path: Path):
     """Compose the multirun of a small configuration, whose cells have the names of ours."""
     folder = tmp_path / "configs"
     groups = {"task": "listops", "attention": "softmax uniform", "recipe": "smoke"}
-    groups |= {"mixer": "attention", "rotary": "without", "ppsbn": "without"}
+    groups |= {"mixer": "attention", "rotary": "without", "ppsbn": "without", "pretrain": "none"}
     for group, names in groups.items():
         (folder / group).mkdir(parents=True)
         for name in names.split():

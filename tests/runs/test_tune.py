@@ -131,7 +131,7 @@ def test_values_keep_their_types_and_the_printed_command_repeats_the_trial(
     space = {
         "attention.guard": [None],
         "attention.num_features": {"low": 16, "high": 64, "step": 16},
-        "+note": ["true", "a, b", True],
+        "+mine.note": ["true", "a, b", True],
     }
     file = tmp_path / "search.yaml"
     file.write_text(
@@ -141,7 +141,7 @@ def test_values_keep_their_types_and_the_printed_command_repeats_the_trial(
     assert {cfg.attention.guard for cfg in trained} == {None}
     features = {cfg.attention.num_features for cfg in trained}
     assert features <= {16, 32, 48, 64} and {type(n) for n in features} == {int}
-    assert {cfg.note for cfg in trained} <= {"true", "a, b", True}
+    assert {cfg.mine.note for cfg in trained} <= {"true", "a, b", True}
     command = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert command[0] == "macformer-train"
     assert compose(*command[1:]).identity in {cfg.identity for cfg in trained}
@@ -176,7 +176,7 @@ def test_a_search_makes_the_table_of_its_best_trial_and_one_of_all_on_request(ou
     lines = [line for line in (outputs / "table.md").read_text().splitlines() if "rmfa_exp" in line]
     for (_, features), (_, rate) in settings:
         shown = [n for n in lines if f"num_features={features}" in n and f"rate={rate}" in n]
-        assert len(shown) == 1 and f"{features + 100 * rate:.2f}" in shown[0], lines
+        assert len(shown) == 2 and f"{features + 100 * rate:.2f}" in shown[0], lines  # and its cost
 
 
 def test_a_space_that_does_not_suit_the_options_is_one_line(outputs, capsys):
