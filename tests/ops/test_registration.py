@@ -1,29 +1,40 @@
 """What holds for every attention that is registered as an operator of torch."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 
+from macformer import ops
 from macformer.attention import kernels, samplers
-from macformer.ops import exponential_attention, fourier_attention, maclaurin_attention
+from macformer.ops import arccos, fourier, pointwise, taylor
 
-B, H, S, E, F = 2, 3, 11, 5, 7
+B, H, S, E, F = 2, 3, 11, 6, 7
+OMEGA = torch.randn(H, E, F, generator=torch.Generator().manual_seed(0))
 OPERATORS = {
-    "maclaurin": maclaurin_attention,
-    "fourier": fourier_attention,
-    "exponential": exponential_attention,
+    "arccos": partial(ops.arccos_attention, omega=OMEGA),
+    "cosine": partial(ops.cosine_attention, horizon=S),
+    "elu": ops.elu_attention,
+    "exponential": partial(ops.exponential_attention, omega=OMEGA),
+    "fourier": partial(ops.fourier_attention, omega=OMEGA),
+    "maclaurin": ops.maclaurin_attention,
+    "relu": partial(ops.relu_attention, shift=0.25),
+    "taylor": ops.taylor_attention,
 }
 
 
 @pytest.fixture(params=OPERATORS)
 def attend(request):
-    features = torch.randn(H, E, F)
-    if request.param == "maclaurin":
-        coefficients = kernels.exp().coefficients
-        features = samplers.optimal(
-            coefficients, num_features=32, num_heads=H, head_dim=E, dot_bound=0.5
-        )
-    return lambda *inputs: OPERATORS[request.param](*inputs, features)
+    operator = OPERATORS[request.param]
+    if request.param != "maclaurin":
+        return operator
+    coefficients = kernels.exp().coefficients
+    features = samplers.optimal(
+        coefficients, num_features=32, num_heads=H, head_dim=E, dot_bound=0.5
+    )
+    return partial(operator, features=features)
 
 
 @pytest.fixture
@@ -49,3 +60,37 @@ def test_inputs_without_tangents_pass_at_a_dual_level(attend, inputs):
     with forward_ad.dual_level():
         out = attend(*inputs)
     torch.testing.assert_close(out, attend(*inputs), rtol=0, atol=0)
+
+
+TILES = {
+    "arccos": ((arccos._forward, arccos._backward), (OMEGA,)),
+    "cosine": (pointwise._passes(pointwise._Cosine), (S,)),
+    "elu": (pointwise._passes(pointwise._Elu), ()),
+    "fourier": ((fourier._forward, fourier._backward), (OMEGA,)),
+    "relu": (pointwise._passes(pointwise._Relu), (0.25,)),
+    "taylor": ((taylor._forward, taylor._backward), ()),
+}
+
+
+def count(run, *inputs):
+    def batched(_, first, second, **__):  # a product in place, which torch does not count
+        return 2 * first.numel() * second[-1]
+
+    mapping = {torch.ops.aten.baddbmm_: batched}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        results = run(*inputs)
+    return counter.get_total_flops(), results
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_an_operator_counts_what_its_tiles_multiply(name, inputs):
+    """On the way back, all but a column of ones: the values' gradients have none."""
+    (forward, backward), parameters = TILES[name]
+    operator = getattr(torch.ops.macformer, f"{name}_attention")
+    operator_backward = getattr(torch.ops.macformer, f"{name}_attention_backward")
+    inputs = (*inputs, *parameters, None, 1e-6)
+    multiplied, results = count(forward, *inputs)
+    assert count(operator, *inputs)[0] == multiplied
+    inputs = (*inputs, False, torch.randn(B, H, S, E), *results)
+    ones = 2 * S * results[2][..., :1, :].numel()
+    assert count(operator_backward, *inputs)[0] == count(backward, *inputs)[0] + ones

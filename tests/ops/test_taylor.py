@@ -5,7 +5,12 @@ import torch
 from torch.testing import assert_close
 
 from macformer.ops import maclaurin_attention, taylor_attention, tiled
-from macformer.ops.taylor import as_products, taylor_attention_reference
+from macformer.ops.taylor import as_products, num_quadratic_features, taylor_attention_reference
+
+triton = pytest.importorskip("triton")
+from macformer.ops import fused, maclaurin_triton  # noqa: E402 (needs Triton)
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5, 6])
@@ -30,3 +35,35 @@ def test_output_and_gradients_are_those_of_the_polynomial(dim, form, monkeypatch
         strict=True,
     ):
         assert_close(got, wanted, **tolerance)
+
+
+@pytest.mark.parametrize(("dim", "num_features"), [(1, 2), (2, 6), (5, 20), (6, 30)])
+def test_tiles_and_products_have_as_many_features(dim, num_features):
+    """Of an even number of entries, those across the ring from each other meet twice."""
+    operator = torch.ops.macformer.taylor_attention
+    _, _, state = operator(*torch.randn(3, 1, 1, 4, dim), None, 1e-6)
+    products = as_products(dim, torch.device("cpu"))
+    assert state.shape[-1] == products.widths[0] == len(products.weights) == num_features
+    assert num_quadratic_features(dim) == num_features
+
+
+@pytest.mark.parametrize("dim", [5, 6])
+def test_triton(dim):
+    """Pairs, of degree 2, and entries, of degree 1, share a block of features."""
+    shapes = [(1, 2, 17, dim), (1, 2, 19, dim), (1, 2, 19, 7)]
+    inputs = [torch.randn(shape, device=DEVICE) for shape in shapes]
+    mask = torch.arange(19, device=DEVICE)[None] >= 16
+    mask[0, 3] = True
+    exact = [x.double().requires_grad_() for x in inputs]
+    expected = taylor_attention_reference(*exact, key_padding_mask=mask)
+    grad = torch.randn(expected.shape, device=DEVICE)
+    expected_grads = torch.autograd.grad(expected, exact, grad.double())
+    for x in inputs[1:]:
+        x.masked_fill_(mask[:, None, :, None], torch.nan)
+    signs, weights, constant, _, widths = as_products(dim, torch.device(DEVICE))
+    products = maclaurin_triton.products(signs, widths, weights, constant)
+    options = {"key_padding_mask": mask, "eps": 1e-6}
+    results = fused.fused_forward(*inputs, products, **options)
+    grads = fused.fused_backward(*inputs, products, grad, *results, **options)
+    for got, wanted in zip((results[0], *grads), (expected.detach(), *expected_grads), strict=True):
+        assert_close(got.double(), wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
