@@ -17,7 +17,8 @@ class TaylorAttention(nn.Module):
     (Arora et al. 2024, Based, equation 2; Keles et al. 2022). The polynomial is positive
     everywhere, and a sum over the :math:`E (E + 1) / 2` products of two entries and the E entries
     themselves: features without any randomness, the rival of ``rmfa_exp`` at the same kernel. Based
-    projects queries and keys to 16 dimensions first, which is ``qkv_dim`` here.
+    projects queries and keys to 16 dimensions first, which is ``qkv_dim`` here. Where E is even,
+    E / 2 of the products are kept twice, at half their weight, so that all blocks are whole.
     """
 
     def __init__(self, *, num_heads: int, head_dim: int):
