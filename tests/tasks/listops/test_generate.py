@@ -175,7 +175,7 @@ def test_every_expression_of_a_small_universe_is_found_once():
     assert np.bincount(lengths).tolist() == [0, 10, 0, 0, 400]
 
 
-@pytest.mark.parametrize("num_workers", [2, 3])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_worker_count_changes_no_byte(num_workers, lra_sample):
     chunks = join(islice(generate_lra(NUM_EXAMPLES, seed=1, num_workers=num_workers), 3))
     for parallel, serial in zip(chunks, lra_sample, strict=True):

@@ -62,7 +62,7 @@ def trace(image, start, end, *, jump):
     return components[start] == components[end]
 
 
-@SIZES
+@pytest.mark.parametrize("size", [32, 64, pytest.param(128, marks=pytest.mark.slow)])
 def test_tracer_reads_the_labels(size):
     traced = []
     images, labels = sample(size)
@@ -138,7 +138,7 @@ def test_duplicate_leaves_with_its_pair():
     assert kept_labels.tolist() == [0, 1, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("num_workers", [2, 3])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_worker_count_changes_no_byte(num_workers):
     parallel = join(generate_pathfinder(NUM_EXAMPLES, size=32, seed=1, num_workers=num_workers))
     for part, serial in zip(parallel, sample(32), strict=True):
