@@ -94,6 +94,7 @@ def test_without_pytest_one_line_says_what_to_install(one_variant, capsys, monke
     assert "extra check" in refused(capsys, one_variant)
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_a_training_that_is_scored_all_the_same(one_variant, tmp_path, capfd):
     (variant,) = find_own_variants(one_variant)
     seen = training.train(variant, out=tmp_path, steps=None, seconds=1e-3, options=TINY)

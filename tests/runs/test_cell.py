@@ -99,7 +99,9 @@ def test_finished_run_is_not_trained_again(make_run):
     assert (run_dir / "metrics.json").read_text() == before
 
 
-@pytest.mark.parametrize("attention", ["softmax", "rmfa_exp", "rfa"])
+@pytest.mark.parametrize(
+    "attention", ["softmax", "rfa", pytest.param("rmfa_exp", marks=pytest.mark.slow)]
+)
 def test_resumed_run_ends_with_the_same_bits(make_run, power_cut, attention):
     features = () if attention == "softmax" else ("attention.num_features=16",)
     options = (f"attention={attention}", *features, "ppsbn=with")
@@ -118,7 +120,9 @@ def test_resumed_run_ends_with_the_same_bits(make_run, power_cut, attention):
     assert read_metrics(parted)["reason"] is None
 
 
-@pytest.mark.parametrize("max_steps", [8, 10])  # with and without a validation at the end
+@pytest.mark.parametrize(
+    "max_steps", [pytest.param(8, marks=pytest.mark.slow), 10]
+)  # with and without a validation at the end
 def test_a_run_stopped_in_its_test_is_tested_alone(make_run, monkeypatch, max_steps):
     _, run_dir = make_run(f"max_steps={max_steps}", "seed=3")
     assert cell.run(run_dir)

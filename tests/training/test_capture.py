@@ -233,7 +233,7 @@ def test_a_graph_for_each_width_ends_with_the_bits_of_an_eager_run(make_run, gra
         assert torch.equal(captured[name], value), name
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_captured_as_shipped_trains_as_eager_steps_in_bf16(make_run, graphs, accumulate):
     """Nothing but trainer=captured, several steps to a call."""
     options = ("attention=rmfa_exp", "ppsbn=with", "batch_size=4", f"accumulate={accumulate}")

@@ -63,7 +63,9 @@ def assert_same_run(run_dir, expected_dir):
     assert results["train"]["loss"] == expected_results["train"]["loss"]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)]
+)
 def test_results_are_those_of_single_steps(make_run, monkeypatch, precision):
     options = (*OPTIONS, f"trainer.precision={precision}")
     cfg, single = make_run(*options, folder="single")
