@@ -75,7 +75,10 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     rates = sorted(frame["learning_rate"].unique())
     rows = []
     for (task, attention, ppsbn), group in frame.groupby(ROW, sort=False):
-        row = {"task": task_title(str(task)), "row": row_label(str(attention), str(ppsbn))}
+        row: dict[str, str | float] = {
+            "task": task_title(str(task)),
+            "row": row_label(str(attention), str(ppsbn)),
+        }
         at = {rate: seeds for rate, seeds in group.groupby("learning_rate")}
         for rate in rates:
             row[f"accuracy % at {rate:g}"] = _accuracy(at[rate]) if rate in at else ""
