@@ -176,3 +176,13 @@ def test_a_configuration_that_begins_with_commands_is_chosen_by_one():
             choice = f"{'/'.join(group)}={name}"
             strangers += [] if any(choice in line for line in lines) else [file]
     assert not strangers
+
+
+def test_the_readme_shows_the_name_that_its_run_has():
+    """Whatever becomes part of a run's identity renames it."""
+    text = (ROOT / "README.md").read_text()
+    (command,) = re.findall(r"^macformer-train (task=listops_short .* logger=curve)$", text, re.M)[
+        :1
+    ]
+    cell = compose(*shlex.split(command)).cell
+    assert f"\n{cell}: test accuracy" in text
