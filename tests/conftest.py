@@ -1,6 +1,7 @@
 """Options and environment of every test, and small runs composed as by the command line."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -41,6 +42,13 @@ TINY = (
     "log_interval=2",
     "cost.latency_examples=3",
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_stop() -> None:
+    """Let signals do what they do in a terminal; nohup and background jobs have some ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
