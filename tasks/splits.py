@@ -3,7 +3,20 @@
 import numpy as np
 from jaxtyping import Int, Int8, Shaped
 
+from tasks.errors import DataError
+
 TRAIN, VALIDATION, TEST = 0, 1, 2
+
+
+def check_fractions(**fractions: float) -> None:
+    """Refuse shares of the rows, named as the task's options, that leave a split without any.
+
+    Raises:
+        DataError: With the shares and what is allowed.
+    """
+    if min(fractions.values()) <= 0 or sum(fractions.values()) >= 1:
+        given = " and ".join(f"task.{name} is {share}" for name, share in fractions.items())
+        raise DataError(f"{given}; each must be above 0, and together they must be below 1")
 
 
 def share_out(

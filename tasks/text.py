@@ -17,6 +17,7 @@ from tasks.floors.sequences import predict_by_ngrams
 from tasks.sources.content import content_of, list_files
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
+from tasks.splits import check_fractions
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
@@ -75,6 +76,8 @@ def prepare(
     check_source(source, ("hub", "local"))
     one_of("task.tokens", tokens, TOKENS)
     one_of("task.validation", validation, ("holdout", "test"))
+    if validation == "holdout":
+        check_fractions(validation_fraction=validation_fraction)
     options = {
         "tokens": tokens,
         "min_frequency": min_frequency,

@@ -20,8 +20,8 @@ LEAVES = {
 METHOD = {"ops", "attention", "models"}
 RUN = METHOD | {"training", "callbacks", "tables", "watch"}
 TOOLS = RUN | {"runs"}
-DATA = {"store", "sources", "tokenizers", "floors"}
-OWN = DATA | {"columns", "splits"}  # of files that a user brings
+DATA = {"store", "sources", "splits", "tokenizers", "floors"}
+OWN = DATA | {"columns"}  # of files that a user brings
 ROOMS = {
     "macformer": {
         "ops": set(),

@@ -18,6 +18,7 @@ from tasks.image.cifar import read_cifar_batch
 from tasks.sources.content import content_of
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
+from tasks.splits import check_fractions
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split, prepare_once
 
@@ -56,6 +57,7 @@ def prepare(
         source_rows: Pictures expected of the source, to notice an incomplete one.
     """
     check_source(source, ("hub", "local"))
+    check_fractions(validation_fraction=validation_fraction)
 
     def read(split: str) -> Pictures:
         if source == "hub":

@@ -27,6 +27,7 @@ from tasks.series.rows import (
 from tasks.series.tables import SeriesColumns, read_long, read_wide
 from tasks.series.ts_format import read_ts
 from tasks.sources.digest import checked_digest
+from tasks.splits import check_fractions
 from tasks.store.manifest import SPLITS, channel_statistics, read_manifest
 from tasks.store.rows import SeriesRows, open_series
 from tasks.store.write import Chunk, Contents, Split, prepare_once, progress_bar
@@ -114,6 +115,7 @@ def prepare(
     form = Form(encoding, separator, quotes)
     patterns = {"train": path, "validation": path_validation, "test": path_test}
     windows, tokens = Windows(window, stride, window_label), Tokens(patch, max_len, keep)
+    check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
     fractions = Fractions(validation_fraction, test_fraction)
     source = Source(patterns, columns, form)
     parameters = {

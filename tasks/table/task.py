@@ -9,6 +9,7 @@ from tasks.errors import DataError, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
 from tasks.sources.digest import checked_digest, digest_of
+from tasks.splits import check_fractions
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Contents, prepare_once, progress_bar
 from tasks.table.classes import check_labels, check_plan
@@ -97,12 +98,8 @@ def prepare(
     one_of("task.keep", keep, KEEP)
     columns = Columns(list(text), paired, label, group=group, time=time, split=split)
     check_columns(columns)
+    check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
     fractions = Fractions(validation_fraction, test_fraction)
-    if not (min(fractions) > 0 and sum(fractions) < 1):
-        raise DataError(
-            f"task.validation_fraction and task.test_fraction are {fractions[0]} and "
-            f"{fractions[1]}; both must be above 0 and leave some rows for training"
-        )
     if len(classes) != num_classes:
         raise DataError(f"task.num_classes is {num_classes}; task.classes has {len(classes)}")
     form = Form(encoding, separator, quotes)

@@ -228,6 +228,12 @@ def test_an_unknown_option_is_refused(prepare, option, value, allowed):
         prepare(**{option: value})
 
 
+@pytest.mark.parametrize("share", [-0.1, 0.0, 1.0, 1.5])
+def test_a_share_that_leaves_a_split_without_rows_is_refused(prepare, share):
+    with pytest.raises(DataError, match=f"task.validation_fraction is {share}; .* above 0"):
+        prepare(validation_fraction=share)
+
+
 def test_pickles_of_skyformer_are_refused(prepare):
     with pytest.raises(DataError, match="refused because loading a pickle runs the code in it"):
         prepare(source="skyformer_pickle")

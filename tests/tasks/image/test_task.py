@@ -176,3 +176,9 @@ def test_a_missing_file_is_named(prepare, cifar):
     (cifar / "data_batch_4").unlink()
     with pytest.raises(DataError, match="data_batch_4"):
         prepare()
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.0, 1.0, 1.5])
+def test_a_share_that_leaves_a_split_without_rows_is_refused(prepare, share):
+    with pytest.raises(DataError, match=f"task.validation_fraction is {share}; .* above 0"):
+        prepare(validation_fraction=share)

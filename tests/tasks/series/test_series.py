@@ -306,6 +306,7 @@ def test_a_hostile_archive_gives_one_line(prepare, tmp_path, case):
 
 REFUSED = {
     "window": ({"window": 0}, r"task\.window is 0; it must be at least 1"),
+    "fraction": ({"validation_fraction": -0.1}, r"validation_fraction is -0\.1 and task\.test_fra"),
     "missing": ({"missing": "zero"}, r"task\.missing is 'zero'; it must be one of refuse, indic"),
     "time": ({"split_by_time": True, "time": None}, r"split_by_time needs task\.time"),
     "two": (

@@ -264,7 +264,7 @@ REFUSED = {
     "few groups": ({"group": "severity", "label": "host"}, r"labels that no training row has"),
     "no time": ({"time": "host"}, r"line 2: 'node0' is neither a number nor a time as 2024-01-31"),
     "unknown split": ({"split": "host"}, r"column 'host' names splits 'node0', .* it may name tra"),
-    "fraction": ({"test_fraction": 0.9}, r"both must be above 0 and leave some rows for training"),
+    "fraction": ({"test_fraction": 0.9}, r"test_fraction is 0\.9; each must be above 0, and"),
     "empty": ({"test_fraction": 0.001}, r"the test split has no rows; there are too few rows"),
     "tokens": ({"tokens": "words"}, r"task\.tokens is 'words'; it must be one of bytes, char"),
     "keep": ({"keep": "middle"}, r"task\.keep is 'middle'; it must be one of head, tail, both"),
