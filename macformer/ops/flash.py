@@ -1,16 +1,12 @@
-"""Softmax attention with its normaliser, for what combines several softmaxes into one.
+"""Softmax attention with its normaliser, forward and backward apart, for ops that combine several.
 
-:func:`attend` and :func:`attend_backward` are for ops with a backward pass of their own: on CPUs
-through torch's flash kernel, which stores no weights, elsewhere through plain torch, which stores
-those of one call. :func:`attend_to_few` is differentiable, and stores the weights.
+On CPUs through torch's flash kernel, which stores no weights; elsewhere through plain torch, which
+stores those of one call. Nothing here is recorded for differentiation.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-
-from macformer.ops.linear import without_autocast
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -106,46 +102,3 @@ def _in_rows(x: Tensor) -> Tensor:
 def _logits(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
     logits = scale * (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
     return logits if mask is None else logits + mask
-
-
-@without_autocast
-def attend_to_few(
-    query: Float[Tensor, "*blocks L E"],
-    key: Float[Tensor, "*blocks S E"],
-    value: Float[Tensor, "*blocks S Ev"],
-    mask: Float[Tensor, "..."],
-    *,
-    scale: float,
-) -> tuple[Float[Tensor, "*blocks L Ev"], Float[Tensor, "*blocks L 1"]]:
-    """Return softmax attention and its normaliser, both with gradients, in many small blocks.
-
-    Args:
-        mask: Added to the logits; it passes no gradient on.
-    """
-    return _AttendToFew.apply(query, key, value, mask, scale)
-
-
-class _AttendToFew(torch.autograd.Function):
-    """Pass over the weights as rarely as it can be done, in place, and keep them alone."""
-
-    @staticmethod
-    def forward(ctx, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float):
-        weights = (scale * query) @ key.mT
-        weights += mask
-        normaliser = weights.logsumexp(-1, keepdim=True)
-        weights.sub_(normaliser).exp_()
-        out = weights @ value
-        ctx.scale = scale
-        ctx.save_for_backward(query, key, value, weights, out)
-        return out, normaliser
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor, grad_normaliser: Tensor):
-        query, key, value, weights, out = ctx.saved_tensors
-        grad_logits = grad @ value.mT
-        grad_logits -= (grad * out).sum(-1, keepdim=True) - grad_normaliser
-        grad_logits *= weights
-        grad_query = ctx.scale * (grad_logits @ key)
-        grad_key = grad_logits.mT @ (ctx.scale * query)
-        return grad_query, grad_key, weights.mT @ grad, None, None

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from macformer.attention.blocks import HTransformer
+from macformer.ops import hierarchy
+from macformer.ops import levels as levels_of_op
 
 H, E, BLOCK = 3, 5, 4
 
@@ -106,23 +108,32 @@ def test_large_logits_far_away_keep_their_weight():
     torch.testing.assert_close(out, torch.ones_like(out))
 
 
+@pytest.mark.parametrize("num_heads", [1, 2, H, 2 * H])
+def test_heads_are_worked_on_some_at_a_time(num_heads, monkeypatch, hold_against_oracle):
+    monkeypatch.setattr(levels_of_op, "TOKENS", num_heads * 29)
+    hold_against_oracle(build(), oracle_of(BLOCK), 29, padded=True)
+
+
 @pytest.mark.parametrize("fault", ["a maximum of each level", "runs that count once"])
 def test_the_oracle_tells_wrong_weights_of_levels(fault, monkeypatch, hold_against_oracle):
-    attention = build()
-    attend = attention._attend
+    attend, take_means = hierarchy.attend, hierarchy._take_means
 
-    def faulty(query, key, value, count, *, is_near):
-        if fault == "runs that count once":
-            share = count.clamp(min=1)
-            key, value, count = key / share, value / share, count.clamp(max=1)
-            query = query / share
-            return attend(query, key, value, count, is_near=is_near)
-        out, z = attend(query, key, value, count, is_near=is_near)
-        return out, z - z.detach().amax()
+    def attend_below_maximum(*args, **kwargs):
+        out, z = attend(*args, **kwargs)
+        return out, z - z.amax()
 
-    monkeypatch.setattr(attention, "_attend", faulty)
+    def take_means_that_count_once(*args, **kwargs):
+        rows, shares = take_means(*args, **kwargs)
+        logs = rows[:, 2 * rows.shape[1] // 3 - 1]
+        logs.clamp_(max=0)
+        return rows, shares
+
+    if fault == "a maximum of each level":
+        monkeypatch.setattr(hierarchy, "attend", attend_below_maximum)
+    else:
+        monkeypatch.setattr(hierarchy, "_take_means", take_means_that_count_once)
     with pytest.raises(AssertionError, match="not close"):
-        hold_against_oracle(attention, oracle_of(BLOCK), 32, padded=False)
+        hold_against_oracle(build(), oracle_of(BLOCK), 32, padded=False)
 
 
 def test_what_has_no_meaning_is_refused():
