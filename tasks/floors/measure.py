@@ -14,8 +14,8 @@ from tasks.floors.sample import Sample, draw_sample
 from tasks.store.manifest import MANIFEST, read_manifest, write_json
 from tasks.store.write import lock_of, progress_bar
 
-# The accuracy over fewer test rows has a standard error above 5 points.
-_LEAST_ROWS = 100
+# The accuracy over fewer rows has a standard error above 5 points.
+_LEAST_TEST_ROWS = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def add_floors(folder: Path, floors: Mapping[str, Floor]) -> Path:
     """Measure the floors that the manifest of a prepared folder lacks; return the folder.
 
     A floor that cannot be measured is logged and left out: the data are whole without it. So are
-    all where a split has too few rows to tell, or where the folder cannot be written to.
+    all where the test split has too few rows to tell, or where the folder cannot be written to.
     """
     if not _missing(folder, floors):
         return folder
@@ -80,7 +80,7 @@ def add_floors(folder: Path, floors: Mapping[str, Floor]) -> Path:
 
 def _missing(folder: Path, floors: Mapping[str, Floor]) -> dict[str, Floor]:
     manifest = read_manifest(folder)
-    if min(manifest["splits"][split]["rows"] for split in ("train", "test")) < _LEAST_ROWS:
+    if manifest["splits"]["test"]["rows"] < _LEAST_TEST_ROWS:
         return {}
     if not os.access(folder, os.W_OK):
         return {}

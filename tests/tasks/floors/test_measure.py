@@ -102,6 +102,12 @@ def test_too_few_rows_say_nothing(tmp_path):
     assert not calls and "floors" not in read_manifest(folder)
 
 
+def test_a_floor_of_few_training_rows_is_as_certain_as_another(tmp_path):
+    folder = prepare(tmp_path, rows=ROWS | {"train": 9})
+    add_floors(folder, {"zero": Floor("0", always(0), 200)})
+    assert read_manifest(folder)["floors"]["zero"]["num_train_rows"] == 9
+
+
 def test_a_run_knows_the_floors_of_its_data(tmp_path):
     data = TaskDataModule(
         prepare=lambda data_dir: add_floors(
