@@ -22,13 +22,13 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
 
 
 def check_generator(version: int, *, there_is: int) -> None:
-    """Refuse to draw data by another generator than a configuration means.
+    """Refuse to make data by another code than a configuration means.
 
     Raises:
         DataError: With both versions.
     """
     if version != there_is:
         raise DataError(
-            f"task.generator_version is {version}, but this code draws other data, by version "
-            f"{there_is}; a run on the older data goes on only with the code that drew them"
+            f"task.generator_version is {version}, but this code makes other data, by version "
+            f"{there_is}; a run on the older data goes on only with the code that made them"
         )

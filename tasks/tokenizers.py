@@ -28,6 +28,7 @@ class Tokenizer(NamedTuple):
     Attributes:
         front: The numbers of special tokens that stand before what is kept of each text.
         back: Those behind it.
+        num_ids: How many numbers there are, where a file says it.
     """
 
     encode: Encoder
@@ -35,6 +36,7 @@ class Tokenizer(NamedTuple):
     vocabulary: tuple[str, ...] = ()
     front: tuple[int, ...] = ()
     back: tuple[int, ...] = ()
+    num_ids: int | None = None
 
 
 def fit_tokenizer(
@@ -84,7 +86,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return np.array(stored.encode(text.decode(), add_special_tokens=False).ids, dtype=np.int32)
 
     front, back = _special_tokens(stored.encode("a").ids, encode(b"a").tolist())
-    return Tokenizer(encode, np.int32, front=front, back=back)
+    return Tokenizer(
+        encode, np.int32, front=front, back=back, num_ids=1 + max(stored.get_vocab().values())
+    )
 
 
 def _special_tokens(whole: list[int], plain: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import configs
 from tasks.columns import Form, column_names, find_files
 from tasks.describe.example import NUM_ROWS, write_example
+from tasks.describe.model_files import find_model_files
 from tasks.describe.page import write_page
 from tasks.describe.series import SeriesOptions, describe_series
 from tasks.describe.table import Options, describe_table
@@ -41,27 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         form = Form(args.encoding, args.separator, not args.no_quotes)
         if _is_series(args):
-            task, remarks = describe_series(_series_options(args, form), command=command)
-            return _report(task, remarks)
-        if not args.text or not args.label:
-            names = column_names(find_files(args.path)[0], form=form)
-            raise DataError(
-                f"{args.path} has the columns {', '.join(map(repr, names))}; say which is the text "
-                "(--text) and which the label (--label)"
-            )
-        options = _options(args, form)
-        found = describe_table(options, command=command)
+            found = describe_series(_series_options(args, form), command=command)
+        else:
+            found = describe_table(_options(args, form), command=command)
         if args.html:
-            write_page(args.html, found, title=options.name, tokens=options.tokens)
+            write_page(args.html, found, title=_name(args))
     except (DataError, OSError) as error:
         print(f"macformer-describe: {error}", file=sys.stderr)
         return 2
-    return _report(found.yaml, found.remarks)
-
-
-def _report(task: str, remarks: Sequence[str]) -> int:
-    sys.stdout.write(task)
-    for remark in remarks:
+    sys.stdout.write(found.yaml)
+    for remark in found.remarks:
         print(f"- {remark}", file=sys.stderr)
     return 0
 
@@ -81,8 +71,8 @@ def _name(args: argparse.Namespace) -> str:
 
 
 def _series_options(args: argparse.Namespace, form: Form) -> SeriesOptions:
-    if args.html or args.tokens != "bytes":
-        raise DataError("--html and --tokens are of texts, not of series")
+    if args.tokens != "bytes" or args.tokenizer:
+        raise DataError("--tokens and --tokenizer are of texts, not of series")
     if args.label is None and Path(args.path).suffix.lower() not in (".npz", ".ts"):
         raise DataError("say which column is the label (--label)")
     return SeriesOptions(
@@ -102,6 +92,12 @@ def _series_options(args: argparse.Namespace, form: Form) -> SeriesOptions:
 
 
 def _options(args: argparse.Namespace, form: Form) -> Options:
+    if not args.text or not args.label:
+        names = column_names(find_files(args.path)[0], form=form)
+        raise DataError(
+            f"{args.path} has the columns {', '.join(map(repr, names))}; say which is the text "
+            "(--text) and which the label (--label)"
+        )
     return Options(
         name=_name(args),
         path=args.path,
@@ -112,6 +108,7 @@ def _options(args: argparse.Namespace, form: Form) -> Options:
         ),
         form=form,
         tokens=args.tokens,
+        model=None if args.tokenizer is None else find_model_files(args.tokenizer),
         max_len=args.max_len,
         keep=args.keep,
         fractions=Fractions(args.validation_fraction, args.test_fraction),
@@ -137,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--time", metavar="COLUMN", help="the last rows are held out; orders the steps of series")
     add("--split", metavar="COLUMN", help="says train, validation or test")
     add("--name", help="of the task (default: that of the file)")
-    add("--tokens", choices=TOKENS, default="bytes")
+    tokens = parser.add_mutually_exclusive_group()
+    tokens.add_argument("--tokens", choices=TOKENS, default="bytes")
+    tokens.add_argument("--tokenizer", metavar="PATH", help="a model's folder, or a tokenizer.json")
     add("--max-len", type=_count, metavar="N", help="tokens kept (default: enough for 95 of 100)")
     add("--keep", choices=KEEP, default="head", help="what is kept of a longer text")
     add("--encoding", default="utf-8")

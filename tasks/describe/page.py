@@ -1,4 +1,4 @@
-"""What was found of a table as one page that needs no other file."""
+"""What was found of a table or of series as one page that needs no other file."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.describe.table import Description
+from tasks.describe.description import Description
 from tasks.store.manifest import SPLITS
 
 _COLOUR, _MARK = "#0072B2", "#D55E00"  # of Okabe and Ito's palette
@@ -23,8 +23,8 @@ _STYLE = (
 )
 
 
-def write_page(path: Path, found: Description, *, title: str, tokens: str) -> None:
-    """Write the remarks, the classes of each split, the lengths, the floors and the task."""
+def write_page(path: Path, found: Description, *, title: str) -> None:
+    """Write the remarks, the classes of each split, lengths, channels, floors and the task."""
     remarks = "".join(f"<li>{escape(remark)}</li>" for remark in found.remarks)
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -33,8 +33,11 @@ def write_page(path: Path, found: Description, *, title: str, tokens: str) -> No
         _table(["class", *SPLITS], _class_rows(found)),
         _drawn(lambda axis: _draw_classes(axis, found), height=_height(found)),
         "<h2>Lengths</h2>",
-        _drawn(lambda axis: _draw_lengths(axis, found, tokens), height=3.5),
+        _drawn(lambda axis: _draw_lengths(axis, found), height=3.5),
     ]
+    if found.channels:
+        names = ["channel", "mean", "deviation", "missing"]
+        parts += ["<h2>Channels</h2>", _table(names, _channel_rows(found))]
     if found.floors:
         rows = [
             [name, f"{100 * floor['accuracy']:.1f} %", floor["recipe"]]
@@ -51,8 +54,15 @@ def write_page(path: Path, found: Description, *, title: str, tokens: str) -> No
 
 
 def _class_rows(found: Description) -> list[list[str]]:
-    counts = found.findings.counts
+    counts = found.counts
     return [[name, *(f"{counts[split][name]:,}" for split in SPLITS)] for name in found.classes]
+
+
+def _channel_rows(found: Description) -> list[list[str]]:
+    return [
+        [name, f"{mean:.4g}", f"{deviation:.4g}", f"{100 * missing:.1f} %"]
+        for name, mean, deviation, missing in found.channels
+    ]
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,23 +78,23 @@ def _height(found: Description) -> float:
 
 
 def _draw_classes(axis: Axes, found: Description) -> None:
-    names = sorted(found.classes, key=lambda name: found.findings.counts["train"][name])
+    names = sorted(found.classes, key=lambda name: found.counts["train"][name])
     names = names[-_MOST_BARS:]
     axis.barh(
         # A dollar sign would begin a formula.
         [name[:40].replace("$", r"\$") for name in names],
-        [found.findings.counts["train"][name] for name in names],
+        [found.counts["train"][name] for name in names],
         color=_COLOUR,
     )
     axis.set_xlabel("training rows")
 
 
-def _draw_lengths(axis: Axes, found: Description, tokens: str) -> None:
-    lengths = found.findings.lengths
-    edges = np.geomspace(max(lengths[0], 1), lengths[-1] + 1, 40)
-    axis.hist(np.maximum(lengths, 1), bins=edges.tolist(), color=_COLOUR)
+def _draw_lengths(axis: Axes, found: Description) -> None:
+    lengths = np.maximum(found.lengths, 1)
+    edges = np.geomspace(lengths.min(), lengths.max() + 1, 40)
+    axis.hist(lengths, bins=edges.tolist(), color=_COLOUR)
     axis.axvline(found.max_len, color=_MARK, linestyle="--", label=f"max_len {found.max_len:,}")
-    axis.set(xlabel=f"{tokens} of a training text", ylabel="rows", xscale="log")
+    axis.set(xlabel=f"{found.unit} of a training row", ylabel="rows", xscale="log")
     axis.legend(frameon=False)
 
 

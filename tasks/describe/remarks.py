@@ -12,6 +12,7 @@ from tasks.table.examples import Columns
 _UNEQUAL = 2  # the largest class has so many times the rows of the smallest one
 _NAMES_ITSELF = 0.9
 _FEW_TEST_ROWS = 1000
+_FEW_VALIDATION_ROWS = 30
 _FEW_OF_A_CLASS = 10
 _OFTEN = 0.05
 _HIGH_FLOOR = 0.95
@@ -26,7 +27,7 @@ def remarks(
         *_of_texts(found, columns),
         *_of_splits(found, columns),
         *_of_lengths(found, max_len=max_len, tokens=tokens),
-        *_of_floors(found, floors),
+        *of_floors(floors, ceiling=found.ceiling),
     ]
 
 
@@ -48,6 +49,7 @@ def of_counts(by_split: Mapping[str, Counter[str]], left_out: Counter[str]) -> I
             f"the test split has fewer than {_FEW_OF_A_CLASS} rows of {_listed(rare)}: what is "
             "measured of them says little"
         )
+    yield from _of_sizes(by_split)
     alike: dict[str, list[str]] = defaultdict(list)
     for label in counts:
         alike[" ".join(label.lower().split())].append(label)
@@ -56,6 +58,21 @@ def of_counts(by_split: Mapping[str, Counter[str]], left_out: Counter[str]) -> I
             yield f"labels that differ by case or blanks alone count as several: {_listed(names)}"
     for reason, number in left_out.items():
         yield f"{number:,} rows have {reason} and are left out"
+
+
+def _of_sizes(by_split: Mapping[str, Counter[str]]) -> Iterator[str]:
+    num_test, num_validation = (by_split[split].total() for split in ("test", "validation"))
+    if num_test < _FEW_TEST_ROWS:
+        points = 100 * 1.96 * 0.5 / np.sqrt(num_test)
+        yield (
+            f"the test split has {num_test:,} rows: an accuracy near 50 % is known to "
+            f"± {points:.1f} points, and smaller differences between rows are not"
+        )
+    if num_validation < _FEW_VALIDATION_ROWS:
+        yield (
+            f"the validation split has {num_validation:,} rows, too few to choose a checkpoint or "
+            "an option by; --validation-fraction gives it more of the training rows"
+        )
 
 
 def _of_texts(found: Findings, columns: Columns) -> Iterator[str]:
@@ -103,13 +120,6 @@ def _of_splits(found: Findings, columns: Columns) -> Iterator[str]:
                     f"column {column.name} has {column.num_values:,} values: if rows of one are "
                     f"alike, and others will be met, split by it (--group {column.name})"
                 )
-    num_test = found.num_rows["test"]
-    if num_test < _FEW_TEST_ROWS:
-        points = 100 * 1.96 * 0.5 / np.sqrt(num_test)
-        yield (
-            f"the test split has {num_test:,} rows: an accuracy near 50 % is known to "
-            f"± {points:.1f} points, and smaller differences between rows are not"
-        )
 
 
 def _of_lengths(found: Findings, *, max_len: int, tokens: str) -> Iterator[str]:
@@ -126,12 +136,17 @@ def _of_lengths(found: Findings, *, max_len: int, tokens: str) -> Iterator[str]:
         )
 
 
-def _of_floors(found: Findings, floors: Mapping[str, Any]) -> Iterator[str]:
+def of_floors(floors: Mapping[str, Any], *, ceiling: float = 1.0) -> Iterator[str]:
+    """Say where a floor leaves little to win.
+
+    Args:
+        ceiling: The most that can be right.
+    """
     if not floors:
         return
     name, floor = max(floors.items(), key=lambda item: item[1]["accuracy"])
     best = floor["accuracy"]
-    if best >= _HIGH_FLOOR * found.ceiling:
+    if best >= _HIGH_FLOOR * ceiling:
         yield (
             f"without any attention the floor {name} has {100 * best:.1f} % right: there is little "
             "left to win, and a cheaper model may be what you need"

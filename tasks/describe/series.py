@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.columns import Form
+from tasks.describe.description import Channel, Description
 from tasks.describe.quote import quoted, quoted_list
-from tasks.describe.remarks import of_counts
+from tasks.describe.remarks import of_counts, of_floors
 from tasks.series import prepare
 from tasks.series.recorded import Recorded
 from tasks.series.rows import Tokens, Windows, as_scan, cut, training_steps
 from tasks.series.tables import SeriesColumns
-from tasks.series.task import Source, deciding, files_of, read
+from tasks.series.task import GENERATOR, Source, deciding, files_of, read
 from tasks.sources.digest import digest_of
 from tasks.store.manifest import SPLITS, channel_statistics, read_manifest
 from tasks.table.classes import check_labels, class_counts_of, classes_of
-from tasks.table.plan import Fractions, Part, plan, rows_of_splits
+from tasks.table.plan import Fractions, Part, plan, rows_of_splits, shared_texts
 
 _LONG = 4000  # tokens
 _FEW = 30
@@ -40,8 +41,8 @@ class SeriesOptions(NamedTuple):
     seed: int
 
 
-def describe_series(options: SeriesOptions, *, command: str) -> tuple[str, list[str]]:
-    """Return a task, and what there is to say of the series.
+def describe_series(options: SeriesOptions, *, command: str) -> Description:
+    """Look at the series of files.
 
     Raises:
         DataError: If they cannot make a task.
@@ -82,11 +83,26 @@ def describe_series(options: SeriesOptions, *, command: str) -> tuple[str, list[
             "channel_std": np.where(deviation > 0, deviation, 1.0).tolist(),
         }
         floors = _floors(options, keys, data_dir=Path(folder))
+    channels = _channels(found["train"], columns, mean, deviation)
     said = [
         *of_counts(counts, sum((part.scan.left_out for part in parts), seen.left_out.__class__())),
-        *_remarks(found["train"], parts, deviation, max_len=max_len, windows=options.windows),
+        *_remarks(parts, channels, max_len=max_len, windows=options.windows),
+        *of_floors(floors),
     ]
-    return _write(options, keys, floors, lengths, command=command), said
+    yaml = _write(options, keys, floors, lengths, command=command)
+    return Description(yaml, said, classes, counts, lengths, "tokens", max_len, floors, channels)
+
+
+def _channels(
+    recorded: Recorded, columns: SeriesColumns, mean: np.ndarray, deviation: np.ndarray
+) -> list[Channel]:
+    """Say what the channels of the training files hold."""
+    names = columns.channels or ()
+    if len(names) != len(mean):  # files without names, or the columns of a wide table
+        names = [str(place) for place in range(len(mean))]
+    gaps = np.isnan(recorded.values).mean(axis=0)
+    numbers = zip(mean.tolist(), deviation.tolist(), gaps.tolist(), strict=True)
+    return [Channel(name, *each) for name, each in zip(names, numbers, strict=True)]
 
 
 def _floors(options: SeriesOptions, keys: Mapping[str, Any], *, data_dir: Path) -> dict[str, Any]:
@@ -108,6 +124,7 @@ def _floors(options: SeriesOptions, keys: Mapping[str, Any], *, data_dir: Path) 
         validation_fraction=options.fractions.validation,
         test_fraction=options.fractions.test,
         seed=options.seed,
+        generator_version=GENERATOR,
         **options.columns._asdict(),
         **options.form._asdict(),
         **keys,
@@ -116,19 +133,16 @@ def _floors(options: SeriesOptions, keys: Mapping[str, Any], *, data_dir: Path) 
 
 
 def _remarks(
-    recorded: Recorded,
-    parts: Sequence[Part],
-    deviation: np.ndarray,
-    *,
-    max_len: int,
-    windows: Windows,
+    parts: Sequence[Part], channels: Sequence[Channel], *, max_len: int, windows: Windows
 ) -> Iterator[str]:
-    gaps = np.isnan(recorded.values).mean(axis=0)
-    for channel, share in enumerate(gaps):
-        if share > 0:
-            yield f"{100 * share:.1f} % of the values of channel {channel} are missing and marked"
-    for channel in np.flatnonzero(deviation == 0):
-        yield f"channel {channel} is constant in training: it says nothing"
+    for name, _, deviation, missing in channels:
+        if missing > 0:
+            yield f"{100 * missing:.1f} % of the values of channel {name} are missing and marked"
+        if deviation == 0:
+            yield f"channel {name} is constant in training: it says nothing"
+    for split, number in shared_texts(parts).items():
+        if number:
+            yield f"{number:,} rows of {split} are of a series that training has, too"
     if windows.length is None and max_len > _LONG:
         yield (
             f"the longest series has {max_len:,} tokens: --patch makes tokens of several steps, "

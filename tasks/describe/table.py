@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.columns import Form, column_names, find_files
+from tasks.describe.description import Description
 from tasks.describe.findings import (
     Findings,
     Watcher,
@@ -15,6 +16,7 @@ from tasks.describe.findings import (
     other_columns,
     repeated_texts,
 )
+from tasks.describe.model_files import ModelFiles
 from tasks.describe.quote import quoted, quoted_list
 from tasks.describe.remarks import remarks
 from tasks.sources.digest import digest_of
@@ -23,7 +25,8 @@ from tasks.table import prepare
 from tasks.table.classes import check_labels, class_counts_of, classes_of
 from tasks.table.examples import Columns, check_columns
 from tasks.table.plan import Fractions, Part, plan, shared_texts
-from tasks.table.task import scan_files, token_counter
+from tasks.table.task import GENERATOR, scan_files, token_counter
+from tasks.tokenizers import load_tokenizer
 
 _MOST_TOKENS = 4000  # Long Range Arena's longest text
 _STEP = 32
@@ -39,22 +42,17 @@ class Options(NamedTuple):
     columns: Columns
     form: Form
     tokens: str
+    model: ModelFiles | None
     max_len: int | None
     keep: str
     fractions: Fractions
     seed: int
     floors: bool
 
-
-class Description(NamedTuple):
-    """A table as its task has it, and what there is to say of it."""
-
-    yaml: str
-    remarks: Sequence[str]
-    findings: Findings
-    classes: Sequence[str]
-    max_len: int
-    floors: Mapping[str, Any]
+    @property
+    def unit(self) -> str:
+        """What a text is counted in."""
+        return self.tokens if self.model is None else "tokens"
 
 
 def describe_table(options: Options, *, command: str) -> Description:
@@ -72,7 +70,8 @@ def describe_table(options: Options, *, command: str) -> Description:
         "validation": options.path_validation,
         "test": options.path_test,
     }
-    count = token_counter(options.tokens, None)
+    stored = None if options.model is None else load_tokenizer(options.model.tokenizer)
+    count = token_counter(options.tokens, stored)
     scans = scan_files(
         patterns, columns, form=form, seed=options.seed, count_tokens=count, watch=watcher
     )
@@ -81,7 +80,7 @@ def describe_table(options: Options, *, command: str) -> Description:
     parts = plan(scans, columns, fractions=options.fractions, seed=options.seed)
     classes = classes_of(parts)
     found = _findings(parts, watcher, paths, columns, form=form)
-    max_len = options.max_len or _fitting(found.lengths)
+    max_len = options.max_len or _fitting(found.lengths, most=_most_tokens(options))
     files = [file for pattern in patterns.values() if pattern for file in find_files(pattern)]
     with tempfile.TemporaryDirectory() as folder:
         keys = {
@@ -93,10 +92,12 @@ def describe_table(options: Options, *, command: str) -> Description:
         }
         manifest = _prepare(options, keys, data_dir=Path(folder))
     floors = manifest.get("floors", {})
-    said = remarks(found, columns, max_len=max_len, tokens=options.tokens, floors=floors)
-    vocab_size = 257 if options.tokens == "bytes" else len(manifest["vocabulary"]) + 1
+    said = remarks(found, columns, max_len=max_len, tokens=options.unit, floors=floors)
+    vocab_size = _vocab_size(options, manifest)
     yaml = _write(options, keys, found, floors, vocab_size=vocab_size, command=command)
-    return Description(yaml, said, found, classes, max_len, floors)
+    return Description(
+        yaml, said, classes, found.counts, found.lengths, options.unit, max_len, floors
+    )
 
 
 def _findings(
@@ -120,15 +121,27 @@ def _findings(
     )
 
 
-def _fitting(lengths: np.ndarray) -> int:
+def _fitting(lengths: np.ndarray, *, most: int) -> int:
     """Return a length that 95 of 100 texts fit into, and no more than the longest has."""
     wanted = -(-int(np.quantile(lengths, 0.95, method="higher")) // _STEP) * _STEP
-    return min(wanted, _MOST_TOKENS)
+    return min(wanted, most)
+
+
+def _most_tokens(options: Options) -> int:
+    of_model = options.model.most_tokens if options.model else None
+    return min(_MOST_TOKENS, of_model or _MOST_TOKENS)
+
+
+def _vocab_size(options: Options, manifest: Mapping[str, Any]) -> int:
+    """Count the ids that tokens may have, padding among them."""
+    if options.model is not None:
+        return options.model.vocab_size + 1
+    return 257 if options.tokens == "bytes" else len(manifest["vocabulary"]) + 1
 
 
 def _prepare(options: Options, keys: Mapping[str, Any], *, data_dir: Path) -> dict[str, Any]:
     """Prepare the task once, as its first run will, for what only that tells."""
-    if not options.floors and options.tokens == "bytes":
+    if not options.floors and (options.tokens == "bytes" or options.model is not None):
         return {}
     columns = options.columns._asdict()
     folder = prepare(
@@ -139,12 +152,13 @@ def _prepare(options: Options, keys: Mapping[str, Any], *, data_dir: Path) -> di
         path_test=options.path_test,
         num_classes=len(keys["classes"]),
         tokens=options.tokens,
-        tokenizer=None,
+        tokenizer=str(options.model.tokenizer) if options.model else None,
         min_frequency=2,
         keep=options.keep,
         validation_fraction=options.fractions.validation,
         test_fraction=options.fractions.test,
         seed=options.seed,
+        generator_version=GENERATOR,
         **options.form._asdict(),
         **columns,
         **keys,
@@ -165,7 +179,7 @@ def _write(
     lines = [
         f"# macformer-train --config-dir my task={options.name} recipe=smoke logger=curve",
         f"# Written by {command}",
-        *_comments(keys, found, floors, tokens=options.tokens),
+        *_comments(keys, found, floors, tokens=options.unit),
         "defaults: [_table, _self_]",
         "",
         f"name: {options.name}",
@@ -187,6 +201,7 @@ def _write(
         f"class_counts: {keys['class_counts']}   # training rows",
         "num_rows: {" + ", ".join(f"{name}: {keys['num_rows'][name]}" for name in SPLITS) + "}",
         f"tokens: {options.tokens}",
+        f"tokenizer: {_path(str(options.model.tokenizer) if options.model else None)}",
         f"vocab_size: {vocab_size}",
         f"max_len: {keys['max_len']}",
         f"keep: {options.keep}",

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.columns import Form, find_files
 from tasks.columns.files import SUFFIXES
-from tasks.errors import DataError, one_of
+from tasks.errors import DataError, check_generator, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.series import predict_by_statistics
 from tasks.series.arrays import read_arrays
@@ -34,6 +34,10 @@ from tasks.store.write import Chunk, Contents, Split, prepare_once, progress_bar
 from tasks.table.classes import check_labels, check_plan
 from tasks.table.examples import Columns
 from tasks.table.plan import Fractions, Part, plan, rows_of_splits
+
+# Raise it, and task.generator_version in YAML, when files give other rows than before: old folders
+# are then no longer used, and runs on the new rows are new runs.
+GENERATOR = 1
 
 KEEP = ("head", "tail")
 MISSING = ("refuse", "indicator")
@@ -84,6 +88,7 @@ def prepare(
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    generator_version: int,
 ) -> Path:
     """Cut the series of a user's files into rows and store their values.
 
@@ -103,7 +108,9 @@ def prepare(
         missing: "refuse" values that are not there, or leave them to the model as an "indicator".
         patch: Steps of a token.
         channel_mean: Of the training steps, by which the model standardises; as channel_std.
+        generator_version: Which rows files stand for; the one that there is.
     """
+    check_generator(generator_version, there_is=GENERATOR)
     one_of("task.keep", keep, KEEP)
     one_of("task.missing", missing, MISSING)
     one_of("task.window_label", window_label, WINDOW_LABELS)
@@ -119,6 +126,7 @@ def prepare(
     fractions = Fractions(validation_fraction, test_fraction)
     source = Source(patterns, columns, form)
     parameters = {
+        "generator": GENERATOR,
         "source": checked_digest(files_of, patterns, sha256, data_dir=data_dir),
         "files": [name for name, pattern in patterns.items() if pattern],
         "decides": decide._asdict(),

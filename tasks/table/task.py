@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tasks.columns import Form, find_files
-from tasks.errors import DataError, one_of
+from tasks.errors import DataError, check_generator, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
 from tasks.sources.digest import checked_digest, digest_of
@@ -18,6 +18,10 @@ from tasks.table.examples import Columns, Example, check_columns
 from tasks.table.plan import Fractions, plan
 from tasks.table.scan import Scan, scan
 from tasks.tokenizers import TOKENS, Tokenizer, load_tokenizer
+
+# Raise it, and task.generator_version in YAML, when files give other rows than before: old folders
+# are then no longer used, and runs on the new rows are new runs.
+GENERATOR = 1
 
 _MOST_FITTED = 10_000
 FLOORS = {
@@ -72,6 +76,7 @@ def prepare(
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    generator_version: int,
 ) -> Path:
     """Split the rows of a user's files and store their texts as tokens.
 
@@ -93,7 +98,9 @@ def prepare(
         num_rows: Rows expected of each split; None takes any.
         tokenizer: A ``tokenizer.json``, in place of tokens.
         keep: Which tokens of a text of more than max_len are kept.
+        generator_version: Which rows files stand for; the one that there is.
     """
+    check_generator(generator_version, there_is=GENERATOR)
     one_of("task.tokens", tokens, TOKENS)
     one_of("task.keep", keep, KEEP)
     columns = Columns(list(text), paired, label, group=group, time=time, split=split)
@@ -108,6 +115,7 @@ def prepare(
     patterns = {"train": path, "validation": path_validation, "test": path_test}
     content = checked_digest(_all_files, patterns, sha256, data_dir=data_dir)
     parameters = {
+        "generator": GENERATOR,
         "source": content,
         "files": [split for split, pattern in patterns.items() if pattern],
         **columns._asdict(),

@@ -185,12 +185,40 @@ def test_series_are_described_with_the_statistics_of_their_training_steps(tmp_pa
     assert "4.2 % of the values of channel 1 are missing and marked" in err
 
 
+def test_series_have_a_page_too(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(50, 4, (60, 24, 2)).astype(np.float32)
+    x[:, :6, 1] = np.nan
+    np.savez(tmp_path / "machines.npz", x=x, y=np.arange(60) % 2)
+    page = tmp_path / "page.html"
+    call = [str(tmp_path / "machines.npz"), "--missing", "indicator", "--html", str(page)]
+    assert cli.main(call) == 0
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<svg") == 2 and "<td>0</td><td>24</td><td>3</td><td>3</td>" in html
+    assert "<td>25.0 %</td>" in html and capsys.readouterr().out.replace('"', "&quot;") in html
+
+
+def test_a_series_that_stands_in_two_splits_is_told(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, first in (("train", 0), ("test", 30)):
+        x = np.stack([np.random.default_rng(i).normal(size=24) for i in range(first, first + 40)])
+        np.savez(tmp_path / f"{name}.npz", x=x, y=rng.permutation(40) % 2)
+    call = [str(tmp_path / "train.npz"), "--test", str(tmp_path / "test.npz")]
+    assert cli.main([*call, "--validation-fraction", "0.05", "--name", "twice"]) == 0
+    err = capsys.readouterr().err
+    told = re.search(r"(\d+) rows of test are of a series that training has, too", err)
+    assert told and 8 <= int(told[1]) <= 10  # ten, but for those that are held out
+    assert "rows, too few to choose a checkpoint" in err and "the test split has 40 rows" in err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--series", "machine"], r"say which column is the label \(--label\)"),
         (["--series", "machine", "--label", "state"], r"channels names no column; say which hold"),
-        (["--series", "machine", "--html", "x.html"], r"--html and --tokens are of texts, not of"),
+        (
+            ["--series", "machine", "--tokens", "characters"],
+            r"--tokens and --tokenizer are of",
+        ),
     ],
 )
 def test_a_mistake_about_series_gives_one_line(tmp_path, capsys, options, message):

@@ -43,6 +43,7 @@ OPTIONS = {
     "validation_fraction": 0.2,
     "test_fraction": 0.2,
     "seed": 0,
+    "generator_version": 1,
 }
 
 
@@ -330,3 +331,17 @@ def test_a_series_that_is_shorter_than_a_window_is_left_out_and_counted(prepare,
     short.to_csv(tmp_path / "short.csv", index=False)
     folder = prepare(path=str(tmp_path / "short.csv"), window=6)
     assert read_manifest(folder)["left_out"] == {"under 6 steps": 1}
+
+
+def test_files_give_the_same_rows_as_ever(prepare):
+    """After a change on purpose: the new digest, and a higher number in the module and in YAML."""
+    digest = read_manifest(prepare(patch=5, window=10, stride=1))["digest"]
+    assert digest == "71537b7989f3b7c94cd978144969ef533bc280edd8532a917ff7f9481e6292e8"
+
+
+def test_rows_of_another_code_are_made_anew_and_never_by_this_one(prepare, monkeypatch):
+    folder = prepare()
+    with pytest.raises(DataError, match="generator_version is 2, but this code makes other data"):
+        prepare(generator_version=2)
+    monkeypatch.setattr("tasks.series.task.GENERATOR", 2)
+    assert prepare(generator_version=2) != folder

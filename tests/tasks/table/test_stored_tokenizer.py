@@ -6,7 +6,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
+from tasks.describe import cli
+from tasks.describe.model_files import find_model_files
 from tasks.errors import DataError
 from tasks.store.manifest import read_manifest
 from tasks.table import load, prepare
@@ -68,6 +71,7 @@ def options(tmp_path, stored):
         "split": None,
         "classes": ["disk", "fan"],
         "num_classes": 2,
+        "class_counts": None,
         "num_rows": None,
         "tokens": "bytes",
         "tokenizer": str(stored),
@@ -77,6 +81,7 @@ def options(tmp_path, stored):
         "validation_fraction": 0.2,
         "test_fraction": 0.2,
         "seed": 0,
+        "generator_version": 1,
     }
 
 
@@ -133,3 +138,25 @@ def test_the_extra_is_named_where_it_is_missing(stored, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(DataError, match=r"macformer\[hf\]"):
         load_tokenizer(stored)
+
+
+def test_a_description_counts_in_the_tokens_of_a_model(tmp_path, options, stored, capsys):
+    pytest.importorskip("tokenizers")
+    (tmp_path / "config.json").write_text('{"vocab_size": 16, "max_position_embeddings": 6}')
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1e30}')  # no limit
+    columns = ["--text", "message", "--label", "part", "--no-floors"]
+    for folder in (tmp_path, stored):
+        assert cli.main([options["path"], *columns, "--tokenizer", str(folder)]) == 0
+        out, err = capsys.readouterr()
+        task = OmegaConf.create(out)
+        assert (task.tokenizer, task.vocab_size, task.max_len) == (str(stored), 17, 6)
+        assert "tokens of a training text: min 7" in out
+        assert "longer than 6 tokens and are cut" in err
+    (tmp_path / "config.json").write_text("none")
+    assert cli.main([options["path"], *columns, "--tokenizer", str(tmp_path)]) == 2
+    assert "config.json is no JSON" in capsys.readouterr().err
+
+
+def test_without_a_model_beside_it_a_tokenizer_says_how_many_ids_there_are(stored):
+    pytest.importorskip("tokenizers")
+    assert find_model_files(str(stored)) == (stored, VOCAB_SIZE, None)
