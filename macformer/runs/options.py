@@ -81,6 +81,10 @@ NAMES = Allowed(
     "a list of options",
 )
 FOLDER = Allowed(lambda value: type(value) in (str, int) and bool(str(value)), "a folder")
+PRECISIONS = one_of(  # Lightning's
+    *("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"),
+    *("transformer-engine", "transformer-engine-float16", 64, 32, 16, "bf16"),
+)
 DEVICES = Allowed(lambda value: isinstance(value, str) or OmegaConf.is_list(value), "a list, auto")
 
 ALLOWED = {
@@ -120,6 +124,7 @@ ALLOWED = {
     "paths.data_dir": FOLDER,
     "paths.output_dir": FOLDER,
     # Lightning's Trainer: what would count, cut, clip or keep otherwise than a run does
+    "trainer.accelerator": either(one_of("auto", "cpu", "gpu", "cuda", "mps", "tpu"), PART),
     "trainer.accumulate_grad_batches": one_of(1, instead="accumulate"),
     "trainer.barebones": one_of(False, instead="logger=null"),
     "trainer.callbacks": one_of(None, instead="callbacks"),
@@ -139,6 +144,7 @@ ALLOWED = {
     "trainer.num_nodes": COUNT,
     "trainer.num_sanity_val_steps": one_of(0, instead="+debug=fast"),
     "trainer.overfit_batches": one_of(0, instead="+debug=fast"),
+    "trainer.precision": PRECISIONS,
     "trainer.reload_dataloaders_every_n_epochs": one_of(0),
     "trainer.use_distributed_sampler": one_of(False),
 }
