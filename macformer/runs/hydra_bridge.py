@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,25 @@ def given_values(cfg: DictConfig) -> list[Override]:
 
 
 def compose_files(cfg: DictConfig) -> DictConfig:
-    """Compose a configuration again from the files that it chose, without the values given."""
+    """Compose a configuration again from the files that it chose, without the values given.
+
+    Cells of a sweep that choose alike among files of this project share the result.
+    """
     chosen = [
         option.input_line
         for option in parse_overrides(_as_given(cfg.hydra.overrides.task))
         if _chooses(option, cfg) and not option.is_delete()
     ]
-    options = [*_as_given(cfg.hydra.overrides.hydra), *map(str, chosen)]
-    return current_loader().load_configuration(
-        cfg.hydra.job.config_name, options, run_mode=RunMode.RUN
-    )
+    options = (*_as_given(cfg.hydra.overrides.hydra), *map(str, chosen))
+    users = _user_folders(cfg.hydra.runtime)  # whose files may be edited meanwhile
+    return (_load if users else _load_once)(cfg.hydra.job.config_name, options)
+
+
+def _load(name: str, options: tuple[str, ...]) -> DictConfig:
+    return current_loader().load_configuration(name, list(options), run_mode=RunMode.RUN)
+
+
+_load_once = lru_cache(maxsize=64)(_load)
 
 
 def _as_given(options: ListConfig) -> list[str]:
