@@ -23,7 +23,7 @@ from macformer.attention.contract import (
     state_size,
 )
 from macformer.attention.inputs.ranks import sum_over_ranks
-from macformer.attention.inputs.sphere import to_sphere
+from macformer.ops.sphere import to_sphere
 
 
 class PreSBN(nn.Module):

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from macformer.ops.linear import linear_attention
 from macformer.ops.registration import Size, register_attention
+from macformer.ops.sphere import OnSphere, to_sphere
 from macformer.ops.tiled import (
+    FeatureMap,
     Pull,
     Tile,
     accumulation_dtype,
@@ -75,16 +77,22 @@ class _Rectified:
         return phi, pull
 
 
+def _map(on_sphere: bool, omega: Tensor, grad_omega: Tensor | None = None) -> FeatureMap:
+    inner = _Rectified(omega, grad_omega)
+    return OnSphere(inner) if on_sphere else inner
+
+
 def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     omega: Tensor,
+    on_sphere: bool,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    return tiled_forward(query, key, value, _Rectified(omega), **options)
+    return tiled_forward(query, key, value, _map(on_sphere, omega), **options)
 
 
 def _backward(
@@ -92,6 +100,7 @@ def _backward(
     key: Tensor,
     value: Tensor,
     omega: Tensor,
+    on_sphere: bool,
     key_padding_mask: Tensor | None,
     eps: float,
     omega_needs_grad: bool,
@@ -99,18 +108,18 @@ def _backward(
 ) -> list[Tensor]:
     options = {"key_padding_mask": key_padding_mask, "eps": eps}
     grad_omega = torch.zeros_like(omega, dtype=accumulation_dtype(query))
-    rectified = _Rectified(omega, grad_omega if omega_needs_grad else None)
+    rectified = _map(on_sphere, omega, grad_omega if omega_needs_grad else None)
     grads = tiled_backward(query, key, value, rectified, *results, **options)
     return [*grads, grad_omega.to(omega.dtype, copy=True)]
 
 
-def _size(query: torch.Size, omega: torch.Size) -> Size:
+def _size(query: torch.Size, omega: torch.Size, on_sphere: bool) -> Size:
     return Size(features=omega[-1], columns=omega[-1])
 
 
 _attend = register_attention(
     "arccos_attention",
-    "Tensor omega",
+    "Tensor omega, bool on_sphere",
     forward=_forward,
     backward=_backward,
     size=_size,
@@ -124,6 +133,7 @@ def arccos_attention(
     value: Float[Tensor, "B H S Ev"],
     omega: Float[Tensor, "heads E F"],
     *,
+    on_sphere: bool = False,
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
     eps: float = 1e-6,
 ) -> Float[Tensor, "B H L Ev"]:
@@ -133,10 +143,13 @@ def arccos_attention(
 
     Args:
         omega: One set of directions for all heads, or one for each; it receives a gradient.
+        on_sphere: Divide queries and keys by their norms first.
         key_padding_mask: True at padding; such keys leave both sums.
         eps: Keeps the denominator away from zero.
     """
     if query.is_cuda:
+        if on_sphere:
+            query, key = to_sphere(query), to_sphere(key)
         options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return arccos_attention_reference(query, key, value, omega, **options)
-    return _attend(query, key, value, omega, key_padding_mask, eps)[0].to(value.dtype)
+    return _attend(query, key, value, omega, on_sphere, key_padding_mask, eps)[0].to(value.dtype)

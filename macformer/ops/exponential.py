@@ -6,6 +6,8 @@ keys, which moves into the exponent of the queries, and there by the maximum ove
 exponential exceeds one, and every denominator is at least one. Neither shift has a gradient.
 """
 
+import math
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,20 +19,22 @@ from macformer.ops.tiled import (
     Pull,
     Tile,
     accumulation_dtype,
+    apply_state,
+    empty_sums,
     key_lengths,
     load_keys,
     of_heads,
     padding_of,
     tiled_backward,
-    tiled_forward,
     tiles,
 )
 
 
 def exponential_features(
-    x: Float[Tensor, "B H N E"], omega: Float[Tensor, "heads E F"]
+    x: Float[Tensor, "B H N E"], omega: Float[Tensor, "heads E F"], *, scale: float = 1.0
 ) -> Float[Tensor, "B H N F"]:
-    r"""Map to :math:`\phi(x) = \exp(\Omega^\top x - \|x\|^2 / 2) / \sqrt F`."""
+    r"""Map to :math:`\phi(x) = \exp(\Omega^\top x' - \|x'\|^2 / 2) / \sqrt F, x' = \sqrt s x`."""
+    x = x * math.sqrt(scale)
     return (x @ omega - x.square().sum(-1, keepdim=True) / 2).exp() / omega.shape[-1] ** 0.5
 
 
@@ -40,12 +44,13 @@ def exponential_attention_reference(
     value: Float[Tensor, "B H S Ev"],
     omega: Float[Tensor, "heads E F"],
     *,
+    scale: float = 1.0,
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
 ) -> Float[Tensor, "B H L Ev"]:
     """Define :func:`exponential_attention`, where no exponential leaves the range of its dtype."""
     return linear_attention(
-        exponential_features(query, omega),
-        exponential_features(key, omega),
+        exponential_features(query, omega, scale=scale),
+        exponential_features(key, omega, scale=scale),
         value,
         key_padding_mask=key_padding_mask,
         eps=0.0,
@@ -59,7 +64,8 @@ class Queries:
 
     def __init__(self, omega: Tensor, peaks: Tensor):
         self.omega, self.peaks = omega, peaks
-        self.num_features = self.num_columns = omega.shape[-1]
+        self.num_features = omega.shape[-1]
+        self.num_columns = 2 * self.num_features  # exponents, and the gradient at them
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
         exponents = torch.baddbmm(self.peaks[tile[:2]], x, of_heads(self.omega, x, tile))
@@ -76,18 +82,25 @@ class Queries:
 
 
 class Keys:
-    r""":math:`\exp(w_f^\top k - \|k\|^2 / 2 - c_f)`, at most one at padding, too (a FeatureMap)."""
+    r""":math:`\exp(w_f^\top k - s \|k\|^2 / 2 - c_f)`, no more than one even at padding.
+
+    (A FeatureMap.)
+    """
 
     weights, constant = 1.0, 0.0
 
-    def __init__(self, omega: Tensor, peaks: Tensor):
-        self.omega, self.peaks = omega, peaks
-        self.num_features = self.num_columns = omega.shape[-1]
+    def __init__(self, omega: Tensor, peaks: Tensor, scale: float):
+        self.omega, self.peaks, self.scale = omega, peaks, scale
+        self.num_features = omega.shape[-1]
+        self.num_columns = 2 * self.num_features  # exponents, and the gradient at them
+
+    def exponents(self, x: Tensor, tile: Tile) -> Tensor:
+        """Return the exponents before they are shifted."""
+        half_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        return torch.bmm(x, of_heads(self.omega, x, tile)).sub_(half_square.mul_(self.scale / 2))
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        peaks, omega = self.peaks[tile[:2]], of_heads(self.omega, x, tile)
-        exponents = torch.baddbmm(peaks, x, omega, beta=-1).sub_(_half_square(x))
-        return exponents.clamp_(max=0).exp_()
+        return self.exponents(x, tile).sub_(self.peaks[tile[:2]]).clamp_(max=0).exp_()
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
         phi = self.features(x, tile)
@@ -95,50 +108,57 @@ class Keys:
         def pull(y: Tensor, state: Tensor) -> Tensor:
             grad_exponents = torch.bmm(y, state).mul_(phi)
             grad_x = torch.bmm(grad_exponents, of_heads(self.omega, x, tile).mT)
-            return grad_x.addcmul_(grad_exponents.sum(-1, keepdim=True), x, value=-1)
+            total = grad_exponents.sum(-1, keepdim=True)
+            return grad_x.addcmul_(total, x, value=-self.scale)
 
         return phi, pull
 
 
-def _half_square(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().mul_(0.5)
+@without_autocast
+def sum_below_peaks(
+    key: Tensor, value: Tensor, keys: Keys, key_padding_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Do what :func:`macformer.ops.tiled.sum_over_keys` does, and set the peaks of ``keys``.
+
+    Each tile may raise the peaks, by which the sums so far then shrink. Without keys they are 0.
+    """
+    state, total = empty_sums(key, value, keys)
+    least = torch.finfo(state.dtype).min
+    keys.peaks.fill_(least)
+    for tile in tiles(key_lengths(key, key_padding_mask), key.shape[1], keys.num_columns):
+        k, v = load_keys(key, value, key_padding_mask, tile, state.dtype)
+        exponents, peaks, sums = keys.exponents(k, tile), keys.peaks[tile[:2]], state[tile[:2]]
+        if key_padding_mask is not None:
+            exponents.masked_fill_(padding_of(key_padding_mask, tile), least)
+        raised = torch.maximum(peaks, exponents.amax(-2, keepdim=True))
+        sums.mul_(peaks.sub_(raised).exp_()).baddbmm_(v.mT, exponents.sub_(raised).exp_())
+        peaks.copy_(raised)
+    keys.peaks.masked_fill_(keys.peaks == least, 0)
+    return state, total
 
 
 @without_autocast
-def find_peaks(key: Tensor, omega: Tensor, key_padding_mask: Tensor | None) -> Tensor:
-    """Return the largest exponent of each feature over a head's present keys, 0 without any."""
-    batch, heads, _, _ = key.shape
-    dtype = accumulation_dtype(key)
-    peaks = key.new_full((batch, heads, 1, omega.shape[-1]), -torch.inf, dtype=dtype)
-    for tile in tiles(key_lengths(key, key_padding_mask), heads, omega.shape[-1]):
-        k, _ = load_keys(key, key[..., :0], key_padding_mask, tile, dtype)
-        exponents = torch.bmm(k, of_heads(omega, k, tile)).sub_(_half_square(k))
-        if key_padding_mask is not None:
-            exponents.masked_fill_(padding_of(key_padding_mask, tile), -torch.inf)
-        found = peaks[tile[:2]]
-        torch.maximum(found, exponents.amax(-2, keepdim=True), out=found)
-    return peaks.masked_fill_(peaks == -torch.inf, 0)
-
-
 def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     omega: Tensor,
+    scale: float,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
     if takes_kernels("exponential_attention", query, key, value):
         from macformer.ops import exponential_triton, fused
 
         peaks = exponential_triton.find_peaks(key, omega, key_padding_mask)
         queries, keys = exponential_triton.exponentials(query, omega, peaks)
+        options = {"key_padding_mask": key_padding_mask, "eps": eps}
         results = fused.fused_forward(query, key, value, queries, key_map=keys, **options)
     else:
-        peaks = find_peaks(key, omega, key_padding_mask)
-        queries, keys = Queries(omega, peaks), Keys(omega, peaks)
-        results = tiled_forward(query, key, value, queries, key_map=keys, **options)
+        omega = omega.to(accumulation_dtype(key)) * math.sqrt(scale)
+        peaks = omega.new_empty(*key.shape[:2], 1, omega.shape[-1])
+        sums = sum_below_peaks(key, value, Keys(omega, peaks, scale), key_padding_mask)
+        results = apply_state(query, Queries(omega, peaks), *sums, eps=eps)
     out, denominator, state = results
     return out, denominator, torch.cat([state, peaks], dim=-2)
 
@@ -148,6 +168,7 @@ def _backward(
     key: Tensor,
     value: Tensor,
     omega: Tensor,
+    scale: float,
     key_padding_mask: Tensor | None,
     eps: float,
     _: bool,
@@ -165,17 +186,22 @@ def _backward(
         queries, keys = exponential_triton.exponentials(query, omega, peaks)
         grads = fused.fused_backward(query, key, value, queries, *results, key_map=keys, **options)
     else:
-        queries, keys = Queries(omega, peaks), Keys(omega, peaks)
+        omega = omega.to(peaks.dtype) * math.sqrt(scale)
+        queries, keys = Queries(omega, peaks), Keys(omega, peaks, scale)
         grads = tiled_backward(query, key, value, queries, *results, key_map=keys, **options)
     return list(grads)
 
 
-def _size(query: torch.Size, omega: torch.Size) -> Size:
+def _size(query: torch.Size, omega: torch.Size, scale: float) -> Size:
     return Size(features=omega[-1], columns=omega[-1], extra_rows=1)
 
 
 _attend = register_attention(
-    "exponential_attention", "Tensor omega", forward=_forward, backward=_backward, size=_size
+    "exponential_attention",
+    "Tensor omega, float scale",
+    forward=_forward,
+    backward=_backward,
+    size=_size,
 )
 
 
@@ -185,6 +211,7 @@ def exponential_attention(
     value: Float[Tensor, "B H S Ev"],
     omega: Float[Tensor, "heads E F"],
     *,
+    scale: float = 1.0,
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
     eps: float = 1e-6,
     out_dtype: torch.dtype | None = None,
@@ -192,7 +219,7 @@ def exponential_attention(
     r"""Attend through positive random features (Choromanski et al. 2021, FAVOR+, lemma 1).
 
     .. math::
-        \phi(x) = \exp(\Omega^\top x - \|x\|^2 / 2) / \sqrt F, \qquad
+        \phi(x) = \exp(\Omega^\top x' - \|x'\|^2 / 2) / \sqrt F, \quad x' = \sqrt s\, x, \qquad
         o_l = \frac{\phi(q_l)^\top \sum_s \phi(k_s) v_s^\top}{\phi(q_l)^\top \sum_s \phi(k_s)}
 
     The paper adds a small number to each feature, which mixes uniform attention in; here nothing
@@ -204,6 +231,7 @@ def exponential_attention(
 
     Args:
         omega: One set of directions for all heads, or one for each; it receives no gradient.
+        scale: s, the factor of dot products in the kernel that is estimated.
         key_padding_mask: True at padding; such keys leave both sums.
         eps: Keeps the denominator of an example without keys away from zero.
         out_dtype: Of the output, that of value unless given.
@@ -213,5 +241,7 @@ def exponential_attention(
     """
     if omega.requires_grad:
         raise ValueError("omega requires a gradient, and random directions receive none; detach it")
-    out, _, _ = _attend(query, key, value, omega, key_padding_mask, eps)
+    if query.is_cuda:  # its kernels know no scale
+        query, key, scale = query * math.sqrt(scale), key * math.sqrt(scale), 1.0
+    out, _, _ = _attend(query, key, value, omega, scale, key_padding_mask, eps)
     return out.to(value.dtype if out_dtype is None else out_dtype)

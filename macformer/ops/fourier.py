@@ -9,7 +9,9 @@ from torch import Tensor
 from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import linear_attention
 from macformer.ops.registration import Size, register_attention
+from macformer.ops.sphere import OnSphere, to_sphere
 from macformer.ops.tiled import (
+    FeatureMap,
     Pull,
     Tile,
     accumulation_dtype,
@@ -52,7 +54,8 @@ class _Waves:
 
     def __init__(self, omega: Tensor, grad_omega: Tensor | None = None):
         self.omega, self.grad_omega = omega, grad_omega
-        self.num_features = self.num_columns = 2 * omega.shape[-1]
+        self.num_features = 2 * omega.shape[-1]
+        self.num_columns = 2 * self.num_features  # features, and the gradient at them
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
@@ -77,11 +80,17 @@ class _Waves:
         return phi, pull
 
 
+def _map(on_sphere: bool, omega: Tensor, grad_omega: Tensor | None = None) -> FeatureMap:
+    inner = _Waves(omega, grad_omega)
+    return OnSphere(inner) if on_sphere else inner
+
+
 def _forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     omega: Tensor,
+    on_sphere: bool,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,7 +99,7 @@ def _forward(
         from macformer.ops import fourier_triton, fused
 
         return fused.fused_forward(query, key, value, fourier_triton.waves(omega), **options)
-    return tiled_forward(query, key, value, _Waves(omega), **options)
+    return tiled_forward(query, key, value, _map(on_sphere, omega), **options)
 
 
 def _backward(
@@ -98,6 +107,7 @@ def _backward(
     key: Tensor,
     value: Tensor,
     omega: Tensor,
+    on_sphere: bool,
     key_padding_mask: Tensor | None,
     eps: float,
     omega_needs_grad: bool,
@@ -112,18 +122,18 @@ def _backward(
         waves = fourier_triton.waves(omega, destination)
         grads = fused.fused_backward(query, key, value, waves, *results, **options)
     else:
-        waves = _Waves(omega, destination)
+        waves = _map(on_sphere, omega, destination)
         grads = tiled_backward(query, key, value, waves, *results, **options)
     return [*grads, grad_omega.to(omega.dtype, copy=True)]
 
 
-def _size(query: torch.Size, omega: torch.Size) -> Size:
+def _size(query: torch.Size, omega: torch.Size, on_sphere: bool) -> Size:
     return Size(features=2 * omega[-1], columns=omega[-1])
 
 
 _attend = register_attention(
     "fourier_attention",
-    "Tensor omega",
+    "Tensor omega, bool on_sphere",
     forward=_forward,
     backward=_backward,
     size=_size,
@@ -137,6 +147,7 @@ def fourier_attention(
     value: Float[Tensor, "B H S Ev"],
     omega: Float[Tensor, "heads E F"],
     *,
+    on_sphere: bool = False,
     key_padding_mask: Bool[Tensor, "B S"] | None = None,
     eps: float = 1e-6,
     out_dtype: torch.dtype | None = None,
@@ -153,10 +164,13 @@ def fourier_attention(
 
     Args:
         omega: One set of frequencies for all heads, or one for each; it receives a gradient.
+        on_sphere: Divide queries and keys by their norms first.
         key_padding_mask: True at padding; such keys leave both sums.
         eps: Keeps the denominator away from zero, with its sign.
         out_dtype: Of the output, that of value unless given. What attention adds to the mean of the
             values may be a twentieth of the output, so that bfloat16 rounds it by percents.
     """
-    out, _, _ = _attend(query, key, value, omega, key_padding_mask, eps)
+    if on_sphere and query.is_cuda:
+        query, key, on_sphere = to_sphere(query), to_sphere(key), False
+    out, _, _ = _attend(query, key, value, omega, on_sphere, key_padding_mask, eps)
     return out.to(value.dtype if out_dtype is None else out_dtype)

@@ -72,20 +72,39 @@ def tiled_forward(
     Args:
         key_map: That of the keys, where it is not that of the queries.
     """
-    key_map = key_map or feature_map
-    batch, heads, query_len, _ = query.shape
-    value_dim, dtype = value.shape[-1], accumulation_dtype(query)
-    state = query.new_zeros(batch, heads, value_dim + 1, feature_map.num_features, dtype=dtype)
-    total = query.new_zeros(batch, heads, 1, value_dim + 1, dtype=dtype)
-    for tile in tiles(key_lengths(key, key_padding_mask), heads, key_map.num_columns):
-        k, v = load_keys(key, value, key_padding_mask, tile, dtype)
+    state, total = sum_over_keys(key, value, key_map or feature_map, key_padding_mask)
+    return apply_state(query, feature_map, state, total, eps=eps)
+
+
+def sum_over_keys(
+    key: Tensor, value: Tensor, key_map: FeatureMap, key_padding_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return the state of the keys, and the part of the sums that is the same for all queries."""
+    state, total = empty_sums(key, value, key_map)
+    for tile in tiles(key_lengths(key, key_padding_mask), key.shape[1], key_map.num_columns):
+        k, v = load_keys(key, value, key_padding_mask, tile, state.dtype)
         b, h, _ = tile
         state[b, h].baddbmm_(v.mT, key_map.features(k, tile))
         total[b, h] += v.sum(-2, keepdim=True)
-    state.mul_(feature_map.weights)
-    total.mul_(feature_map.constant)
+    return state.mul_(key_map.weights), total.mul_(key_map.constant)
 
-    out = query.new_empty(batch, heads, query_len, value_dim, dtype=dtype)
+
+def empty_sums(key: Tensor, value: Tensor, key_map: FeatureMap) -> tuple[Tensor, Tensor]:
+    """Return zeros for :func:`sum_over_keys`, with a row of the denominator below the values."""
+    rows, dtype = value.shape[-1] + 1, accumulation_dtype(key)
+    return (
+        key.new_zeros(*key.shape[:2], rows, key_map.num_features, dtype=dtype),
+        key.new_zeros(*key.shape[:2], 1, rows, dtype=dtype),
+    )
+
+
+def apply_state(
+    query: Tensor, feature_map: FeatureMap, state: Tensor, total: Tensor, *, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what :func:`tiled_forward` does, given the sums over keys."""
+    batch, heads, query_len, _ = query.shape
+    dtype = state.dtype
+    out = query.new_empty(batch, heads, query_len, state.shape[-2] - 1, dtype=dtype)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
     for tile in tiles([query_len] * batch, heads, feature_map.num_columns):
         b, h, _ = tile

@@ -64,15 +64,31 @@ def test_output_and_gradients(op, length, heads):
 
 
 def test_exponents_beyond_every_range():
-    """Where exp(w x - |x|^2 / 2) is 0 even in float64, the shifts cancel all of it."""
-    inputs = draw_inputs(11, 13, norm=300.0)
+    """Where exp(w x - |x|^2 / 2) is 0 even in float64, the shifts cancel all of it.
+
+    The keys make several tiles, each with a peak of its own.
+    """
+    inputs = draw_inputs(11, 131, norm=300.0)
     assert exponential_attention_reference(*inputs).isnan().any()  # zeros over zeros
     assert_same(exponential_attention, inputs, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("op", [exponential_attention_reference, exponential_attention])
+def test_a_scale_is_one_of_dot_products(op):
+    *inputs, omega = draw_inputs(67, 131)
+    out, expected = (
+        op(*inputs, omega, scale=0.3),
+        attend(*(x * 0.3**0.5 for x in inputs[:2]), inputs[2], omega),
+    )
+    assert_close(out, expected, rtol=1e-9, atol=1e-11)
+    grad = torch.randn_like(out)
+    wanted = torch.autograd.grad(expected, inputs, grad)
+    assert_close(torch.autograd.grad(out, inputs, grad), wanted, rtol=1e-9, atol=1e-11)
+
+
 def test_denominators_are_at_least_one():
     query, key, value, omega = draw_inputs(67, 31, norm=30.0)
-    _, denominator, _ = OPERATOR(query, key, value, omega, None, 1e-6)
+    _, denominator, _ = OPERATOR(query, key, value, omega, 1.0, None, 1e-6)
     assert float(denominator.min()) >= 1 - 1e-12
 
 
@@ -140,7 +156,7 @@ def test_flops_by_hand():
 
 def test_opcheck(monkeypatch):
     monkeypatch.undo()  # poisoned memory makes equal runs differ
-    torch.library.opcheck(OPERATOR, (*draw_inputs(5, 6, HEADS, torch.float32), None, 1e-6))
+    torch.library.opcheck(OPERATOR, (*draw_inputs(5, 6, HEADS, torch.float32), 0.5, None, 1e-6))
 
 
 def test_compiles_to_one_graph(monkeypatch):

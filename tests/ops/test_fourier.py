@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from macformer.ops import arccos_attention, fourier_attention, tiled
 from macformer.ops.fourier import fourier_attention_reference, fourier_features
+from macformer.ops.sphere import EPS
 
 OPERATOR = torch.ops.macformer.fourier_attention.default
 
@@ -89,6 +90,20 @@ def test_padding(op, kernel, heads):
     assert_same(op, kernel, inputs, mask)
 
 
+@pytest.mark.parametrize("op", [fourier_attention, arccos_attention])
+def test_on_the_sphere_is_after_division_by_the_norm(op):
+    inputs = draw_inputs(67, 131, HEADS)
+    with torch.no_grad():
+        inputs[1][:, :, 5] = 0.0  # its gradient is finite
+    lengths = ((x.square().sum(-1, keepdim=True) + EPS).sqrt() for x in inputs[:2])
+    units = [x / length for x, length in zip(inputs[:2], lengths, strict=True)]
+    out, expected = op(*inputs, on_sphere=True), op(*units, *inputs[2:])
+    assert_close(out, expected, rtol=1e-9, atol=1e-11)
+    grad = torch.randn_like(out)
+    wanted = torch.autograd.grad(expected, inputs, grad)
+    assert_close(torch.autograd.grad(out, inputs, grad), wanted, rtol=1e-9, atol=1e-11)
+
+
 def test_fully_padded_example_gives_zeros():
     inputs = draw_inputs(67, 31)
     mask = torch.tensor([True, False])[:, None].expand(BATCH, 31)
@@ -144,7 +159,7 @@ def test_flops_by_hand():
 def test_opcheck(heads, monkeypatch):
     monkeypatch.undo()  # poisoned memory makes equal runs differ
     inputs = draw_inputs(5, 6, heads, torch.float32)
-    torch.library.opcheck(OPERATOR, (*inputs, None, 1e-6))
+    torch.library.opcheck(OPERATOR, (*inputs, True, None, 1e-6))
 
 
 def test_compiles_to_one_graph(monkeypatch):

@@ -63,10 +63,10 @@ def test_inputs_without_tangents_pass_at_a_dual_level(attend, inputs):
 
 
 TILES = {
-    "arccos": ((arccos._forward, arccos._backward), (OMEGA,)),
+    "arccos": ((arccos._forward, arccos._backward), (OMEGA, False)),
     "cosine": (pointwise._passes(pointwise._Cosine), (S,)),
     "elu": (pointwise._passes(pointwise._Elu), ()),
-    "fourier": ((fourier._forward, fourier._backward), (OMEGA,)),
+    "fourier": ((fourier._forward, fourier._backward), (OMEGA, False)),
     "relu": (pointwise._passes(pointwise._Relu), (0.25,)),
     "taylor": ((taylor._forward, taylor._backward), ()),
 }

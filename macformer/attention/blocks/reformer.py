@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
-from macformer.attention.inputs.sphere import to_sphere
 from macformer.ops.blocks import count_blocks, fill_up
 from macformer.ops.present import mark_present
+from macformer.ops.sphere import to_sphere
 from macformer.ops.union import Part, bias, union_attention
 
 

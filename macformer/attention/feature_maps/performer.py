@@ -1,6 +1,5 @@
 """Performer: softmax attention by positive orthogonal random features, FAVOR+."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -55,7 +54,7 @@ class Performer(nn.Module):
         if num_features < 1:
             raise ValueError(f"num_features is {num_features}; at least 1 is needed")
         _, self.guard = bound_dot(head_dim=head_dim, input_norm=input_norm, guard=guard)
-        self.factor = math.sqrt(head_dim**-0.5 if logit_scale is None else logit_scale)
+        self.logit_scale = head_dim**-0.5 if logit_scale is None else logit_scale
         self.redraw = redraw
         draws = [directions(num_features=num_features, head_dim=head_dim) for _ in range(pool_size)]
         self.register_buffer("pool", torch.stack(draws))
@@ -82,5 +81,6 @@ class Performer(nn.Module):
         query, key = bound_inputs(
             query, key, scale=None, guard=self.guard, key_padding_mask=key_padding_mask
         )
-        query, key = query * self.factor, key * self.factor
-        return exponential_attention(query, key, value, omega, key_padding_mask=key_padding_mask)
+        return exponential_attention(
+            query, key, value, omega, scale=self.logit_scale, key_padding_mask=key_padding_mask
+        )

@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
-from macformer.attention.inputs.sphere import to_sphere
 from macformer.ops import arccos_attention, fourier_attention
 
 FEATURES_OF_A_DIRECTION = {fourier_attention: 2, arccos_attention: 1}
@@ -77,9 +76,10 @@ class RFA(nn.Module):
         else:
             directions = self.pool[0]
         return self.attend(
-            to_sphere(query),
-            to_sphere(key),
+            query,
+            key,
             value,
             self.sigma * directions,
+            on_sphere=True,
             key_padding_mask=key_padding_mask,
         )
