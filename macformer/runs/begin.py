@@ -60,5 +60,6 @@ def cost(run_dir: Path) -> dict[str, Any]:
         "steps": metrics["train"]["steps"],
         "accuracy": metrics["accuracy"]["best"]["test"],
         "majority_rate": metrics["majority_rate"],
+        "exclusive": metrics["exclusive"],
         **metrics["use"],
     }

@@ -16,6 +16,7 @@ def measurements(built: Run) -> dict[str, Any]:
     throughput = find_callback(built, Throughput)
     memory = find_callback(built, PeakMemory)
     use = find_callback(built, DeviceUse)
+    rows_of_a_step = data.batch_size * data.accumulate * built.trainer.world_size
     return {
         "device": device_name(built.trainer.strategy.root_device),
         "num_parameters": sum(p.numel() for p in built.module.model.parameters()),
@@ -36,6 +37,7 @@ def measurements(built: Run) -> dict[str, Any]:
             "seconds": use and use.seconds,
             "joules": use and use.joules,
             "num_devices": built.trainer.world_size,
+            "examples": built.trainer.global_step * rows_of_a_step,  # trained on
         },
         "inference": {
             "peak_memory_gib": memory and memory.inference_gib,

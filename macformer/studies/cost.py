@@ -1,6 +1,7 @@
 """What the cells of a sweep cost, and what their accuracy costs, next to softmax.
 
-A run's device time is that of training, validating and testing once. Its price is that time at the
+A run's device time is that of training, validating and testing once, its pretraining's included,
+as if it were the only one to begin with that. Its price is that time at the
 rate that the configuration states for its kind of device; the energy is known where the driver of a
 GPU counts it. A point of accuracy is a percentage point above the majority class.
 """
@@ -51,14 +52,17 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
         raise StudyError(f"{point['folder']} does not record its device time; train it again")
     use, accuracy = metrics["use"], metrics["accuracy"]["best"]["test"]
     kind = "cpu" if "thread" in metrics["device"] else "gpu"
-    hours = use["num_devices"] * use["seconds"] / 3600
-    joules = use["joules"]
+    uses = [use, *filter(None, [metrics.get("pretraining")])]
+    hours = sum(run["num_devices"] * run["seconds"] for run in uses) / 3600
+    known = all(run["joules"] is not None for run in uses)
     yield {
         **{key: metrics[key] for key in (*ROW, "device", "commit")},
         "torch": metrics["versions"]["torch"],
         "exclusive": metrics["exclusive"],
         "device_hours": hours,
-        "watt_hours": None if joules is None else use["num_devices"] * joules / 3600,
+        "watt_hours": sum(run["num_devices"] * run["joules"] for run in uses) / 3600
+        if known
+        else None,
         "rate": cfg.study.settings.rate[kind],
         "price": hours * cfg.study.settings.rate[kind],
         "accuracy": 100 * accuracy,

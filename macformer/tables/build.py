@@ -20,6 +20,7 @@ from macformer.tables.entries import (
     row_labels,
 )
 from macformer.tables.layout import Entry, Row, Table, percent, task_title
+from macformer.tables.pretraining import has_pretraining, pretraining_table
 from macformer.tables.published import difference_table, published_beside, published_table
 from macformer.tables.scores import has_scores, score_table
 
@@ -51,6 +52,8 @@ def build_tables(
         if "low" in summary and of_task["low"].notna().any():
             details.append(comparison_table(of_task))
         details += cost_tables(runs[runs["task"] == task], of_task)
+        if has_pretraining(of_task):
+            details.append(pretraining_table(runs[runs["task"] == task], of_task))
     differences = difference_table(published, summary=summary, tasks=tasks)
     quoted = published_table(published, tasks=tasks)
     others = [table for table in (differences, quoted) if table]

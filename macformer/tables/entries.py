@@ -81,8 +81,11 @@ def cost_entry(result: Numbers | None, column: str, *, scale: int = 1) -> Entry:
 
 
 def cost_text(result: Numbers, column: str, *, scale: int = 1) -> str:
-    text = compact(scale * result[column])
-    return text + SHARED_MARK if text and not result["exclusive"] else text
+    return mark_shared(compact(scale * result[column]), exclusive=result["exclusive"])
+
+
+def mark_shared(text: str, *, exclusive: bool) -> str:
+    return text + SHARED_MARK if text and not exclusive else text
 
 
 def comparison_texts(result: Numbers, *, num_seeds: int) -> list[str]:

@@ -33,8 +33,17 @@ COSTS = [
     *(f"cost.{quantity}" for quantity in ("latency_p50_ms", "latency_p95_ms")),
     *COUNTS,
 ]
+BEFORE, OWN = "pretraining", "use"  # of a run that came before, and of the run itself
+USES = [
+    *(
+        f"{run}.{name}"
+        for run in (BEFORE, OWN)
+        for name in ("seconds", "joules", "num_devices", "examples")
+    ),
+    f"{BEFORE}.exclusive",
+]
 TEXTS = ["reason", "commit", "device"]
-NUMBERS = ["majority_rate", "floor", *ACCURACIES, *COSTS]
+NUMBERS = ["majority_rate", "floor", *ACCURACIES, *COSTS, *USES]
 FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive", "data_digest"]
 
 

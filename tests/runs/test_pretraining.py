@@ -81,7 +81,7 @@ def test_an_encoder_begins_where_pretraining_has_ended(make_pretrained, monkeypa
 
     load = begin.load_encoder
     monkeypatch.setattr(cell, "load_encoder", remember)
-    _, first = make("seed=0", folder="first")
+    cfg, first = make("seed=0", folder="first")
     _, second = make("seed=1", folder="second")
     assert cell.run(first) and cell.run(second)
     assert len(started) == 1  # of which the second seed has found the end
@@ -95,7 +95,8 @@ def test_an_encoder_begins_where_pretraining_has_ended(make_pretrained, monkeypa
         assert torch.equal(value, source), name
     metrics = read_metrics(second)
     record = metrics["pretraining"]
-    assert record["name"] == started[0] and record["seconds"] > 0 and record["steps"] > 0
+    assert record["name"] == started[0] and record["seconds"] > 0 and record["steps"] == 2
+    assert record["examples"] == metrics["use"]["examples"] == 2 * cfg.batch_size
     assert metrics["attention"] == "rmfa_exp+mlm"
     json.dumps(metrics)
 

@@ -57,6 +57,14 @@ def test_hours_price_and_points_by_hand(tmp_path, sheet):
     assert rmfa["points over softmax"] == pytest.approx(-5)
 
 
+def test_a_run_that_begins_with_another_pays_for_both(tmp_path, sheet):
+    before = {"seconds": 3600.0, "joules": 3600.0, "num_devices": 2}
+    own = {"seconds": 1800.0, "joules": 7200.0, "num_devices": 1}
+    write_run(tmp_path, "a", attention="softmax+mlm", use=own, pretraining=before)
+    (row,) = table(sheet()).to_dict("records")
+    assert (row["device hours"], row["Wh"]) == ("2.5", 4.0)
+
+
 def test_no_price_per_point_at_the_majority_class(tmp_path, sheet):
     write_run(tmp_path, "a", accuracy={"best": {"test": 0.19}})
     assert pd.isna(table(sheet())["price per point"]).all()

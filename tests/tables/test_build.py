@@ -168,3 +168,32 @@ def test_runs_that_measured_no_cost_leave_its_columns_out(write_run, sweep):
         "parameters rel.",
         "training, ex./s padded",
     ]
+
+
+def test_rows_of_both_beginnings_stand_beside_the_cost_of_both_runs(write_run, sweep):
+    own = {"seconds": 1800.0, "joules": None, "num_devices": 1, "examples": 1600}
+    before = {"seconds": 3600.0, "joules": None, "num_devices": 2, "examples": 64_000}
+    write_run(use=own, test=0.3)
+    for seed, seconds in enumerate((1800.0, 5400.0)):
+        write_run(
+            attention="softmax+mlm",
+            seed=seed,
+            use=own | {"seconds": seconds},
+            pretraining=before | {"exclusive": False},
+        )
+    table = next(t for t in tables(sweep)[0] if t.title == "ListOps: pretraining")
+    assert [" ".join(column) for column in table.columns] == [
+        "test accuracy % best",
+        "examples before",
+        "examples own",
+        "device hours before",
+        "device hours own",
+    ]
+    assert texts(table, "softmax") == ["30.00 (1)", "", "1.60K", "", "0.500"]
+    assert texts(table, "softmax+mlm") == ["40.00 ± 0.00", "64.0K", "1.60K", "2.00†", "1.00"]
+    assert any(note.startswith("† measured while") for note in table.notes)
+
+
+def test_without_a_pretrained_row_there_is_no_table_of_pretraining(write_run, sweep):
+    write_run(use={"seconds": 1800.0, "joules": None, "num_devices": 1})
+    assert not [t for t in tables(sweep)[0] if "pretraining" in t.title]
