@@ -29,6 +29,9 @@ class PixelEmbedding(nn.Module):
 
     .. math:: x = w (\mathrm{id} - 1 - \mathrm{mean}) / \mathrm{std} + b
 
+    A hidden pixel, id 0, is :math:`b + m`: the mean, marked by what pretraining learns, at first
+    zero. Its own formula would make it all but black.
+
     Args:
         mean: Of the grey values.
         std: Of the grey values.
@@ -39,10 +42,14 @@ class PixelEmbedding(nn.Module):
         self.mean = mean
         self.std = std
         self.linear = nn.Linear(1, embed_dim)
+        self.mark = nn.Parameter(torch.zeros(embed_dim))
 
     def forward(self, inputs: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        hidden = inputs == 0
         grey = (inputs - 1).to(self.linear.weight.dtype)
-        return self.linear(((grey - self.mean) / self.std)[..., None])
+        grey = ((grey - self.mean) / self.std).masked_fill(hidden, 0)
+        x = self.linear(grey[..., None])
+        return torch.where(hidden[..., None], x + self.mark.to(x.dtype), x)
 
 
 class SeriesEmbedding(nn.Module):

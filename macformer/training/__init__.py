@@ -4,7 +4,7 @@ from macformer.training.capture import CapturedGradients
 from macformer.training.lightning_module import ClassificationModule
 from macformer.training.loggers import CurveLogger, wandb_logger
 from macformer.training.objectives import BalancedClassification, Loss, classify
-from macformer.training.schedules import cosine, one_cycle, rsqrt
+from macformer.training.schedules import constant, cosine, one_cycle, rsqrt
 from macformer.training.step import Gradients
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Gradients",
     "Loss",
     "classify",
+    "constant",
     "cosine",
     "one_cycle",
     "rsqrt",

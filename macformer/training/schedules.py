@@ -38,6 +38,15 @@ def rsqrt(optimizer: Optimizer, *, warmup_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
+def constant(optimizer: Optimizer, *, warmup_steps: int) -> LambdaLR:
+    r"""Multiply by :math:`\min(1, t / w)`: rise linearly over the warm-up, then stay."""
+
+    def factor(step: int) -> float:
+        return min(1.0, step / warmup_steps) if warmup_steps else 1.0
+
+    return LambdaLR(optimizer, factor)
+
+
 def cosine(optimizer: Optimizer, *, max_steps: int, warmup_steps: int) -> LambdaLR:
     """Rise linearly over the warm-up, then fall to zero along half a cosine."""
 

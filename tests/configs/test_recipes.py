@@ -82,6 +82,14 @@ SKYFORMER_SIZES = {
     "image": skyformer(257, PIXELS, 64, 128, 10),
     "pathfinder": skyformer(257, PIXELS, 64, 128, 2),
 }
+AMOS_SIZES = {  # a pixel's embedding has a weight, a bias and a mark in place of a table
+    "listops": Size(17, 512, 6, 512, 2048, (512, 10)),
+    "text": Size(136, 512, 6, 512, 2048, (512, 512, 2)),
+    "retrieval": Size(98, 128, 4, 128, 512, (4 * 128, 128, 2)),
+    "image": Size(3, 64, 3, 64, 128, (64, 64, 10)),
+    "pathfinder": Size(3, 128, 4, 128, 128, (128, 2)),
+    "pathx": Size(3, 128, 4, 128, 128, (128, 2)),
+}
 SIZES = {
     "skyformer": SKYFORMER_SIZES,
     "smoke": SKYFORMER_SIZES,
@@ -109,20 +117,14 @@ SIZES = {
         "pathfinder": Size(256, 128, 4, 128, 128, (128, 128, 2), bias=False),
         "pathx": Size(256 + 128**2, 128, 4, 128, 128, (128, 128, 2), bias=False),
     },
-    "s4_style": {  # a pixel's embedding has a weight and a bias in place of a table
-        "listops": Size(17, 512, 6, 512, 2048, (512, 10)),
-        "text": Size(136, 512, 6, 512, 2048, (512, 512, 2)),
-        "retrieval": Size(98, 128, 4, 128, 512, (4 * 128, 128, 2)),
-        "image": Size(2, 64, 3, 64, 128, (64, 64, 10)),
-        "pathfinder": Size(2, 128, 4, 128, 128, (128, 2)),
-        "pathx": Size(2, 128, 4, 128, 128, (128, 2)),
-    },
+    "s4_style": AMOS_SIZES,
+    "spt": AMOS_SIZES,
     "laptop": {
         "listops_short": skyformer(16, 100, 64, 128, 10),
         "text": skyformer(257, 512, 64, 128, 2),
         "retrieval": skyformer(257, 512, 4 * 64, 128, 2),
-        "image": skyformer(2, PIXELS, 64, 128, 10),
-        "pathfinder": skyformer(2, PIXELS, 64, 128, 2),
+        "image": skyformer(3, PIXELS, 64, 128, 10),
+        "pathfinder": skyformer(3, PIXELS, 64, 128, 2),
         "mqar_small": skyformer(66, 32, 64, 128, 32),
     },
 }
@@ -210,6 +212,14 @@ def test_one_count_in_digits():
             "pathfinder": (500_000, 64, 1024, 1024),
             "pathx": (500_000, 16, 16_384, 16_384),
         },
+        "spt": {
+            "listops": (100 * (96_000 // 32), 32, 2048, 2048),
+            "text": (65 * (25_000 // 32), 32, 4096, 4096),
+            "retrieval": (32 * (147_086 // 32), 32, 4000, 4000),
+            "image": (200 * (45_000 // 50), 50, 1024, 1024),
+            "pathfinder": (200 * (160_000 // 32), 32, 1024, 1024),
+            "pathx": (200 * (160_000 // 32), 32, 16_384, 16_384),
+        },
         "laptop": {
             "listops_short": (15_000, 32, 100, 100),
             "text": (4000, 16, 512, 512),
@@ -279,6 +289,14 @@ RATES = {  # the learning rate of five steps, counted from 0
         "pathfinder": {0: 0, 25_000: 2.5e-4, 50_000: 5e-4, 200_000: 3.75e-4, 350_000: 1.25e-4},
         "pathx": {0: 0, 25_000: 2.5e-4, 50_000: 5e-4, 200_000: 3.75e-4, 500_000: 0},
     },
+    "spt": {
+        "listops": {0: 0, 1000: 5e-4, 2000: 1e-3, 150_000: 1e-3, 300_000: 1e-3},
+        "text": {0: 0, 500: 2.5e-4, 2000: 1e-3, 20_000: 1e-3, 50_765: 1e-3},
+        "retrieval": {0: 0, 2500: 5e-4, 5000: 1e-3, 70_000: 1e-3, 147_072: 1e-3},
+        "image": {0: 0, 1000: 5e-4, 2000: 1e-3, 90_000: 1e-3, 180_000: 1e-3},
+        "pathfinder": {0: 0, 2500: 2.5e-4, 5000: 5e-4, 500_000: 5e-4, 1_000_000: 5e-4},
+        "pathx": {0: 0, 2500: 2.5e-4, 5000: 5e-4, 500_000: 5e-4, 1_000_000: 5e-4},
+    },
 }  # fmt: skip
 
 
@@ -305,6 +323,11 @@ def test_learning_rate(recipe, task, expected):
             "pathx": ([0.9, 0.98], 1e-9, 0.0, "clip_grad_norm_"),
         },
         "s4_style": {"image": ([0.9, 0.999], 1e-8, 0.05, None)},
+        "spt": {
+            "listops": ([0.9, 0.999], 1e-8, 0.0, None),
+            "text": ([0.9, 0.999], 1e-8, 0.1, None),
+            "image": ([0.9, 0.999], 1e-8, 0.0, None),
+        },
     }
 )
 def test_optimizer(recipe, task, expected):
@@ -320,6 +343,7 @@ def test_optimizer(recipe, task, expected):
         "skyformer_legacy": {task: (0.1, 0.1) for task in TASKS},
         "lra_code": {"text": (0.1, 0.1), "image": (0.3, 0.2), "pathfinder": (0.2, 0.1)},
         "s4_style": {"text": (0.0, 0.0)},
+        "spt": {"text": (0.0, 0.0), "pathx": (0.0, 0.0)},
         "laptop": {"text": (0.0, 0.0), "image": (0.0, 0.0)},
     }
 )
@@ -339,6 +363,14 @@ CORRECT = {
     "zero_is_padding": False,
 }
 BLACK_IS_PADDING = {"zero_is_padding": True}
+AMOS_DATA = {
+    "listops": {"append_eos": True},
+    "text": {"append_eos": True, "tokens": "characters", "validation": "test"},
+    "retrieval": {"append_eos": True, "tokens": "characters"},
+    "image": {},
+    "pathfinder": {},
+    "pathx": {},
+}
 
 
 @by_recipe(
@@ -374,14 +406,8 @@ BLACK_IS_PADDING = {"zero_is_padding": True}
             "pathfinder": BLACK_IS_PADDING,
             "pathx": BLACK_IS_PADDING,
         },
-        "s4_style": {
-            "listops": {"append_eos": True},
-            "text": {"append_eos": True, "tokens": "characters", "validation": "test"},
-            "retrieval": {"append_eos": True, "tokens": "characters"},
-            "image": {},
-            "pathfinder": {},
-            "pathx": {},
-        },
+        "s4_style": AMOS_DATA,
+        "spt": AMOS_DATA,
         "laptop": {task: {} for task in (*TASKS, "listops_short", "mqar_small")},
     }
 )
@@ -420,6 +446,32 @@ def test_parts_of_the_model(recipe, task, expected):
         model = instantiate(composed(recipe, task).model)
     parts = (model.encoder.embedding, model.encoder.positions, model.pooling)
     assert tuple(map(type, parts)) == expected
+
+
+@by_recipe(
+    {  # share of hidden tokens, steps, batch, rate, warm-up, interval of validations
+        "spt": {
+            "listops": (0.5, 300_000, 32, 1e-3, 2000, 3000),
+            "text": (0.5, 32 * (25_000 // 32), 32, 1e-3, 5000, 781),
+            "retrieval": (0.5, 147_072, 32, 1e-3, 2000, 4596),
+            "image": (0.5, 50 * (45_000 // 32), 32, 1e-3, 2500, 703),
+            "pathfinder": (0.5, 50 * (160_000 // 32), 32, 5e-4, 2500, 2500),
+            "pathx": (0.5, 1_000_000, 32, 5e-4, 5000, 2500),
+        },
+        "skyformer": {  # says nothing of it: as the run itself
+            "text": (0.5, 50_000, 32, 1e-4, 80, 500),
+            "image": (0.5, 50_000, 256, 1e-4, 175, 500),
+        },
+    }
+)
+def test_what_comes_before(recipe, task, expected):
+    cfg = compose(f"recipe={recipe}", f"task={task}", "attention=softmax", "pretrain=mlm")
+    run = cfg.pretrain.run
+    budget = (run.max_steps, run.batch_size, run.learning_rate, run.warmup_steps)
+    assert (run.data.hidden_share, *budget, run.eval_interval) == expected
+    assert run.trainer.max_steps == run.max_steps and run.data.batch_size == run.batch_size
+    assert run.optimizer.weight_decay == cfg.optimizer.weight_decay
+    assert run.model.encoder == cfg.model.encoder
 
 
 @by_recipe(

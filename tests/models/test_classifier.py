@@ -153,13 +153,15 @@ def test_sinusoidal_positions_by_formula(embed_dim):
 
 
 def test_pixels_by_hand():
-    """Grey values 0, 100 and 255 have ids 1, 101 and 256."""
+    """Grey values 0, 100 and 255 have ids 1, 101 and 256, a hidden one 0."""
     embedding = PixelEmbedding(embed_dim=2, mean=100.0, std=50.0)
     with torch.no_grad():
         embedding.linear.weight.copy_(torch.tensor([[1.0], [-2.0]]))
         embedding.linear.bias.copy_(torch.tensor([0.0, 0.5]))
-    expected = [[[-2.0, 4.5], [0.0, 0.5], [3.1, -5.7]]]
-    torch.testing.assert_close(embedding(torch.tensor([[1, 101, 256]])), torch.tensor(expected))
+        embedding.mark.copy_(torch.tensor([7.0, 8.0]))
+    expected = [[[-2.0, 4.5], [0.0, 0.5], [3.1, -5.7], [7.0, 8.5]]]
+    ids = torch.tensor([[1, 101, 256, 0]])
+    torch.testing.assert_close(embedding(ids), torch.tensor(expected))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from macformer.training.objectives import classify
-from macformer.training.schedules import cosine, one_cycle, rsqrt
+from macformer.training.schedules import constant, cosine, one_cycle, rsqrt
 from macformer.training.step import Gradients, optimisation_step
 
 PLAIN = {"objective": classify, "accumulate": 1, "clip": None, "compile": None}
@@ -92,6 +92,10 @@ def test_rsqrt_is_the_published_schedule():
     assert seen[400] == pytest.approx(0.05 / 20)
 
 
+def test_a_constant_rate_is_reached_by_its_warmup():
+    assert rates(partial(constant, warmup_steps=4), 7, lr=2.0) == [0, 0.5, 1, 1.5, 2, 2, 2]
+
+
 def test_cosine_reaches_zero():
     seen = rates(partial(cosine, max_steps=110, warmup_steps=10), 111)
     assert seen[5] == pytest.approx(0.5)
@@ -101,7 +105,7 @@ def test_cosine_reaches_zero():
 
 
 @pytest.mark.parametrize(
-    "schedule", [partial(one_cycle, max_steps=5), rsqrt, partial(cosine, max_steps=5)]
+    "schedule", [partial(one_cycle, max_steps=5), constant, rsqrt, partial(cosine, max_steps=5)]
 )
 def test_every_schedule_does_without_a_warmup(schedule):
     seen = rates(partial(schedule, warmup_steps=0), 5)
