@@ -1,6 +1,8 @@
 """Say layer by layer what other attention would cost a model, and bring, before any training.
 
 macformer-inspect model.path=my/encoder --config-dir my task=logs [--config my_rows.yaml]
+
+With model.start, and the options of that run's attention, what it has learnt is one more row.
 """
 
 import argparse
@@ -13,7 +15,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import configs
+from macformer.attention import SoftmaxAttention
 from macformer.dropin.inspection import draw, inspect_layers, limit_of, load_batches, summarise
+from macformer.dropin.replace import replace_attention
+from macformer.dropin.sites import put_in
 from macformer.plotting import save
 from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
@@ -53,7 +58,14 @@ def inspect(
         for row in settings.rows
     }
     batches = load_batches(cfg, num_batches=settings.num_batches, batch_size=settings.batch_size)
-    lines, whole = inspect_layers(build_model(cfg), batches, rows, max_seq_len=cfg.padded_len)
+    model: Any = build_model(cfg)
+    learnt = {}
+    if cfg.model.start is not None:
+        row = [o for o in chosen if o.startswith(("attention", "ppsbn"))]
+        learnt[" ".join([*row, "learnt"])] = put_in(model)
+    softmax = partial(SoftmaxAttention, dropout=0.0)
+    replace_attention(model.encoder, softmax, max_seq_len=cfg.padded_len)
+    lines, whole = inspect_layers(model, batches, rows, learnt=learnt, max_seq_len=cfg.padded_len)
     table = summarise(lines, whole, error=settings.error)
     share, limit = limit_of(lines, whole)
     text = table.to_markdown(index=False, floatfmt=".2f")

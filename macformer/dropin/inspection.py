@@ -39,13 +39,19 @@ def _trimmed(batch: Batch) -> Batch:
 
 @torch.no_grad()
 def inspect_layers(
-    model: nn.Module, batches: Sequence[Batch], rows: Mapping[str, Factory], *, max_seq_len: int
+    model: nn.Module,
+    batches: Sequence[Batch],
+    rows: Mapping[str, Factory],
+    *,
+    learnt: Mapping[str, Mapping[str, nn.Module]],
+    max_seq_len: int,
 ) -> tuple[pd.DataFrame, float]:
     """Ask each row about what softmax is asked in each layer of a model.
 
     Args:
         model: One whose attention was replaced by softmax itself.
         rows: The factories, by the names that they get in the table.
+        learnt: Rows with the attention of each layer, by the layers' names.
 
     Returns:
         A line for each row, softmax among them, layer and batch but the first: ``row``, ``layer``,
@@ -53,7 +59,8 @@ def inspect_layers(
         softmax.
     """
     lines: list[dict[str, Any]] = []
-    built: dict[tuple[str, str], nn.Module] = {}
+    built = {(row, layer): x for row, layers in learnt.items() for layer, x in layers.items()}
+    names = [*rows, *learnt]
     whole = 0.0
     for place, batch in enumerate(batches):
         inputs = (batch["inputs"], batch["key_padding_mask"])
@@ -61,13 +68,14 @@ def inspect_layers(
         model.eval()(*inputs)
         whole += (now(inputs[0].device) - start) * (place > 0)
         found: list[dict[str, Any]] = []
-        with answered(_asker(rows, built, found, max_seq_len=max_seq_len)):
+        with answered(_asker(names, rows, built, found, max_seq_len=max_seq_len)):
             model(*inputs)
         lines += found if place > 0 else []
     return pd.DataFrame(lines), whole
 
 
 def _asker(
+    names: Sequence[str],
     rows: Mapping[str, Factory],
     built: dict[tuple[str, str], nn.Module],
     found: list[dict[str, Any]],
@@ -79,11 +87,12 @@ def _asker(
     def answer(call: Call) -> Tensor:
         _, num_heads, _, head_dim = call.query.shape
         sizes = {"num_heads": num_heads, "head_dim": head_dim, "max_seq_len": max_seq_len}
-        for row, factory in rows.items():
+        for row in names:
             key = (row, call.name)
-            if key not in built:
-                built[key] = factory(**sizes).to(call.query.device).eval()
-            found.append(_line(row, call._replace(attention=built[key])))
+            if key not in built and row in rows:
+                built[key] = rows[row](**sizes).to(call.query.device)
+            if key in built:  # a model may have learnt another attention in some layers alone
+                found.append(_line(row, call._replace(attention=built[key].eval())))
         found.append(_line(_SOFTMAX, call))
         return call.by(call.attention)
 
@@ -118,7 +127,7 @@ def summarise(lines: pd.DataFrame, whole: float, *, error: float) -> pd.DataFram
             {
                 "row": row,
                 **{f"layer {i}": value for i, value in enumerate(errors.loc[row])},
-                "time / softmax": seconds.loc[row].sum() / softmax.sum(),
+                "time / softmax": seconds.loc[row].sum() / softmax[saved.notna()].sum(),
                 "all: times as fast": whole / (whole - saved.sum()),
                 "replace": ", ".join(str(i) for i, yes in enumerate(within) if yes) or "none",
                 "these: times as fast": whole / (whole - saved[within].sum()),

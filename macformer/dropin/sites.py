@@ -37,6 +37,15 @@ class Site:
     window: int | None = None
 
 
+def put_in(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the attention that was put into a model, by the names of the modules around it."""
+    return {
+        module.__dict__[NAME]: child
+        for module in model.modules()
+        if (child := module._modules.get(CHILD)) is not None
+    }
+
+
 def choose(sites: Sequence[Site], layers: Layers | None) -> tuple[list[Site], dict[str, str]]:
     """Divide the sites of a model into those to replace and those to keep.
 

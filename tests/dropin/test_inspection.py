@@ -11,7 +11,10 @@ from macformer.attention import SoftmaxAttention, UniformAttention
 from macformer.dropin import replace_attention
 from macformer.dropin.cli import main
 from macformer.dropin.inspection import draw, inspect_layers, limit_of, summarise
+from macformer.dropin.sites import put_in
 from macformer.plotting import save
+from macformer.runs.build import build_model
+from macformer.runs.config import compose
 
 DIM, HEADS, BATCH, LENGTH = 12, 2, 3, 11
 SOFTMAX = partial(SoftmaxAttention, dropout=0.0)
@@ -45,11 +48,17 @@ def test_softmax_has_no_error_and_the_mean_of_the_values_has_one():
         "same": lambda max_seq_len, **sizes: SOFTMAX(**sizes),
         "mean": lambda max_seq_len, **sizes: UniformAttention(**sizes),
     }
-    lines, whole = inspect_layers(model, batches(3), rows, max_seq_len=LENGTH)
-    assert len(lines) == 2 * 2 * 3  # two batches behind the first, two layers, softmax and two rows
+    layers = put_in(model)
+    first = next(iter(layers))
+    learnt = {"learnt": {first: UniformAttention(num_heads=HEADS, head_dim=DIM // HEADS)}}
+    lines, whole = inspect_layers(model, batches(3), rows, learnt=learnt, max_seq_len=LENGTH)
+    assert len(lines) == 2 * (2 * 3 + 1)  # two batches behind the first; softmax and two rows twice
+    assert len(layers) == 2 and set(lines.loc[lines["row"] == "learnt", "layer"]) == {first}
     errors = lines.groupby("row")["error"].agg(["min", "max"])
     assert errors.loc["same"].max() == 0
     torch.testing.assert_close(errors.loc["mean"].tolist(), [1.0, 1.0])
+    torch.testing.assert_close(errors.loc["learnt"].tolist(), [1.0, 1.0])
+    assert summarise(lines, whole, error=0.5).set_index("row").isna().sum(axis=1)["learnt"] == 1
     assert whole > 0 and (lines["seconds"] > 0).all()
 
 
@@ -87,6 +96,8 @@ def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
     pytest.importorskip("transformers")
     sizes = "hidden_size: 20, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 28"
     options = [
+        "attention=uniform",
+        "model.layers=[1]",
         f"model.config={{model_type: bert, {sizes}, initializer_range: 0.2}}",
         "task=listops_short",
         "task.num_examples={train: 64, validation: 20, test: 20}",
@@ -94,6 +105,12 @@ def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
         "task.min_len=4",
         f"paths.data_dir={tmp_path / 'data'}",
     ]
+    run = tmp_path / "run" / "checkpoints"
+    run.mkdir(parents=True)
+    started = build_model(compose("model=encoder", "recipe=finetune", *options)).state_dict()
+    weights = {f"model.{name}": value for name, value in started.items()}
+    torch.save({"state_dict": weights, "global_step": 1, "callbacks": {}}, run / "best.ckpt")
+    options.append(f"model.start={run.parent}")
     assert main([*options, f"--output={tmp_path / 'out'}"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "table.md",
@@ -105,6 +122,9 @@ def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
     lines = pd.read_csv(tmp_path / "out" / "lines.csv")
     uniform = lines.loc[lines["row"] == "attention=uniform", "error"]
     torch.testing.assert_close(uniform.tolist(), [1.0] * len(uniform))
+    learnt = lines[lines["row"] == "attention=uniform learnt"]
+    assert learnt["layer"].nunique() == 1
+    torch.testing.assert_close(learnt["error"].tolist(), [1.0] * len(learnt))
 
 
 def test_a_mistake_is_one_line(capsys):
