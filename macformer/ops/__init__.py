@@ -4,6 +4,7 @@ from macformer.ops.arccos import arccos_attention
 from macformer.ops.exponential import exponential_attention
 from macformer.ops.fourier import fourier_attention
 from macformer.ops.gaussian import gaussian_attention, gaussian_kernel
+from macformer.ops.hedgehog import hedgehog_attention
 from macformer.ops.iterated_inverse import iterated_solve
 from macformer.ops.linear import guard_denominator, linear_attention
 from macformer.ops.maclaurin import MaclaurinFeatures, lay_out, maclaurin_attention
@@ -21,6 +22,7 @@ __all__ = [
     "gaussian_attention",
     "gaussian_kernel",
     "guard_denominator",
+    "hedgehog_attention",
     "iterated_solve",
     "lay_out",
     "linear_attention",

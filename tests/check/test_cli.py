@@ -32,9 +32,14 @@ def test_the_examples_of_the_page_are_sound(tmp_path, capfd):
     assert cli.main([str(folder), *steps, *TINY]) == 0
     table = [line for line in capfd.readouterr().out.splitlines() if line.startswith("| ")]
     names = [line.split("|")[1].strip() for line in table[1:]]
-    assert names == ["attention/elu", "attention/rmfa_cosh", "mixer/convolution"]
+    assert names == [
+        "attention/elu",
+        "attention/rmfa_cosh",
+        "attention/squares",
+        "mixer/convolution",
+    ]
     assert all(line.split("|")[-2].strip() == "sound" for line in table[1:])
-    assert len(list(tmp_path.glob("out/check/*/metrics.json"))) == 3
+    assert len(list(tmp_path.glob("out/check/*/metrics.json"))) == 4
 
 
 @pytest.fixture

@@ -9,16 +9,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from macformer import ops
 from macformer.attention import kernels, samplers
-from macformer.ops import arccos, fourier, pointwise, taylor
+from macformer.ops import arccos, fourier, hedgehog, pointwise, taylor
 
 B, H, S, E, F = 2, 3, 11, 6, 7
 OMEGA = torch.randn(H, E, F, generator=torch.Generator().manual_seed(0))
+WEIGHT = torch.randn(H, E, E, generator=torch.Generator().manual_seed(1))
 OPERATORS = {
     "arccos": partial(ops.arccos_attention, omega=OMEGA),
     "cosine": partial(ops.cosine_attention, horizon=S),
     "elu": ops.elu_attention,
     "exponential": partial(ops.exponential_attention, omega=OMEGA),
     "fourier": partial(ops.fourier_attention, omega=OMEGA),
+    "hedgehog": partial(ops.hedgehog_attention, weight_query=WEIGHT, weight_key=WEIGHT),
     "maclaurin": ops.maclaurin_attention,
     "relu": partial(ops.relu_attention, shift=0.25),
     "taylor": ops.taylor_attention,
@@ -67,6 +69,7 @@ TILES = {
     "cosine": (pointwise._passes(pointwise._Cosine), (S,)),
     "elu": (pointwise._passes(pointwise._Elu), ()),
     "fourier": ((fourier._forward, fourier._backward), (OMEGA, False)),
+    "hedgehog": ((hedgehog._forward, hedgehog._backward), (WEIGHT, WEIGHT)),
     "relu": (pointwise._passes(pointwise._Relu), (0.25,)),
     "taylor": ((taylor._forward, taylor._backward), ()),
 }

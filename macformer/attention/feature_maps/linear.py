@@ -48,7 +48,8 @@ class LinearAttention(nn.Module):
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         attend = getattr(self.map_query, "attend", None)
         if attend is not None:
-            return attend(query, key, value, key_padding_mask=key_padding_mask)
+            options = {"map_key": self.map_key, "key_padding_mask": key_padding_mask}
+            return attend(query, key, value, **options)
         dtype = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
             phi_q, phi_k = self.map_query(query.to(dtype)), self.map_key(key.to(dtype))

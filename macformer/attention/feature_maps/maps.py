@@ -1,17 +1,16 @@
 r"""Feature maps: modules from queries or keys to non-negative features.
 
 A factory ``(*, num_heads, head_dim) -> module``; linear attention builds one for queries
-and one for keys. A map without parameters may have a method ``attend(query, key, value, *,
-key_padding_mask)`` beside, an operator that never stores the features.
+and one for keys. A map may have a method ``attend(query, key, value, *, map_key,
+key_padding_mask)`` beside, which is called on that of the queries and stores no features.
 """
-
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from macformer.ops import elu_attention, relu_attention
+from macformer.ops import elu_attention, hedgehog_attention, relu_attention
+from macformer.ops.hedgehog import hedgehog_features
 from macformer.ops.pointwise import elu_features, relu_features
 
 
@@ -24,8 +23,16 @@ class EluMap(nn.Module):
     def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
         return elu_features(x)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        return elu_attention(query, key, value, **options)
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        map_key: nn.Module,
+        key_padding_mask: Tensor | None,
+    ) -> Tensor:
+        return elu_attention(query, key, value, key_padding_mask=key_padding_mask)
 
 
 class ReluMap(nn.Module):
@@ -45,8 +52,17 @@ class ReluMap(nn.Module):
     def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
         return relu_features(x, shift=self.shift)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        return relu_attention(query, key, value, shift=self.shift, **options)
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        map_key: nn.Module,
+        key_padding_mask: Tensor | None,
+    ) -> Tensor:
+        options = {"shift": self.shift, "key_padding_mask": key_padding_mask}
+        return relu_attention(query, key, value, **options)
 
 
 class HedgehogMap(nn.Module):
@@ -62,5 +78,16 @@ class HedgehogMap(nn.Module):
         self.weight = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
 
     def forward(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N twoE"]:
-        projected = x @ self.weight.to(x.dtype).mT
-        return torch.cat([projected, -projected], dim=-1).softmax(-1)
+        return hedgehog_features(x, self.weight)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        map_key: "HedgehogMap",
+        key_padding_mask: Tensor | None,
+    ) -> Tensor:
+        weights = self.weight, map_key.weight
+        return hedgehog_attention(query, key, value, *weights, key_padding_mask=key_padding_mask)

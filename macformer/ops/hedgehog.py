@@ -1,0 +1,134 @@
+"""Attention through learnt features that compete with each other, tile by tile on a CPU.
+
+On a GPU, where so many small products would wait for each other, features are stored.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from macformer.ops.linear import linear_attention, without_autocast
+from macformer.ops.registration import Size, register_attention
+from macformer.ops.tiled import (
+    Pull,
+    Tile,
+    accumulation_dtype,
+    add_of_heads,
+    of_heads,
+    tiled_backward,
+    tiled_forward,
+)
+
+
+@without_autocast
+def hedgehog_features(
+    x: Float[Tensor, "B H N E"], weight: Float[Tensor, "H E E"]
+) -> Float[Tensor, "B H N twoE"]:
+    r"""Map to :math:`\mathrm{softmax}([W x, -W x])` (Zhang et al. 2024)."""
+    x = x.to(accumulation_dtype(x))
+    projected = x @ weight.to(x.dtype).mT
+    return torch.cat([projected, -projected], dim=-1).softmax(-1)
+
+
+class _Competing:
+    """:func:`hedgehog_features` (a FeatureMap)."""
+
+    weights, constant = 1.0, 0.0
+
+    def __init__(self, weight: Tensor, grad_weight: Tensor | None = None):
+        self.weight, self.grad_weight = weight, grad_weight
+        self.num_features = 2 * weight.shape[-1]
+        self.num_columns = 2 * self.num_features  # features, and the gradient at them
+
+    def features(self, x: Tensor, tile: Tile) -> Tensor:
+        projected = torch.bmm(x, of_heads(self.weight, x, tile).mT)
+        return torch.cat([projected, -projected], dim=-1).softmax(-1)
+
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+        phi = self.features(x, tile)
+
+        def pull(y: Tensor, state: Tensor) -> Tensor:
+            grad = torch.ops.aten._softmax_backward_data(torch.bmm(y, state), phi, -1, phi.dtype)
+            positive, negative = grad.chunk(2, dim=-1)
+            grad_projected = positive - negative
+            if self.grad_weight is not None:
+                add_of_heads(self.grad_weight, torch.bmm(grad_projected.mT, x), tile)
+            return torch.bmm(grad_projected, of_heads(self.weight, x, tile))
+
+        return phi, pull
+
+
+def _forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weight_query: Tensor,
+    weight_key: Tensor,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    queries, keys = _Competing(weight_query), _Competing(weight_key)
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    return tiled_forward(query, key, value, queries, key_map=keys, **options)
+
+
+def _backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weight_query: Tensor,
+    weight_key: Tensor,
+    key_padding_mask: Tensor | None,
+    eps: float,
+    weights_need_grads: bool,
+    *results: Tensor,
+) -> list[Tensor]:
+    weights, dtype = (weight_query, weight_key), accumulation_dtype(query)
+    grads = [torch.zeros_like(x, dtype=dtype) for x in weights]
+    queries, keys = (
+        _Competing(x, grad if weights_need_grads else None)
+        for x, grad in zip(weights, grads, strict=True)
+    )
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    of_inputs = tiled_backward(query, key, value, queries, *results, key_map=keys, **options)
+    of_weights = (g.to(x.dtype, copy=True) for g, x in zip(grads, weights, strict=True))
+    return [*of_inputs, *of_weights]
+
+
+def _size(query: torch.Size, *weights: torch.Size) -> Size:
+    return Size(features=2 * query[-1], columns=query[-1])
+
+
+_attend = register_attention(
+    "hedgehog_attention",
+    "Tensor weight_query, Tensor weight_key",
+    forward=_forward,
+    backward=_backward,
+    size=_size,
+    num_learnt=2,
+)
+
+
+def hedgehog_attention(
+    query: Float[Tensor, "B H L E"],
+    key: Float[Tensor, "B H S E"],
+    value: Float[Tensor, "B H S Ev"],
+    weight_query: Float[Tensor, "H E E"],
+    weight_key: Float[Tensor, "H E E"],
+    *,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    eps: float = 1e-6,
+) -> Float[Tensor, "B H L Ev"]:
+    r"""Attend through :func:`hedgehog_features`, with a matrix for each head.
+
+    Args:
+        weight_query: W of the queries; it receives a gradient.
+        weight_key: W of the keys, likewise.
+        key_padding_mask: True at padding; such keys leave both sums.
+        eps: Keeps the denominator away from zero.
+    """
+    if query.is_cuda:
+        phi_q, phi_k = hedgehog_features(query, weight_query), hedgehog_features(key, weight_key)
+        return linear_attention(phi_q, phi_k, value, key_padding_mask=key_padding_mask, eps=eps)
+    out, _, _ = _attend(query, key, value, weight_query, weight_key, key_padding_mask, eps)
+    return out.to(value.dtype)
