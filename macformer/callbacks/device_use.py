@@ -6,12 +6,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from macformer.callbacks.neighbours import core_times, energy_counter, stranger_counter
+from macformer.callbacks.energy import NO_COUNTER, energy_counter
+from macformer.callbacks.neighbours import core_times, stranger_counter
 from macformer.measuring import now
 
 # Of the time in which its threads could run. An idle machine is below 0.01.
 MAX_WAITING_SHARE = 0.05
 CPU = torch.device("cpu")  # the device is not waited for
+SECONDS_BETWEEN = 10.0  # readings, at least: counters of energy turn over within minutes
 
 
 class DeviceUse(Callback):
@@ -20,8 +22,10 @@ class DeviceUse(Callback):
     All that a user pays for is in: warm-up, validation, checkpoints, waiting for data. Of several
     tests the last one counts, for a run needs one. A resumed run adds to what its checkpoint had
     counted; the time between the last checkpoint and the interruption is lost. In distributed
-    training the figures are those of one rank's device.
+    training the figures are those of one rank's device, and ranks that share a machine's sockets
+    have no energy of their own.
 
+    ``energy_source`` says what counts the joules: see :mod:`macformer.callbacks.energy`.
     ``others`` says how other work was noticed: threads that waited for a core while others ran, or
     other processes on the GPU. It is None where none was.
     """
@@ -33,6 +37,11 @@ class DeviceUse(Callback):
         self._strangers = 0
         self._started: dict[str, float] | None = None
         self._stage = ""
+        self._energy = NO_COUNTER
+
+    @property
+    def energy_source(self) -> str | None:
+        return self._energy.source
 
     @property
     def seconds(self) -> float:
@@ -55,11 +64,22 @@ class DeviceUse(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         device = trainer.strategy.root_device
-        self._read_joules, self._count_strangers = energy_counter(device), stranger_counter(device)
+        of_one_rank = device.type != "cpu" or trainer.world_size == 1
+        self._energy = energy_counter(device) if of_one_rank else NO_COUNTER
+        self._count_strangers = stranger_counter(device)
         self._stage = stage
         if stage == "test":
             self._test = dict.fromkeys(self._test, 0.0)
         self._started = self._read()
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        self._advance_in_time()
+
+    def on_test_batch_end(self, *_: Any, **__: Any) -> None:
+        self._advance_in_time()
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        self._advance_in_time()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._strangers = max(self._strangers, self._count_strangers())
@@ -81,7 +101,7 @@ class DeviceUse(Callback):
 
     def _read(self) -> dict[str, float]:
         ran, waited, others = core_times() or (0.0, 0.0, 0.0)
-        joules = self._read_joules()
+        joules = self._energy.read()
         return {
             "seconds": now(CPU),
             "joules": float("nan") if joules is None else joules,
@@ -89,6 +109,10 @@ class DeviceUse(Callback):
             "waited": waited,
             "others": others,
         }
+
+    def _advance_in_time(self) -> None:
+        if self._started is not None and now(CPU) - self._started["seconds"] > SECONDS_BETWEEN:
+            self._advance()
 
     def _advance(self) -> None:
         """Move what has passed since the last reading to the totals."""

@@ -39,23 +39,6 @@ def gpu_handle(device: torch.device) -> tuple[Any, Any] | None:
         return None
 
 
-def energy_counter(device: torch.device) -> Callable[[], float | None]:
-    """Return a reader of the joules that a device has drawn since its driver was loaded.
-
-    Of a GPU from Volta on; torch reads the momentary power alone. Elsewhere the reader returns
-    None.
-    """
-    found = gpu_handle(device)
-    if found is None:
-        return lambda: None
-    nvml, handle = found
-    try:
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no counter
-        return lambda: None
-    return lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
-
-
 def stranger_counter(device: torch.device) -> Callable[[], int]:
     """Return a counter of the other processes that compute on a GPU now; 0 where nobody tells.
 

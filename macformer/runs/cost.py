@@ -1,8 +1,9 @@
-"""What a trained model costs to use, and what training it costs where nothing is padded."""
+"""What a trained model costs to use, and what using and training it costs without padding."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,10 @@ def measure_cost(built: Run, cfg: DictConfig) -> dict[str, Any]:
 
     Returns:
         ``cost``: floating-point operations of a forward pass over one example that is padded to the
-        full length, the numbers that the model keeps of a sequence of that length, and the median
-        and 95th percentile of the milliseconds of single test examples. ``trimmed``: the rates of
-        :func:`macformer.callbacks.summarise`, in training on batches without needless padding.
+        full length, the numbers that the model keeps of a sequence of that length, and the mean,
+        median and 95th percentile of the milliseconds of single test examples. ``trimmed`` and
+        ``served``: the rates of :func:`macformer.callbacks.summarise`, on batches without needless
+        padding, of training and of answering the test split.
     """
     if cfg.get("cost") is None:
         return {}
@@ -57,7 +59,11 @@ def _measure(built: Run, cfg: DictConfig) -> dict[str, Any]:
         "state_size": encoder and encoder.state_size(cfg.padded_len),
         **_time_examples(built, device, number=cfg.cost.latency_examples),
     }
-    return {"cost": cost, "trimmed": _time_trimmed(built, device, cfg) or {}}
+    return {
+        "cost": cost,
+        "trimmed": _time_trimmed(built, device, cfg) or {},
+        "served": _time_served(built, device, cfg) or {},
+    }
 
 
 def _count_forward(built: Run, device: torch.device) -> int:
@@ -82,6 +88,7 @@ def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str
                     milliseconds.append(1000 * (read - started))
                 started = read
     return {
+        "latency_mean_ms": float(np.mean(milliseconds)),
         "latency_p50_ms": float(np.quantile(milliseconds, 0.5)),
         "latency_p95_ms": float(np.quantile(milliseconds, 0.95)),
         "num_latency_examples": len(milliseconds),
@@ -89,32 +96,50 @@ def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str
 
 
 def _time_trimmed(built: Run, device: torch.device, cfg: DictConfig) -> dict[str, Any] | None:
-    """Time passes over the same training batches, whose median is the rate.
-
-    None where there is nothing to trim, where padding has influence, under several ranks, in a step
-    that knows one shape, and in a run so short that this would take more than its share.
-    """
-    data: Any = built.data
-    passes = cfg.cost.trimmed_passes
-    share = int(LARGEST_SHARE * built.trainer.max_steps) // (passes + 1)
-    number = min(cfg.cost.trimmed_batches, share)
-    if number < 1 or built.trainer.world_size > 1:
-        return None
-    if not (_may_trim(built) and built.module.takes_any_shape):
-        return None
-    batches = data.trimmed_batches(number)
+    """Time training on batches of like length; None in a step that knows one shape, too."""
+    batches = _batches(built, cfg, split="train") if built.module.takes_any_shape else None
     if batches is None:
         return None
-    watch = Stopwatch(device)
     with _kept(built.module):
-        step = built.module.step_beside()
-        for index in range(passes + 1):
-            if index == 1:  # the first pass warms up
-                watch.start()
-            for batch in _on_device(batches, device):
-                step(batch)
-                watch.count(batch)
-            watch.lap()
+        return _time_passes(batches, device, cfg.cost.trimmed_passes, built.module.step_beside())
+
+
+def _time_served(built: Run, device: torch.device, cfg: DictConfig) -> dict[str, Any] | None:
+    """Time answers to test batches of like length."""
+    batches = _batches(built, cfg, split="test")
+    if batches is None:
+        return None
+    with torch.no_grad():
+        answer = partial(predict, built.module.model)
+        return _time_passes(batches, device, cfg.cost.trimmed_passes, answer)
+
+
+def _batches(built: Run, cfg: DictConfig, *, split: str) -> Iterable[Batch] | None:
+    """Choose batches of like length.
+
+    None where there is nothing to trim, where padding has influence, under several ranks, and in a
+    run so short that passes over them would take more than their share of it.
+    """
+    data: Any = built.data
+    share = int(LARGEST_SHARE * built.trainer.max_steps) // (cfg.cost.trimmed_passes + 1)
+    number = min(cfg.cost.trimmed_batches, share)
+    if number < 1 or built.trainer.world_size > 1 or not _may_trim(built):
+        return None
+    return data.trimmed_batches(number, split=split)
+
+
+def _time_passes(
+    batches: Iterable[Batch], device: torch.device, passes: int, work: Callable[[Batch], object]
+) -> dict[str, Any]:
+    """Time passes over the same batches, whose median is the rate; one before warms up."""
+    watch = Stopwatch(device)
+    for index in range(passes + 1):
+        if index == 1:
+            watch.start()
+        for batch in _on_device(batches, device):
+            work(batch)
+            watch.count(batch)
+        watch.lap()
     return summarise(watch.intervals, num_ranks=1)
 
 

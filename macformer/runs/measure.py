@@ -36,6 +36,7 @@ def measurements(built: Run) -> dict[str, Any]:
         "use": {
             "seconds": use and use.seconds,
             "joules": use and use.joules,
+            "energy_source": use and use.energy_source,
             "num_devices": built.trainer.world_size,
             "examples": built.trainer.global_step * rows_of_a_step,  # trained on
         },

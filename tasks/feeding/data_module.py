@@ -190,13 +190,13 @@ class TaskDataModule(pl.LightningDataModule):
             return {}
         return read_manifest(self._prepared()).get("floors", {})
 
-    def trimmed_batches(self, number: int) -> ChosenBatches | None:
-        """Choose training batches as trimming and bucketing make them, from short to long rows.
+    def trimmed_batches(self, number: int, *, split: str = "train") -> ChosenBatches | None:
+        """Choose batches as trimming and bucketing make them, from short to long rows.
 
-        They are evenly spread over the training split in the order of its lengths. None where no
-        row has padding, so that there is nothing to trim.
+        They are evenly spread over the split in the order of its lengths. None where no row has
+        padding, so that there is nothing to trim.
         """
-        rows = self.rows["train"]
+        rows = self.rows[split]
         order = sort_by_length(rows, torch.arange(len(rows)))
         shortest = min(int(longest_of_row(rows, order[:1])), self.max_seq_len)
         size = self.batch_size * self.accumulate

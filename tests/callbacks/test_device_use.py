@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
-import torch
 
 from macformer.callbacks import DeviceUse, device_use, neighbours
+from macformer.callbacks.energy import NO_COUNTER, EnergyCounter
 
 # Lightning's advice on a machine that has Slurm's command
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
@@ -24,7 +24,9 @@ def clock(monkeypatch):
     """Seconds and joules that a test moves on by hand; the device draws 5 W."""
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(device_use, "now", lambda device: now.seconds)
-    monkeypatch.setattr(device_use, "energy_counter", lambda _: lambda: 5.0 * now.seconds)
+    monkeypatch.setattr(
+        device_use, "energy_counter", lambda _: EnergyCounter("nvml", lambda: 5.0 * now.seconds)
+    )
     return now
 
 
@@ -106,23 +108,37 @@ def test_a_resumed_run_adds_to_its_checkpoint(clock):
 
 
 def test_energy_is_unknown_without_a_counter(monkeypatch):
-    monkeypatch.setattr(device_use, "energy_counter", lambda _: lambda: None)
+    monkeypatch.setattr(device_use, "energy_counter", lambda _: NO_COUNTER)
     use = DeviceUse()
     use.teardown(*set_up(use))
     assert use.joules is None and use.seconds >= 0
 
 
-def test_a_cpu_has_no_counter():
-    assert neighbours.energy_counter(torch.device("cpu"))() is None
+def test_counters_are_read_often_enough_that_none_turns_over_unseen(clock, monkeypatch):
+    """One that starts again at 100 J, of a device of 5 W, is read before it does so twice."""
+    read = SimpleNamespace(last=clock.seconds, gaps=[])
+
+    def joules() -> float:
+        read.gaps.append(clock.seconds - read.last)
+        read.last = clock.seconds
+        return 5.0 * clock.seconds
+
+    counter = EnergyCounter("rapl", joules)
+    monkeypatch.setattr(device_use, "energy_counter", lambda _: counter)
+    use = DeviceUse()
+    arguments = set_up(use)
+    for hook in (use.on_train_batch_end, use.on_validation_batch_end, use.on_test_batch_end):
+        for _ in range(30):
+            clock.seconds += 1
+            hook(*arguments)
+    use.teardown(*arguments)
+    assert (use.seconds, use.joules, use.energy_source) == (90, 450, "rapl")
+    assert max(read.gaps) < 20
+    assert len(read.gaps) < 12  # reading takes time
 
 
-def test_the_counter_is_read_in_joules(monkeypatch):
-    nvml = SimpleNamespace(
-        nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByUUID=lambda uuid: {"GPU-ab-12": 7}[uuid],
-        nvmlDeviceGetTotalEnergyConsumption=lambda handle: {7: 4500}[handle],  # millijoules
-    )
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", nvml)
-    properties = SimpleNamespace(uuid="ab-12")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    assert neighbours.energy_counter(torch.device("cuda"))() == 4.5
+def test_ranks_on_the_cores_of_one_machine_have_no_energy_of_their_own(clock, monkeypatch):
+    monkeypatch.setattr(pl.Trainer, "world_size", 2)
+    use = DeviceUse()
+    spend(use, clock, 7)
+    assert use.energy_source is None and use.joules is None and use.seconds == 7

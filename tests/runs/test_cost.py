@@ -28,6 +28,7 @@ def test_a_run_counts_operations_and_state_of_a_full_example(make_run):
     assert found["state_size"] == 2 * N * 2 * D
     assert found["num_latency_examples"] == 3
     assert 0 < found["latency_p50_ms"] <= found["latency_p95_ms"]
+    assert 0 < found["latency_mean_ms"] <= found["latency_p95_ms"]
 
 
 @pytest.fixture
@@ -53,22 +54,33 @@ def test_trimmed_training_is_timed_and_leaves_no_trace(built_run):
     assert all(p.grad is None for p in built.module.model.parameters())
 
 
+def test_answers_are_timed_on_test_rows_without_needless_padding(built_run):
+    built, cfg = built_run
+    rates = measure_cost(built, cfg)["served"]
+    assert rates["examples"] == 2 * cfg.batch_size
+    shortest_and_longest = built.data.trimmed_batches(2, split="test")
+    assert rates["positions"] == sum(b["inputs"].numel() for b in shortest_and_longest)
+    assert rates["positions"] < N * rates["examples"]
+    assert rates["examples_per_second"] == pytest.approx(rates["examples"] / rates["seconds"])
+
+
 def test_trimmed_training_is_left_out_where_it_would_mean_nothing(built_run):
     """In a short run, where pooling counts padding, in a step of one shape, without padding."""
     built, cfg = built_run
     short = OmegaConf.merge(cfg, {"cost": {"trimmed_passes": 5}})
     pooling, module, data = built.module.model.pooling, built.module, built.data
     cases = [
-        (short, pooling, "counts_padding", False),
-        (cfg, pooling, "counts_padding", True),
-        (cfg, type(module), "takes_any_shape", False),
-        (cfg, type(data), "trimmed_batches", lambda self, number: None),
+        (short, pooling, "counts_padding", False, False),
+        (cfg, pooling, "counts_padding", True, False),
+        (cfg, type(module), "takes_any_shape", False, True),  # answers need no captured step
+        (cfg, type(data), "trimmed_batches", lambda self, number, split: None, False),
     ]
-    for options, owner, name, value in cases:
+    for options, owner, name, value, is_served in cases:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, value, raising=False)
             found = measure_cost(built, options)
         assert found["trimmed"] == {} and found["cost"]["flops"] > 0, name
+        assert bool(found["served"]) == is_served, name
 
 
 def test_a_run_may_leave_its_cost_out_and_stays_the_same_run(built_run):
@@ -110,3 +122,4 @@ def test_latency_is_that_of_single_examples_after_a_warm_up(built_run, monkeypat
     found = cost._time_examples(built, torch.device("cpu"), number=3)
     assert found["latency_p50_ms"] == 2000 and found["num_latency_examples"] == 3
     assert found["latency_p95_ms"] == pytest.approx(3800)  # between 2 and 4 s
+    assert found["latency_mean_ms"] == pytest.approx(7000 / 3)
