@@ -3,16 +3,19 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from macformer.tables.build import build_tables
 from macformer.tables.choices import choice_note, choices_table
 from macformer.tables.comparable import check_comparable
 from macformer.tables.comparison import add_comparison
+from macformer.tables.decision import MEANINGS, Rates, decide, decision_tables, read_rates
 from macformer.tables.formats import print_tables, to_latex, to_markdown
+from macformer.tables.layout import Table
 from macformer.tables.lengths import FILE_NAME, draw_lengths
 from macformer.tables.page import write_page
 from macformer.tables.plots import draw_plots
@@ -32,6 +35,7 @@ def make_tables(
     allow_mixed: bool = False,
     best_of: Sequence[str] | None = None,
     against: str | None = None,
+    rates: Rates | None = None,
     published: Path | None = None,
     bench: Path | None = None,
     console: Console | None = None,
@@ -44,6 +48,7 @@ def make_tables(
         best_of: Options of which each row shows the setting that was best in validation; if None,
             those that the runs were tuned over, as their option ``best_of`` says.
         against: The attention that rows are compared with example by example; softmax if None.
+        rates: Prices and bounds, at which a sheet says of each row whether it pays.
         published: The reference file, if not the package's own.
         bench: A table of the attention benchmark, if not bench.csv among the files written; its
             plots join the page.
@@ -55,23 +60,27 @@ def make_tables(
     Raises:
         TableError: If there is no run, or the runs cannot stand in one table.
     """
-    runs, chosen = name_runs(read_runs(folders), best_of=best_of)
+    read = read_runs(folders)
+    runs, chosen = name_runs(read, best_of=best_of)
     check_comparable(runs, allow_mixed=allow_mixed)
     summary = summarise(runs)
+    beside = against or REFERENCE
     if against is not None or (summary["attention"] == REFERENCE).any():
-        summary = add_comparison(summary, runs, against=against or REFERENCE)
+        summary = add_comparison(summary, runs, against=beside)
     quoted = read_published(published)
     notes = [] if chosen.empty else [choice_note(chosen)]
     first, others = build_tables(runs, summary, published=quoted, notes=notes)
     if not chosen.empty:
         first.append(choices_table(chosen))
+    sheet = {}
+    if rates is not None:
+        lines = decide(summary, runs, read=read, chosen=chosen, rates=rates, against=beside)
+        sheet = {"decision.csv": lines}
+        first += decision_tables(lines, rates, against=beside)
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / name for name in ("table.md", "table.tex", "table.csv", "runs.csv")]
-    files[0].write_text("\n".join(map(to_markdown, [*first, *others])), encoding="utf-8")
-    files[1].write_text("\n".join(map(to_latex, [*first, *others])), encoding="utf-8")
-    summary.to_csv(files[2], index=False)
-    runs.drop(columns="config").to_csv(files[3], index=False)
+    frames = {"table.csv": summary, "runs.csv": runs.drop(columns="config"), **sheet}
+    files = _write_tables([*first, *others], frames, out=out)
     drawn = draw_plots(runs, summary, out=out)
     if bench is None and (out / FILE_NAME).is_file():
         bench = out / FILE_NAME
@@ -83,6 +92,20 @@ def make_tables(
     if console is not None:
         print_tables(first, console=console)
     return [*files, *(file for plot in drawn for file in (plot.png, plot.svg)), page]
+
+
+def _write_tables(
+    tables: Sequence[Table], frames: Mapping[str, pd.DataFrame], *, out: Path
+) -> list[Path]:
+    """Write tables for reading, and frames with every digit; return the files."""
+    files = []
+    for name, write in (("table.md", to_markdown), ("table.tex", to_latex)):
+        files.append(out / name)
+        files[-1].write_text("\n".join(map(write, tables)), encoding="utf-8")
+    for name, frame in frames.items():
+        files.append(out / name)
+        frame.to_csv(files[-1], index=False)
+    return files
 
 
 def table_console() -> Console:
@@ -113,6 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--against", metavar="ROW", help="compare rows with this one (default: softmax)"
     )
+    parser.add_argument(
+        "--decide",
+        nargs="?",
+        const="",
+        metavar="RATE=NUMBER,...",
+        help="say of each row whether it pays, at these rates or those of a .yaml file: "
+        + "; ".join(f"{name}: {what.replace('%', '%%')}" for name, what in MEANINGS.items()),
+    )
     parser.add_argument("--published", type=Path, help="published results (default: the package's)")
     parser.add_argument(
         "--bench",
@@ -128,8 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = table_console()
     if options.pop("watch"):
         return _watch(options["folders"], out=options["out"])
+    decide_by = options.pop("decide")
     try:
-        files = make_tables(options.pop("folders"), **options, console=console)
+        rates = None if decide_by is None else read_rates(decide_by)
+        files = make_tables(options.pop("folders"), **options, rates=rates, console=console)
     except (TableError, OSError) as error:
         print(f"macformer-tables: {error}", file=sys.stderr)
         return 2

@@ -4,8 +4,6 @@ Runs of one task on the same data are tested on the same examples, so that rows 
 by example, and seed by seed.
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -41,19 +39,29 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
     if against not in set(runs["attention"]):
         known = ", ".join(sorted(set(runs["attention"])))
         raise TableError(f"there is no row {against} to compare with; there are {known}")
-    tested = _read_tests(runs)
-    found: dict[Any, dict[str, float]] = {}
-    for _, group in summary.groupby(SETTING, sort=False):
-        is_reference = group["attention"].eq(against) & group["ppsbn"].eq("without")
-        reference = next(iter(_keys(group[is_reference])), None)
-        beside = None if reference is None else tested.get(reference)
-        for key in _keys(group):
-            found[key] = _compare(tested.get(key), beside, same=key == reference)
-    frame = pd.DataFrame([found[key] for key in _keys(summary)], index=summary.index)
+    tested = read_tests(runs)
+    beside = references(summary, against=against)
+    found = [
+        _compare(tested.get(key), None if ref is None else tested.get(ref), same=key == ref)
+        for key, ref in beside.items()
+    ]
+    frame = pd.DataFrame(found, index=summary.index)
     frame = frame.reindex(columns=COLUMNS).astype(float)
     for _, rows in summary.groupby("task"):
         frame.loc[rows.index, "p"] = adjust_p_values(frame.loc[rows.index, "p"].to_numpy())
     return pd.concat([summary, frame], axis=1)
+
+
+def references(summary: pd.DataFrame, *, against: str) -> dict[tuple, tuple | None]:
+    """Name for each result the one that it is compared with: in the same setting, without ppSBN.
+
+    None where there is none; the reference is beside itself.
+    """
+    is_reference = summary["attention"].eq(against) & summary["ppsbn"].eq("without")
+    first = summary[is_reference].drop_duplicates(SETTING)  # the reference may have settings, too
+    known = dict(zip(_settings(first), keys_of(first), strict=True))
+    keys, settings = keys_of(summary), _settings(summary)
+    return {key: known.get(setting) for key, setting in zip(keys, settings, strict=True)}
 
 
 def _compare(
@@ -79,7 +87,7 @@ def _compare(
     }
 
 
-def _read_tests(runs: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
+def read_tests(runs: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
     """Read for each result and seed which test examples its best weights had right."""
     tested: dict[tuple, dict[int, np.ndarray]] = {}
     for run in runs[runs["status"] == "finished"].to_dict("records"):
@@ -98,5 +106,9 @@ def _read_tests(runs: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
     return {key: seeds for key, seeds in tested.items() if len(lengths[key]) == 1}
 
 
-def _keys(frame: pd.DataFrame) -> list[tuple]:
+def keys_of(frame: pd.DataFrame) -> list[tuple]:
     return list(frame[RESULT].itertuples(index=False, name=None))
+
+
+def _settings(frame: pd.DataFrame) -> list[tuple]:
+    return list(frame[SETTING].itertuples(index=False, name=None))

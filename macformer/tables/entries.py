@@ -91,15 +91,16 @@ def mark_shared(text: str, *, exclusive: bool) -> str:
 def comparison_texts(result: Numbers, *, num_seeds: int) -> list[str]:
     """Show accuracy and difference to the reference, each with its interval, and the p value."""
     texts = [accuracy_text(result, "best", num_seeds=num_seeds)]
-    texts.append("" if isnan(result["low"]) else _range(result["low"], result["high"], "4.1f"))
+    texts.append("" if isnan(result["low"]) else range_text(result["low"], result["high"], "4.1f"))
     if isnan(result["difference"]):
         return [*texts, "", "", ""]
     mark = DIFFERENT_MARK if result["p"] < SIGNIFICANT else ""
-    interval = _range(result["difference.low"], result["difference.high"], "+.1f")
+    interval = range_text(result["difference.low"], result["difference.high"], "+.1f")
     return [*texts, f"{100 * result['difference']:+.1f}{mark}", interval, f"{result['p']:.2g}"]
 
 
-def _range(low: float, high: float, form: str) -> str:
+def range_text(low: float, high: float, form: str) -> str:
+    """Show an interval of shares in points."""
     return f"{100 * low:{form}} to {100 * high:{form}}"
 
 

@@ -54,7 +54,7 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
     """Draw one logged quantity over the steps: the mean over seeds in a band from least to most."""
     runs = ranked(runs)
     curves = {
-        index: _read_curve(folder / "metrics.csv", column)
+        index: read_curve(folder / "metrics.csv", column)
         for index, folder in runs["folder"].items()
     }
     shown = runs[[not curves[index].empty for index in runs.index]]
@@ -79,7 +79,7 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
     return figure
 
 
-def _read_curve(file: Path, column: str) -> pd.Series:
+def read_curve(file: Path, column: str) -> pd.Series:
     """Read one column over the steps where it was logged; empty where it never was."""
     try:
         log = pd.read_csv(file, usecols=["step", column])

@@ -30,7 +30,8 @@ COSTS = [
         )
     ),
     *(f"trimmed.{quantity}" for quantity in ("examples_per_second", "tokens_per_second")),
-    *(f"cost.{quantity}" for quantity in ("latency_p50_ms", "latency_p95_ms")),
+    "served.examples_per_second",
+    *(f"cost.latency_{quantity}_ms" for quantity in ("mean", "p50", "p95")),
     *COUNTS,
 ]
 BEFORE, OWN = "pretraining", "use"  # of a run that came before, and of the run itself
@@ -41,10 +42,12 @@ USES = [
         for name in ("seconds", "joules", "num_devices", "examples")
     ),
     f"{BEFORE}.exclusive",
+    "train.steps",
 ]
-TEXTS = ["reason", "commit", "device"]
+TEXTS = ["reason", "commit", "device", "use.energy_source"]
 NUMBERS = ["majority_rate", "floor", *ACCURACIES, *COSTS, *USES]
 FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive", "data_digest"]
+FACTS += ["use.energy_source"]
 
 
 class TableError(ValueError):

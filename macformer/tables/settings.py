@@ -100,7 +100,8 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
     Returns:
         The runs kept, without these options in their names, and the settings chosen: what a row is
         called by, with columns ``chosen`` (the options), ``tried`` (for each the values, in their
-        order), ``num_settings``, ``num_short`` of seeds and ``validation``.
+        order), ``num_settings``, ``num_short`` of seeds, ``validation`` and ``given_up``, the index
+        of the runs of the other settings.
 
     Raises:
         TableError: If no run differs in an option of that name.
@@ -125,6 +126,7 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
         full = scores[scores["count"] == max(scores["count"].max(), 1)]
         if not full.empty:
             best = str(full["mean"].idxmax())
+            of_best = labels[group.index] == best
             tried = [settings[label] for label in labels[group.index].unique()]
             chosen.append(
                 {
@@ -134,9 +136,10 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
                     "num_settings": len(full),
                     "num_short": len(tried) - len(full),
                     "validation": full.loc[best, "mean"],
+                    "given_up": list(group.index[~of_best]),
                 }
             )
-            group = group[labels[group.index] == best]
+            group = group[of_best]
         kept.append(rest.loc[group.index])
     return pd.concat(kept), pd.DataFrame(chosen)
 

@@ -23,6 +23,7 @@ what is right of one example is right or wrong together.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ Correct = Bool[np.ndarray, "seeds examples"] | Float[np.ndarray, "seeds examples
 LEVEL = 0.95  # of every interval
 POWER = 0.8  # at which a difference counts as one that would have been seen
 NORMAL_WIDTH = float(stats.norm.ppf((1 + LEVEL) / 2))  # in standard errors
+MOST_SEEDS = 100  # that anybody would train
 NUM_SCALES = 500  # that stand for a law; Student's tails at p = 1e-4 come within a thousandth
 
 
@@ -109,6 +111,28 @@ def detectable_difference(estimate: Estimate) -> float:
     return estimate.half_width + float(stats.norm.ppf(POWER)) * estimate.standard_error
 
 
+def seeds_to_clear(correct: Correct, reference: Correct, *, threshold: float) -> int | None:
+    """Return how many seeds would set the interval of a difference clear of a threshold.
+
+    If mean and spread stay what several seeds have shown; None where ``MOST_SEEDS`` would not do.
+    """
+    difference = correct.astype(float) - reference
+    distance = abs(float(difference.mean()) - threshold)
+    of_seeds, *of_examples = _parts(difference)
+    for num_seeds in range(len(difference) + 1, MOST_SEEDS + 1):
+        part = _Part(of_seeds.variance * len(difference) / num_seeds, num_seeds - 1)
+        if _half_width(_mix([part, *of_examples])) < distance:
+            return num_seeds
+    return None
+
+
+class _Part(NamedTuple):
+    """What one axis adds to the variance of a mean, and its degrees of freedom."""
+
+    variance: float
+    degrees: int
+
+
 class _Law(NamedTuple):
     """The law of a mean's error: a mixture of normal ones, and their standard deviation at best."""
 
@@ -122,12 +146,20 @@ def _law(values: Float[np.ndarray, "seeds examples"]) -> _Law:
 
     One seed does not tell how much seeds differ: only examples vary then.
     """
-    (first, degrees), *others = [
-        (values.mean(1 - axis).var(ddof=1) / size, size - 1)
+    return _mix(_parts(values))
+
+
+def _parts(values: Float[np.ndarray, "seeds examples"]) -> list[_Part]:
+    return [
+        _Part(float(values.mean(1 - axis).var(ddof=1)) / size, size - 1)
         for axis, size in enumerate(values.shape)
         if size > 1
     ]
-    rest = sum(part for part, _ in others)
+
+
+def _mix(parts: Sequence[_Part]) -> _Law:
+    (first, degrees), *others = parts
+    rest = sum(part.variance for part in others)
     spread, weights = _spread(degrees)
     return _Law(np.sqrt(first * spread + rest), weights, math.sqrt(first + rest))
 
