@@ -15,7 +15,7 @@ from pathlib import Path
 
 import configs
 from tasks.columns import Form, column_names, find_files
-from tasks.describe.example import NUM_ROWS, write_example
+from tasks.describe.example import EXAMPLES
 from tasks.describe.model_files import find_model_files
 from tasks.describe.page import write_page
 from tasks.describe.series import SeriesOptions, describe_series
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(["macformer-describe", *arguments])
     try:
         if args.example:
-            write_example(Path(args.path))
-            print(f"wrote {NUM_ROWS:,} sessions to {args.path}", file=sys.stderr)
+            written = EXAMPLES[args.example](Path(args.path))
+            print(f"wrote {written} to {args.path}", file=sys.stderr)
             return 0
         form = Form(args.encoding, args.separator, not args.no_quotes)
         if _is_series(args):
@@ -155,7 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--window-label", choices=WINDOW_LABELS, default="last")
     add("--patch", type=_count, metavar="STEPS", default=1, help="of a token")
     add("--missing", choices=MISSING, default="refuse", help="what becomes of gaps in series")
-    add("--example", action="store_true", help="write a log to try this on, instead")
+    add(
+        "--example",
+        nargs="?",
+        const="sessions",
+        choices=EXAMPLES,
+        help="write a file to try this on, instead: a log of sessions, or sensors of machines",
+    )
     add("--html", type=Path, metavar="FILE", help="a page of what was found")
     return parser
 

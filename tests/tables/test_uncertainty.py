@@ -8,10 +8,12 @@ from numpy.random import Generator, default_rng
 from scipy import stats
 
 from macformer.tables.uncertainty import (
+    MOST_SEEDS,
     accuracy_interval,
     adjust_p_values,
     detectable_difference,
     paired_difference,
+    seeds_to_clear,
 )
 
 
@@ -147,3 +149,19 @@ def test_shares_of_one_seed_are_paired_by_student():
     bounds = expected.confidence_interval(0.95)
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-3)
     assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high), rel=1e-3)
+
+
+@pytest.mark.parametrize("distance", [0.15, 0.1, 0.05])
+def test_so_many_seeds_as_are_asked_for_set_student_s_interval_clear(distance):
+    """Three differences of 0.2, 0.3 and 0.4, one example each: 0.1 t / sqrt(n) below distance."""
+    ours, theirs = np.array([[0.2], [0.3], [0.4]]), np.zeros((3, 1))
+    found = seeds_to_clear(ours, theirs, threshold=0.3 + distance)
+    counts = np.arange(4, MOST_SEEDS + 1)
+    clear = counts[0.1 * stats.t.ppf(0.975, counts - 1) / np.sqrt(counts) < distance]
+    assert found == clear[0]
+
+
+def test_no_number_of_seeds_makes_up_for_too_few_examples():
+    correct = np.tile(np.arange(20) < 10, (3, 1))
+    assert seeds_to_clear(correct, np.ones_like(correct), threshold=-0.4) is None
+    assert seeds_to_clear(correct[:, :1], correct[:, :1], threshold=0.0) is None
