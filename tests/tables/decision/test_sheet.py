@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from macformer.record import write_predictions
-from macformer.tables import main
+from macformer.tables import cli
 from macformer.tables.comparison import add_comparison
 from macformer.tables.decision import MEANINGS, decide, decision_tables, read_rates
 from macformer.tables.formats import to_markdown
@@ -73,11 +73,12 @@ def text_of(lines: pd.DataFrame, rates: str = RATES, *, against: str = "softmax"
     return "\n".join(map(to_markdown, tables))
 
 
-def test_a_row_is_priced_beside_its_reference_and_judged(write_seeds, sweep, capsys):
+def test_a_row_is_priced_beside_its_reference_and_judged(write_seeds, sweep, capsys, monkeypatch):
     """2 more to train and half of 0.01 saved for each thousand: 400,000 documents, 4 months."""
+    monkeypatch.setattr(cli, "draw_plots", lambda *_, **__: [])  # which takes a second
     write_seeds()
     write_seeds("rfa", seconds=3000.0, rate=200.0)
-    assert main([str(sweep), "--decide", RATES]) == 0
+    assert cli.main([str(sweep), "--decide", RATES]) == 0
     rfa = pd.read_csv(sweep / "decision.csv").set_index("attention").loc["rfa"]
     assert rfa["train_price"] == pytest.approx(3)
     assert rfa["price_per_1000"] == pytest.approx(0.005)
