@@ -275,12 +275,9 @@ def test_what_nothing_watches_is_blank_and_the_best_may_be_that_of_the_loss(make
     _, run_dir = make_run(*(f"~callbacks.{name}" for name in watchers), *selection)
     assert cell.run(run_dir)
     metrics = read_metrics(run_dir)
-    assert metrics["use"] == {
-        "seconds": None,
-        "joules": None,
-        "energy_source": None,
-        "num_devices": 1,
-    }
+    of_watchers = ("seconds", "joules", "energy_source")
+    assert [metrics["use"][name] for name in of_watchers] == [None] * 3
+    assert metrics["use"]["num_devices"] == 1
     assert metrics["inference"] == {"peak_memory_gib": None}
     with (run_dir / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/loss"]]
