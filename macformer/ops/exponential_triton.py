@@ -44,6 +44,7 @@ def _half_square(x):
 @no_type_check
 def _queries(
     x, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """phi = exp(x @ omega + c - max_f (x @ omega + c))."""
@@ -60,6 +61,7 @@ def _queries(
 @no_type_check
 def _keys(
     x, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """phi = exp(x @ omega - |x|^2 / 2 - c)."""
@@ -75,27 +77,30 @@ def _keys(
 @no_type_check
 def _pull_queries(
     dx, x, grad_phi, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr,
 ):  # fmt: skip
-    """Add the gradient at x: (grad_phi * phi) @ omega^T."""
+    """Add the gradient at x: (grad_phi * phi) @ omega^T; return it with phi."""
     omega, _, _, num_features, _, stride = parameters
-    grad = grad_phi * _queries(x, rows, parameters, bh, h, f0, head_dim, F, E, OPERAND, False)
+    phi = _queries(x, rows, parameters, bh, h, f0, head_dim, DEGREE, FULL, F, E, OPERAND, False)
     w = _directions(omega, h, f0 + tl.arange(0, F), num_features, head_dim, stride, E)
-    return dx + dot(grad, tl.trans(w), OPERAND)
+    return dx + dot(grad_phi * phi, tl.trans(w), OPERAND), phi
 
 
 @triton.jit
 @no_type_check
 def _pull_keys(
     dx, x, grad_phi, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr,
 ):  # fmt: skip
-    """Add the gradient at x: (grad_phi * phi) @ (omega - x)^T, feature by feature."""
+    """Add the gradient at x: (grad_phi * phi) @ (omega - x)^T, by features; return it with phi."""
     omega, _, num_features, stride = parameters
-    grad = grad_phi * _keys(x, rows, parameters, bh, h, f0, head_dim, F, E, OPERAND, False)
+    phi = _keys(x, rows, parameters, bh, h, f0, head_dim, DEGREE, FULL, F, E, OPERAND, False)
+    grad = grad_phi * phi
     w = _directions(omega, h, f0 + tl.arange(0, F), num_features, head_dim, stride, E)
     dx += dot(grad, tl.trans(w), OPERAND)
-    return dx - tl.sum(grad, axis=1)[:, None] * x.to(tl.float32)
+    return dx - tl.sum(grad, axis=1)[:, None] * x.to(tl.float32), phi
 
 
 @triton.jit

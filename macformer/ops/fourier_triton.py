@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from macformer.ops.fused import FusedMap, rows, slice_grid
+from macformer.ops.fused import FusedMap, Gradient, rows, slice_grid, sources
 from macformer.ops.fused_kernels import (
     dot,
     keep_rows,
-    load_ones,
     load_rows,
+    load_sources,
     load_state,
     of_features,
     project,
@@ -72,6 +72,7 @@ def _angles(
 @no_type_check
 def _waves(
     x, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """phi = sin(x @ omega + b)."""
@@ -83,21 +84,23 @@ def _waves(
 @no_type_check
 def _pull(
     dx, x, grad_phi, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr,
 ):  # fmt: skip
-    """Add the gradient at x: (grad_phi * cos(x @ omega + b)) @ omega^T."""
+    """Add the gradient at x: (grad_phi * cos(x @ omega + b)) @ omega^T; return it with phi."""
     f = f0 + tl.arange(0, F)
     angles = _angles(x, parameters, h, f, head_dim, E, OPERAND, False)
     omega = _omega(parameters, h, f, head_dim, E)
-    return dx + dot(grad_phi * _sine(angles + QUARTER_TURN), tl.trans(omega), OPERAND)
+    dx += dot(grad_phi * _sine(angles + QUARTER_TURN), tl.trans(omega), OPERAND)
+    return dx, _sine(angles)
 
 
 @triton.jit
 @no_type_check
 def omega_kernel(
-    x, y, u, padding, parameters, state, grad_omega,
-    heads, length, head_dim, value_dim, num_features, per_split, x_b, x_h, x_n, y_b, y_h, y_n,
-    OPERAND: tl.constexpr, HAS_U: tl.constexpr, HAS_PADDING: tl.constexpr,
+    x, y, out, z, padding, parameters, state, grad_omega,
+    heads, length, head_dim, value_dim, num_features, per_split, eps, x_b, x_h, x_n, y_b, y_h, y_n,
+    OPERAND: tl.constexpr, HAS_OUT: tl.constexpr, HAS_PADDING: tl.constexpr,
     N: tl.constexpr, F: tl.constexpr, E: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """Gradient of sum_n [y_n, u_n]^T S^T phi(x_n) at omega: a program per (head, slice, group)."""
@@ -105,17 +108,15 @@ def omega_kernel(
     b, h = bh // heads, bh % heads
     f, e, v = group * F + tl.arange(0, F), tl.arange(0, E), tl.arange(0, V)
     x, y = x + b * x_b + h * x_h, y + b * y_b + h * y_h
-    state += bh * (value_dim + 1) * num_features
-    s = tl.trans(load_state(state, v, f, value_dim, num_features))
-    s_z = tl.load(state + value_dim * num_features + f, mask=f < num_features, other=0.0)
+    out, z = out + bh * length * value_dim, z + bh * length
+    s, s_z = load_state(state + bh * (value_dim + 1) * num_features, v, f, value_dim, num_features)
     acc = tl.zeros([F, E], tl.float32)
     for n0 in range(split * per_split, min((split + 1) * per_split, length), N):
         n = n0 + tl.arange(0, N)
         keep = keep_rows(padding + b * length, n, length, HAS_PADDING)
         xn = load_rows(x, n, e, x_n, head_dim, keep)
-        yn = load_rows(y, n, v, y_n, value_dim, keep)
-        un = load_ones(u + bh * length, n, keep, HAS_U)
-        grad_phi = dot(s, tl.trans(yn), OPERAND) + s_z[:, None] * un[None, :]
+        yn, un = load_sources(y, out, z, n, v, y_n, value_dim, keep, eps, HAS_OUT)
+        grad_phi = dot(tl.trans(s), tl.trans(yn), OPERAND) + s_z[:, None] * un[None, :]
         angles = _angles(xn, parameters, h, f, head_dim, E, OPERAND, True)
         acc += dot(grad_phi * _sine(angles + QUARTER_TURN), xn, OPERAND)
     row = bh * tl.num_programs(1) + split
@@ -155,9 +156,9 @@ def _pull_omega(
     grad_omega: Tensor,
     x: Tensor,
     y: Tensor,
-    u: Tensor | None,
     padding: Tensor | None,
     state: Tensor,
+    gradient: Gradient | None,
 ) -> None:
     """Add the gradient at omega, first summed for each example, slice and feature."""
     batch, heads, length, head_dim = x.shape
@@ -165,11 +166,12 @@ def _pull_omega(
     x, y = rows(x), rows(y)
     grid, per_split, blocks = slice_grid("omega", x, value_dim, num_features)
     parts = state.new_empty(batch, heads, grid[1], num_features, head_dim)
+    out, denominator, eps = sources(x, gradient)
     omega_kernel[grid](
-        x, y, x if u is None else u, x if padding is None else padding, parameters, state, parts,
-        heads, length, head_dim, value_dim, num_features, per_split,
+        x, y, out, denominator, x if padding is None else padding, parameters, state, parts,
+        heads, length, head_dim, value_dim, num_features, per_split, eps,
         *x.stride()[:3], *y.stride()[:3],
-        HAS_U=u is not None, HAS_PADDING=padding is not None,
+        HAS_OUT=gradient is not None, HAS_PADDING=padding is not None,
         num_stages=NUM_STAGES, **blocks,
     )  # fmt: skip
     sine, cosine = parts.sum((0, 2)).mT.chunk(2, dim=-1)

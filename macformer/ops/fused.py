@@ -15,12 +15,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from macformer.ops.fused_kernels import grad_kernel, read_kernel, state_kernel
+from macformer.ops.fused_kernels import backward_kernel, read_kernel, reduce_kernel, state_kernel
 from macformer.ops.linear import without_autocast
-from macformer.ops.tiled import grad_numerator, guarded_inverse
 
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
-FLOAT32_BLOCKS = {"state": (16, 32), "read": (32, 16), "grad": (16, 16), "omega": (16, 32)}
+SUMMED_BLOCK = 1024  # entries of the state that a program sums over slices
+# Of each kernel: tokens, features and warps of a program.
+BFLOAT16_BLOCKS = {
+    "state": (32, 64, 4),
+    "read": (128, 32, 4),
+    "backward": (128, 32, 8),
+    "omega": (64, 32, 4),
+}
+FLOAT32_BLOCKS = {
+    "state": (16, 32, 8),
+    "read": (32, 16, 8),
+    "backward": (16, 16, 8),
+    "omega": (16, 32, 8),
+}
 
 
 P = ParamSpec("P")
@@ -38,17 +50,22 @@ def on_their_device(function: Callable[Concatenate[Tensor, P], T]) -> Callable[.
     return run
 
 
+Run = tuple[int, ...]  # a first group of features, the one after its last, what their map needs
+
+
 class FusedMap(NamedTuple):
     """A map from rows to features, as Triton functions.
 
     Attributes:
         num_features: The number of features.
         weights: The weight of each feature, or one for all.
-        constant: The constant part of the kernel.
+        constant: The constant part of the kernel, a tensor where the weights are one.
         parameters: What both functions read: tensors and integers.
         features: Function of a tile of rows and a group of features that returns phi.
-        pull: Function that adds the gradient at the rows, given that at phi.
+        pull: Function that adds the gradient at the rows, given that at phi, and returns phi, too.
         num_stages: How far ahead the compiler loads, in groups of features or tiles of rows.
+        runs: Function of the blocks of a kernel: which groups of features are compiled together.
+            All of them, unless given.
         pull_parameters: Adds the gradient at the parameters, from what the gradient at rows takes.
     """
 
@@ -59,7 +76,24 @@ class FusedMap(NamedTuple):
     features: Any
     pull: Any
     num_stages: int
+    runs: Callable[[dict[str, Any]], tuple[Run, ...]] | None = None
     pull_parameters: Callable[..., None] | None = None
+
+    def compiled(self, blocks: dict[str, Any]) -> dict[str, Any]:
+        """Return what the compiler fixes: the blocks, and the runs of groups of their features."""
+        groups = triton.cdiv(self.num_features, blocks["F"])
+        runs = ((0, groups, 0, 0),) if self.runs is None else self.runs(blocks)
+        options = {"RUNS": runs, "NUM_RUNS": len(runs), "num_stages": self.num_stages}
+        return options | blocks
+
+
+class Gradient(NamedTuple):
+    """The gradient at o = n / z, with o and the z before its guard: what kernels read it from."""
+
+    grad_out: Tensor
+    out: Tensor
+    denominator: Tensor
+    eps: float
 
 
 @without_autocast
@@ -79,13 +113,17 @@ def fused_forward(
     Args:
         key_map: That of the keys, where it is not that of the queries.
     """
-    padding = dense(key_padding_mask)
-    state, total = _sum_state(key, value, None, key_map or feature_map, padding)
-    state, total = state * feature_map.weights, total * feature_map.constant
-    shape = query.shape[:-1]
-    out = query.new_empty(*shape, value.shape[-1], dtype=torch.float32)
-    denominator = query.new_empty(*shape, 1, dtype=torch.float32)
-    _read(query, feature_map, None, state, total, out, denominator, eps=eps)
+    state, total = _sum_state(key, value, key_map or feature_map, dense(key_padding_mask))
+    batch, heads, length, head_dim = query.shape
+    value_dim = value.shape[-1]
+    out = query.new_empty(batch, heads, length, value_dim, dtype=torch.float32)
+    denominator = query.new_empty(batch, heads, length, 1, dtype=torch.float32)
+    x, blocks = rows(query), block_sizes("read", query, value_dim)
+    read_kernel[batch * heads, triton.cdiv(length, blocks["N"])](
+        x, feature_map.parameters, state, total, out, denominator,
+        heads, length, head_dim, value_dim, feature_map.num_features, eps, *x.stride()[:3],
+        FEATURES=feature_map.features, **feature_map.compiled(blocks),
+    )  # fmt: skip
     return out, denominator, state
 
 
@@ -107,96 +145,75 @@ def fused_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients at query, key and value."""
     key_map, padding = key_map or feature_map, dense(key_padding_mask)
-    y, u = _grad_of_numerator(grad_out, out, denominator, eps=eps)
-    grad_state, grad_total = _sum_state(query, y, u, feature_map, None)
-    grad_state, grad_total = grad_state * feature_map.weights, grad_total * feature_map.constant
-    grad_query, grad_key, grad_value = (
+    gradient = Gradient(rows(grad_out), out, denominator, eps)
+    grad_state, grad_total = _sum_state(query, gradient.grad_out, feature_map, None, gradient)
+    grads = [
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
-    )
-    _pull(query, y, u, feature_map, None, state, grad_query)
-    _pull(key, value, None, key_map, padding, grad_state, grad_key)
-    _read(key, key_map, padding, grad_state, grad_total, grad_value, None, eps=eps)
-    return grad_query, grad_key, grad_value
-
-
-def _grad_of_numerator(
-    grad_out: Tensor, out: Tensor, denominator: Tensor, *, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients at n and z of o = n / z."""
-    grad = grad_numerator(grad_out, out, *guarded_inverse(denominator, eps=eps))
-    return grad[..., :-1], grad[..., -1].contiguous()
+    ]
+    batch, heads, query_len, head_dim = query.shape
+    key_len, value_dim = value.shape[-2:]
+    q, k, v, g = (rows(x) for x in (query, key, value, grad_out))
+    blocks = block_sizes("backward", query, value_dim)
+    tiles = triton.cdiv(query_len, blocks["N"]) + triton.cdiv(key_len, blocks["N"])
+    backward_kernel[batch * heads, tiles](
+        q, k, v, g, out, denominator, q if padding is None else padding,
+        feature_map.parameters, key_map.parameters, state, grad_state, grad_total, *grads,
+        heads, query_len, key_len, head_dim, value_dim, feature_map.num_features, eps,
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *g.stride()[:3],
+        PULL_QUERIES=feature_map.pull, PULL_KEYS=key_map.pull, KEY_FEATURES=key_map.features,
+        HAS_PADDING=padding is not None, TOGETHER=max(head_dim, value_dim) <= 64,
+        **feature_map.compiled(blocks),
+    )  # fmt: skip
+    if feature_map.pull_parameters is not None:
+        feature_map.pull_parameters(query, g, None, state, gradient)
+        feature_map.pull_parameters(key, value, padding, grad_state, None)
+    return grads[0], grads[1], grads[2]
 
 
 def _sum_state(
-    x: Tensor, y: Tensor, u: Tensor | None, feature_map: FusedMap, padding: Tensor | None
+    x: Tensor,
+    y: Tensor,
+    feature_map: FusedMap,
+    padding: Tensor | None,
+    gradient: Gradient | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sum phi(x) [y, u] and [y, u] over the sequence, u being ones where it is None."""
+    """Sum phi(x) [y, 1] and [y, 1] over the sequence, and weight both.
+
+    Where y is a gradient at the output, that at [n, z] stands in the place of [y, 1].
+    """
     batch, heads, length, head_dim = x.shape
     value_dim, num_features = y.shape[-1], feature_map.num_features
     x, y = rows(x), rows(y)
     grid, per_split, blocks = slice_grid("state", x, value_dim, num_features)
     shape = batch, heads, grid[1], value_dim + 1
-    state = x.new_empty(*shape, num_features, dtype=torch.float32)
-    total = x.new_empty(*shape, dtype=torch.float32)
+    parts = x.new_empty(*shape, num_features, dtype=torch.float32)
+    part_totals = x.new_empty(*shape, dtype=torch.float32)
+    out, denominator, eps = sources(x, gradient)
     state_kernel[grid](
-        x, y, x if u is None else u, x if padding is None else padding,
-        feature_map.parameters, state, total,
-        heads, length, head_dim, value_dim, num_features, per_split,
+        x, y, out, denominator, x if padding is None else padding,
+        feature_map.parameters, parts, part_totals,
+        heads, length, head_dim, value_dim, num_features, per_split, eps,
         *x.stride()[:3], *y.stride()[:3],
-        FEATURES=feature_map.features, HAS_U=u is not None, HAS_PADDING=padding is not None,
-        num_stages=feature_map.num_stages, **blocks,
+        FEATURES=feature_map.features, HAS_OUT=gradient is not None,
+        HAS_PADDING=padding is not None, **feature_map.compiled(blocks),
     )  # fmt: skip
-    return state.sum(2), total.sum(2)
-
-
-def _read(
-    x: Tensor,
-    feature_map: FusedMap,
-    padding: Tensor | None,
-    state: Tensor,
-    total: Tensor,
-    out: Tensor,
-    denominator: Tensor | None,
-    *,
-    eps: float,
-) -> None:
-    """Write phi(x)^T S + total, divided by its last column where that is asked for."""
-    batch, heads, length, head_dim = x.shape
-    value_dim, x = out.shape[-1], rows(x)
-    blocks = block_sizes("read", x, value_dim)
-    read_kernel[batch * heads, triton.cdiv(length, blocks["N"])](
-        x, x if padding is None else padding, feature_map.parameters, state, total,
-        out, out if denominator is None else denominator,
-        heads, length, head_dim, value_dim, feature_map.num_features, eps, *x.stride()[:3],
-        FEATURES=feature_map.features, HAS_PADDING=padding is not None,
-        DIVIDE=denominator is not None, num_stages=feature_map.num_stages, **blocks,
+    state = x.new_empty(batch, heads, value_dim + 1, num_features, dtype=torch.float32)
+    total = x.new_empty(batch, heads, value_dim + 1, dtype=torch.float32)
+    blocks = triton.cdiv(state[0, 0].numel(), SUMMED_BLOCK)
+    reduce_kernel[batch * heads, blocks](
+        parts, part_totals, feature_map.weights, feature_map.constant, state, total,
+        grid[1], value_dim + 1, num_features,
+        WEIGHTED=isinstance(feature_map.weights, Tensor), SIZE=SUMMED_BLOCK,
+        R=triton.next_power_of_2(value_dim + 1),
     )  # fmt: skip
+    return state, total
 
 
-def _pull(
-    x: Tensor,
-    y: Tensor,
-    u: Tensor | None,
-    feature_map: FusedMap,
-    padding: Tensor | None,
-    state: Tensor,
-    grad_x: Tensor,
-) -> None:
-    """Write the gradient of [y, u]^T S^T phi(x) at x, and add that at the map's parameters."""
-    batch, heads, length, head_dim = x.shape
-    value_dim = y.shape[-1]
-    x, y = rows(x), rows(y)
-    blocks = block_sizes("grad", x, value_dim)
-    grad_kernel[batch * heads, triton.cdiv(length, blocks["N"])](
-        x, y, x if u is None else u, x if padding is None else padding,
-        feature_map.parameters, state, grad_x,
-        heads, length, head_dim, value_dim, feature_map.num_features,
-        *x.stride()[:3], *y.stride()[:3],
-        PULL=feature_map.pull, HAS_U=u is not None, HAS_PADDING=padding is not None,
-        num_stages=feature_map.num_stages, **blocks,
-    )  # fmt: skip
-    if feature_map.pull_parameters is not None:
-        feature_map.pull_parameters(x, y, u, padding, state)
+def sources(x: Tensor, gradient: Gradient | None) -> tuple[Tensor, Tensor, float]:
+    """Return what kernels read beside y: out, denominator and its guard; of values, nothing."""
+    if gradient is None:
+        return x, x, 0.0
+    return gradient.out, gradient.denominator, gradient.eps
 
 
 def dense(key_padding_mask: Tensor | None) -> Tensor | None:
@@ -224,15 +241,12 @@ def slice_grid(
 def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
     """Return what the compiler fixes: tokens N and features F as large as registers allow."""
     head_dim, dim = x.shape[-1], max(x.shape[-1], value_dim)
-    half, num_warps = x.dtype == torch.bfloat16, 8
-    if half and dim <= 64 and kernel in ("read", "grad"):
-        tokens, features, num_warps, registers = 128, 32, 4, 255
-    elif half:  # a sum over tokens keeps its state in registers, and would spill with more tokens
-        tokens, features = 64, 32 if dim <= 64 else 16
-        registers = None if dim <= 64 else 255
-    else:
-        tokens, features = FLOAT32_BLOCKS[kernel]
-        registers = 128 if dim <= 32 else 255
+    half = x.dtype == torch.bfloat16
+    tokens, features, num_warps = (BFLOAT16_BLOCKS if half else FLOAT32_BLOCKS)[kernel]
+    if half and dim > 64:
+        tokens, features, num_warps = 64, 16, 8
+    elif dim > 64:
+        tokens, features, num_warps = 16, 16, 8
     return {
         "OPERAND": tl.bfloat16 if half else tl.float32,
         "N": tokens,
@@ -241,5 +255,5 @@ def block_sizes(kernel: str, x: Tensor, value_dim: int) -> dict[str, Any]:
         "V": max(16, triton.next_power_of_2(value_dim)),
         "num_warps": num_warps,
         # Left alone, ptxas spills a little to fit one more program on a multiprocessor.
-        "maxnreg": registers,
+        "maxnreg": 255,
     }

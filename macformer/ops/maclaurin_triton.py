@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
 from typing import no_type_check  # annotations speak to the compiler
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from macformer.ops.fused import FusedMap
 from macformer.ops.fused_kernels import dot, of_features, project
+
+# Levels of a feature that registers hold together; products of float32 leave them no room.
+MAX_UNROLLED = {tl.bfloat16: 4, tl.float32: 0}
 
 
 @triton.jit
@@ -28,13 +32,15 @@ def _signs(parameters, h, j, f, head_dim, E: tl.constexpr):
 @triton.jit
 @no_type_check
 def _level(
-    x, parameters, h, j, f, head_dim,
+    x, parameters, h, j, f, head_dim, FULL: tl.constexpr,
     E: tl.constexpr, OPERAND: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
-    """Return x @ signs_j, ones for features without level j."""
+    """Return x @ signs_j, ones for features without level j where it is not FULL."""
     w, width = _signs(parameters, h, j, f, head_dim, E)
     projections = project(x, w, OPERAND, TRANSPOSED)
-    return tl.where(of_features(f < width, TRANSPOSED), projections, 1.0)
+    if not FULL:
+        projections = tl.where(of_features(f < width, TRANSPOSED), projections, 1.0)
+    return projections
 
 
 @triton.jit
@@ -52,13 +58,17 @@ def _degree(parameters, f0):
 @no_type_check
 def _products(
     x, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr, TRANSPOSED: tl.constexpr,
 ):  # fmt: skip
     """phi = prod_j (x @ signs_j)."""
     f = f0 + tl.arange(0, F)
-    phi = tl.full([F, x.shape[0]] if TRANSPOSED else [x.shape[0], F], 1.0, tl.float32)
-    for j in range(_degree(parameters, f0)):
-        phi *= _level(x, parameters, h, j, f, head_dim, E, OPERAND, TRANSPOSED)
+    phi = _level(x, parameters, h, 0, f, head_dim, FULL > 0, E, OPERAND, TRANSPOSED)
+    for j in tl.static_range(1, DEGREE):
+        phi *= _level(x, parameters, h, j, f, head_dim, j < FULL, E, OPERAND, TRANSPOSED)
+    if DEGREE == 0:
+        for j in range(1, _degree(parameters, f0)):
+            phi *= _level(x, parameters, h, j, f, head_dim, False, E, OPERAND, TRANSPOSED)
     return phi
 
 
@@ -66,22 +76,52 @@ def _products(
 @no_type_check
 def _pull(
     dx, x, grad_phi, rows, parameters, bh, h, f0, head_dim,
+    DEGREE: tl.constexpr, FULL: tl.constexpr,
     F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr,
 ):  # fmt: skip
-    """Add the gradient at x: level j receives that of phi times the product of the other levels.
+    """Add the gradient at x, and return it with phi.
 
-    The product before j is computed again for each j, which keeps no level in registers.
+    Level j receives the gradient at phi times the product of the other levels.
     """
+    f = f0 + tl.arange(0, F)
+    if DEGREE == 0:
+        phi = _products(x, rows, parameters, bh, h, f0, head_dim, 0, 0, F, E, OPERAND, False)
+        dx = _pull_loop(dx, x, grad_phi, parameters, h, f0, head_dim, F, E, OPERAND)
+    else:
+        levels = ()
+        for j in tl.static_range(DEGREE):
+            level = _level(x, parameters, h, j, f, head_dim, j < FULL, E, OPERAND, False)
+            levels = levels + (level,)  # noqa: RUF005 (the compiler adds tuples)
+        befores = (levels[0],)  # each with the product of those before it
+        for j in tl.static_range(1, DEGREE):
+            befores = befores + (befores[j - 1] * levels[j],)  # noqa: RUF005
+        phi = befores[DEGREE - 1]
+        for back in tl.static_range(1, DEGREE):
+            w, _ = _signs(parameters, h, DEGREE - back, f, head_dim, E)
+            dx += dot(grad_phi * befores[DEGREE - back - 1], tl.trans(w), OPERAND)
+            grad_phi *= levels[DEGREE - back]
+        w, _ = _signs(parameters, h, 0, f, head_dim, E)
+        dx += dot(grad_phi, tl.trans(w), OPERAND)
+    return dx, phi
+
+
+@triton.jit
+@no_type_check
+def _pull_loop(
+    dx, x, grad_phi, parameters, h, f0, head_dim,
+    F: tl.constexpr, E: tl.constexpr, OPERAND: tl.constexpr,
+):  # fmt: skip
+    """Do so for any degree: the product before j, computed again for each j, keeps no level."""
     f = f0 + tl.arange(0, F)
     degree = _degree(parameters, f0)
     for back in range(degree):
         j = degree - 1 - back
         grad_level = grad_phi
         for i in range(j):
-            grad_level *= _level(x, parameters, h, i, f, head_dim, E, OPERAND, False)
+            grad_level *= _level(x, parameters, h, i, f, head_dim, False, E, OPERAND, False)
         w, _ = _signs(parameters, h, j, f, head_dim, E)
         dx += dot(grad_level, tl.trans(w), OPERAND)
-        grad_phi *= _level(x, parameters, h, j, f, head_dim, E, OPERAND, False)
+        grad_phi *= _level(x, parameters, h, j, f, head_dim, False, E, OPERAND, False)
     return dx
 
 
@@ -89,7 +129,8 @@ def products(signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Te
     """Return products of projections; level j multiplies the first widths[j] features."""
     signs = signs.contiguous()
     stride = 0 if signs.shape[0] == 1 else signs.stride(0)
-    table = _table(tuple(widths), signs.device)
+    widths = tuple(widths)
+    table = _table(widths, signs.device)
     return FusedMap(
         num_features=widths[0],
         weights=weights,
@@ -97,8 +138,29 @@ def products(signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Te
         parameters=(signs, table, len(widths), signs.shape[-1], stride),
         features=_products,
         pull=_pull,
-        num_stages=1,  # loads ahead of a loop of levels take registers for twice as many warps
+        num_stages=1,
+        runs=lambda blocks: _runs(widths, blocks["F"], MAX_UNROLLED[blocks["OPERAND"]]),
     )
+
+
+@lru_cache
+def _runs(widths: tuple[int, ...], size: int, most: int) -> tuple[tuple[int, ...], ...]:
+    """Cut groups of ``size`` features into runs of one degree, that of a group being its highest.
+
+    Returns:
+        For each run its first group and the one after its last; its degree, 0 where that is more
+        than ``most``; and how many levels all features of these groups have.
+    """
+
+    def make(group: int) -> tuple[int, int]:
+        last = min((group + 1) * size, widths[0]) - 1
+        degree = sum(width > group * size for width in widths)
+        full = sum(width > last for width in widths)
+        return (degree, full) if degree <= most else (0, 0)
+
+    groups = groupby(range(triton.cdiv(widths[0], size)), make)
+    spans = [(kind, list(members)) for kind, members in groups]
+    return tuple((span[0], span[-1] + 1, *kind) for kind, span in spans)
 
 
 @lru_cache

@@ -8,6 +8,8 @@ from macformer.ops import tiled
 from macformer.ops.maclaurin_tiled import Products
 
 triton = pytest.importorskip("triton")
+import triton.language as tl  # noqa: E402 (needs Triton)
+
 from macformer.ops import fused, maclaurin_triton  # noqa: E402 (needs Triton)
 
 BATCH, HEADS, HEAD_DIM, VALUE_DIM = 1, 2, 5, 7
@@ -51,6 +53,22 @@ def assert_same(tensors, mask, *, tolerance):
     for got, expected in zip(*results, strict=True):
         scale = float(expected.abs().max())
         assert_close(got.double(), expected, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize("most", [0, 2, 4], ids=["looped", "some", "unrolled"])
+def test_degrees_that_the_compiler_knows(monkeypatch, most):
+    """Levels kept in registers, or computed again, up to a group of degree 3 that is too high."""
+    monkeypatch.setitem(maclaurin_triton.MAX_UNROLLED, tl.float32, most)
+    tensors = draw_inputs(5, 19, HEADS, torch.float32)
+    assert_same(tensors, torch.arange(19)[None] > 16, tolerance=1e-5)
+
+
+def test_runs_are_groups_of_one_degree():
+    widths = (128, 96, 16, 1)
+    assert maclaurin_triton._runs(widths, 32, 4) == ((0, 1, 4, 2), (1, 3, 2, 2), (3, 4, 1, 1))
+    assert maclaurin_triton._runs(widths, 64, 4) == ((0, 1, 4, 2), (1, 2, 2, 1))
+    assert maclaurin_triton._runs(widths, 32, 2) == ((0, 1, 0, 0), (1, 3, 2, 2), (3, 4, 1, 1))
+    assert maclaurin_triton._runs((35,), 16, 4) == ((0, 3, 1, 1),)
 
 
 @pytest.mark.parametrize(("lengths", "sign_heads"), [((1, 18), 1), ((35, 2), HEADS)])
@@ -134,13 +152,14 @@ def test_no_number_of_heads_exceeds_a_grid(monkeypatch):
             grids.append(grid)
             return lambda *_, **__: None
 
-    for kernel in ("state_kernel", "read_kernel", "grad_kernel"):
+    for kernel in ("state_kernel", "reduce_kernel", "read_kernel", "backward_kernel"):
         monkeypatch.setattr(fused, kernel, Recorder())
     *inputs, signs, weights, constant = draw_inputs(1, 1, 1, torch.float32)
     many = [x[:, :1].expand(70_000, 1, -1, -1) for x in inputs]
     grad = torch.ones(70_000, 1, 1, VALUE_DIM)
     run_triton([*many, signs, weights, constant], None, grad)
-    assert len(grids) == 6 and {grid[0] for grid in grids} == {70_000}
+    assert len(grids) == 6  # two sums, each over slices and then over them; one reads; one pulls
+    assert min(grid[0] for grid in grids) == 70_000
     assert max(axis for grid in grids for axis in grid[1:]) < 65_536
 
 
