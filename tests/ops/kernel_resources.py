@@ -50,16 +50,26 @@ def feature_maps(query: torch.Tensor, key: torch.Tensor, padding: torch.Tensor):
 
 
 def resources(compiled) -> dict[str, int]:
-    """Return registers and stack per thread, and shared memory per program, in bytes."""
+    """Return what a thread takes, and what a program does; memory is in bytes."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        command = [CUOBJDUMP, "-res-usage", file.name]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        usage, code = (
+            subprocess.run(
+                [CUOBJDUMP, option, file.name], capture_output=True, text=True, check=True
+            ).stdout
+            for option in ("-res-usage", "-sass")
+        )
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found is not None, usage
     registers, stack = map(int, found.groups())
-    return {"registers": registers, "stack": stack, "shared": compiled.metadata.shared}
+    return {
+        "registers": registers,
+        "stack": stack,
+        "instructions": len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", code, re.MULTILINE)),
+        "shared": compiled.metadata.shared,
+        "threads": 32 * compiled.metadata.num_warps,
+    }
 
 
 def main(dtype: str, head_dim: str) -> None:
