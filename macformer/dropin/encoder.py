@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from macformer.dropin.replace import replace_attention
+from macformer.attention.contract import state_size
+from macformer.dropin.replace import find_sites, replace_attention
 from macformer.dropin.rows import Factory
-from macformer.dropin.sites import DropinError, Layers
+from macformer.dropin.sites import DropinError, Layers, put_in
 from macformer.models import SequenceClassifier
 from macformer.record import CHECKPOINTS_NAME
 from macformer.runs.checkpoint import load_weights
@@ -32,10 +33,19 @@ class PretrainedEncoder(nn.Module):
         super().__init__()
         self.model = model
         self.padding_id = model.config.pad_token_id or 0
+        self._sizes = {site.name: (site.num_heads, site.head_dim) for site in find_sites(self)}
 
     @property
     def embed_dim(self) -> int:
         return self.model.config.hidden_size
+
+    def state_size(self, seq_len: int) -> int:
+        """Count the numbers that all layers keep of a sequence; those with softmax all of it."""
+        kept = {name: 2 * seq_len * size for name, (_, size) in self._sizes.items()}
+        for name, child in put_in(self).items():
+            size = self._sizes[name][1]
+            kept[name] = state_size(child, seq_len=seq_len, head_dim=size, value_dim=size)
+        return sum(num_heads * kept[name] for name, (num_heads, _) in self._sizes.items())
 
     def forward(
         self, inputs: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"]
@@ -115,6 +125,7 @@ def _open(path: str | None, config: Mapping[str, Any] | None, *, vocab_size: int
         if "model_type" not in values:
             raise DropinError("model.config has no model_type; give one, as bert or modernbert")
         kind = values.pop("model_type")
+        values = _missing_tokens(transformers, kind, values["vocab_size"]) | values
         return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **values))
     folder = Path(path).expanduser()
     if not (folder / "config.json").is_file():
@@ -128,6 +139,16 @@ def _open(path: str | None, config: Mapping[str, Any] | None, *, vocab_size: int
     return transformers.AutoModel.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
     )
+
+
+def _missing_tokens(transformers: Any, kind: str, vocab_size: int) -> dict[str, None]:
+    """Return the special tokens of a kind of model that stand outside a smaller vocabulary."""
+    usual = vars(transformers.AutoConfig.for_model(kind))
+    return {
+        name: None
+        for name, value in usual.items()
+        if name.endswith("_token_id") and isinstance(value, int) and value >= vocab_size
+    }
 
 
 def _check_sizes(model: Any, *, vocab_size: int, max_seq_len: int) -> None:

@@ -59,6 +59,27 @@ def test_the_model_gets_the_ids_of_its_tokenizer(transformers):
     torch.testing.assert_close(states[~mask], expected[~mask], atol=0, rtol=0)
 
 
+def test_layers_with_softmax_keep_all_keys_and_values_of_a_sequence(transformers):
+    sizes = {
+        row: build_model(
+            compose(*SMALL, BERT, f"attention={row}", "model.layers=[1]")
+        ).encoder.state_size(24)
+        for row in ("softmax", "none")
+    }
+    assert sizes == {"softmax": 2 * 2 * 24 * (10 + 10), "none": 2 * 24 * (10 + 10)}
+
+
+def test_special_tokens_of_a_larger_vocabulary_are_no_tokens_of_a_task(transformers):
+    config = BERT.replace("bert", "modernbert")
+    model = build_model(compose(*SMALL, config, "attention=softmax")).eval()
+    assert model.encoder.model.config.pad_token_id is None
+    inputs, mask = batch()
+    logits = model(inputs, mask)
+    assert logits.isfinite().all()
+    short = model(inputs[:1, :9], mask[:1, :9])
+    torch.testing.assert_close(short, logits[:1], atol=1e-5, rtol=1e-5)
+
+
 def test_pairs_pass_through_one_encoder(transformers):
     cfg = compose(*SMALL, BERT, "task.paired=true", "attention=linear")
     inputs, mask = batch()
@@ -96,6 +117,7 @@ def test_a_run_trains_resumes_and_is_a_row_of_the_tables(transformers, make_run)
     assert run(run_dir)
     metrics = read_metrics(run_dir)
     assert metrics["status"] == "finished" and metrics["attention"] == "rmfa_exp_scaled"
+    assert metrics["cost"]["flops"] > metrics["cost"]["state_size"] > 0
     start = f"model.start={run_dir}"
     model = build_model(compose("recipe=smoke", "task=listops_short", *options, start))
     saved = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
