@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -55,23 +56,23 @@ def inspect_layers(
 
     Returns:
         A line for each row, softmax among them, layer and batch but the first: ``row``, ``layer``,
-        ``error`` (squared, over the signal) and ``seconds``; and the seconds of all passes, with
-        softmax.
+        ``error`` (squared, over the signal) and ``seconds``; and the median seconds of a pass over
+        a batch, with softmax.
     """
     lines: list[dict[str, Any]] = []
     built = {(row, layer): x for row, layers in learnt.items() for layer, x in layers.items()}
     names = [*rows, *learnt]
-    whole = 0.0
+    passes: list[float] = []
     for place, batch in enumerate(batches):
         inputs = (batch["inputs"], batch["key_padding_mask"])
         start = now(inputs[0].device)
         model.eval()(*inputs)
-        whole += (now(inputs[0].device) - start) * (place > 0)
+        passes += [now(inputs[0].device) - start] if place > 0 else []
         found: list[dict[str, Any]] = []
         with answered(_asker(names, rows, built, found, max_seq_len=max_seq_len)):
             model(*inputs)
         lines += found if place > 0 else []
-    return pd.DataFrame(lines), whole
+    return pd.DataFrame(lines), median(passes)
 
 
 def _asker(
@@ -111,11 +112,11 @@ def summarise(lines: pd.DataFrame, whole: float, *, error: float) -> pd.DataFram
     """Make one line of each row: its errors, its time, and which layers it could replace.
 
     How many times as fast a model gets follows from its own time with softmax and from that of
-    each attention, layer by layer.
+    each attention, layer by layer. Times are medians over batches: a pause in one says nothing.
     """
     grouped = lines.groupby(["row", "layer"], sort=False)
     errors = grouped["error"].mean().pow(0.5).unstack(sort=False)
-    seconds = grouped["seconds"].sum().unstack(sort=False)
+    seconds = grouped["seconds"].median().unstack(sort=False)
     softmax = seconds.loc[_SOFTMAX]
     table = []
     for row in errors.index:
@@ -138,7 +139,8 @@ def summarise(lines: pd.DataFrame, whole: float, *, error: float) -> pd.DataFram
 
 def limit_of(lines: pd.DataFrame, whole: float) -> tuple[float, float]:
     """Return softmax's share of a model's time, and the speed-up by an attention without any."""
-    share = float(lines.loc[lines["row"] == _SOFTMAX, "seconds"].sum()) / whole
+    softmax = lines[lines["row"] == _SOFTMAX]
+    share = float(softmax.groupby("layer")["seconds"].median().sum()) / whole
     return share, 1 / max(1 - share, 1e-9)
 
 

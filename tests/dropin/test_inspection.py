@@ -85,6 +85,20 @@ def test_the_summary_follows_from_times_and_errors():
     assert limit_of(lines, 10.0) == (pytest.approx(0.4), pytest.approx(10 / 6))
 
 
+def test_a_pause_in_one_batch_is_no_time_of_a_row():
+    """Three batches, in the second of which everything else had its turn."""
+    lines = pd.DataFrame(
+        [
+            {"row": row, "layer": "a", "error": 0.0, "seconds": seconds + 90.0 * (batch == 1)}
+            for batch in range(3)
+            for row, seconds in (("fast", 1.0), ("softmax", 2.0))
+        ]
+    )
+    (row,) = summarise(lines, 8.0, error=0.5).to_dict("records")
+    assert (row["time / softmax"], row["all: times as fast"]) == (0.5, pytest.approx(8 / 7))
+    assert limit_of(lines, 8.0) == (0.25, pytest.approx(8 / 6))
+
+
 def test_a_row_of_many_options_leaves_room_for_the_plot(tmp_path):
     """Warnings are errors: matplotlib warns where a legend takes all the room."""
     row = "attention=kernelized_exp_scaled ppsbn=with attention.guard=8.0 attention.scale=null " * 2
