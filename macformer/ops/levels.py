@@ -83,9 +83,12 @@ def masks_of_levels(block_size: int, like: Tensor) -> list[Float[Tensor, "1 1 ti
 
 
 def some_heads(x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Choose some examples with all heads, or some heads of one, at a time."""
+    """Choose some examples with all heads, or some heads of one, at a time; on a GPU all at once.
+
+    There, many small calls would wait for each other.
+    """
     batch, num_heads, length, _ = x.shape
-    most = max(1, TOKENS // max(1, length))
+    most = batch * num_heads if x.is_cuda else max(1, TOKENS // max(1, length))
     num_examples = max(1, most // num_heads)
     for b, h in product(range(0, batch, num_examples), range(0, num_heads, most)):
         yield slice(b, b + num_examples), slice(h, h + most)

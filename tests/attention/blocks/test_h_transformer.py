@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from macformer.attention.blocks import HTransformer
-from macformer.ops import hierarchy
+from macformer.ops import flash, hierarchy
 from macformer.ops import levels as levels_of_op
 
 H, E, BLOCK = 3, 5, 4
@@ -111,6 +111,12 @@ def test_large_logits_far_away_keep_their_weight():
 @pytest.mark.parametrize("num_heads", [1, 2, H, 2 * H])
 def test_heads_are_worked_on_some_at_a_time(num_heads, monkeypatch, hold_against_oracle):
     monkeypatch.setattr(levels_of_op, "TOKENS", num_heads * 29)
+    hold_against_oracle(build(), oracle_of(BLOCK), 29, padded=True)
+
+
+def test_plain_torch_computes_the_same_as_the_kernel(monkeypatch, hold_against_oracle):
+    monkeypatch.setattr(hierarchy, "attend", flash.attend_reference)
+    monkeypatch.setattr(hierarchy, "attend_backward", flash.attend_backward_reference)
     hold_against_oracle(build(), oracle_of(BLOCK), 29, padded=True)
 
 
