@@ -1,6 +1,9 @@
 """A user's files are tasks like any other, for every command."""
 
 import random
+import re
+import shlex
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,9 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from macformer.record import CONFIG_NAME, read_metrics, read_predictions
 from macformer.runs.cell import run
 from macformer.runs.config import compose
+from macformer.tables.decision import read_rates
 from tasks.describe import cli
+from tasks.describe.example import write_machines, write_sessions
 
 TASK = """
 defaults: [_table, _self_]
@@ -115,3 +120,36 @@ def test_series_with_gaps_are_trained_on(tmp_path, folder):
     metrics, _ = finished(tmp_path, folder, "task.split=split")
     assert metrics["num_examples"] == {"train": 20, "validation": 20, "test": 20}
     assert np.isfinite(metrics["train"]["loss"])
+
+
+GUIDE = Path(__file__).parents[1] / "docs" / "pages" / "own_data.md"
+
+
+def commands_of_the_guide() -> list[list[str]]:
+    blocks = re.findall(r"^```bash\n(.*?)^```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+def test_the_guide_can_be_followed_from_an_empty_folder(tmp_path, monkeypatch, capsys):
+    """On smaller examples; the first cell of each sweep is composed, and not trained."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "task").mkdir(parents=True)
+    write_sessions(Path("logs.csv"), num_rows=300)
+    write_machines(Path("machines.csv"), num_machines=12, num_steps=1025)
+    monkeypatch.setattr(cli, "write_page", lambda *_, **__: None)  # draws, which takes seconds
+    followed = Counter()
+    for command, *arguments in commands_of_the_guide():
+        followed[command] += 1
+        if command == "macformer-describe" and "--example" not in arguments:
+            *arguments, arrow, target = arguments
+            assert arrow == ">" and cli.main([*arguments, "--no-floors"]) == 0
+            Path(target).write_text(capsys.readouterr().out)
+        elif command == "macformer-train":
+            options = [word for word in arguments if word not in ("-m", "--config-dir", "my")]
+            first = [option.partition(",")[0] for option in options]
+            assert compose(*first, config_dirs=[Path("my")]).cell
+        elif command == "macformer-tables" and "--decide" in arguments:
+            assert read_rates(arguments[-1]).is_given("hour")
+            followed["--decide"] += 1
+    assert followed["macformer-describe"] == 4 and followed["macformer-train"] == 3
+    assert followed["macformer-tables"] == 2 and followed["--decide"] == 1

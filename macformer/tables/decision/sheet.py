@@ -130,7 +130,7 @@ def verdict_text(line: Mapping[Any, Any]) -> str:
 
 
 def _volume(value: float) -> str:
-    return "never" if value == inf else compact(value)
+    return {inf: "never", 0: "0"}.get(value, compact(value))
 
 
 def _reached(line: Mapping[Any, Any], name: str) -> str:
