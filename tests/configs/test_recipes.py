@@ -125,7 +125,7 @@ SIZES = {
         "retrieval": skyformer(257, 512, 4 * 64, 128, 2),
         "image": skyformer(3, PIXELS, 64, 128, 10),
         "pathfinder": skyformer(3, PIXELS, 64, 128, 2),
-        "mqar_small": skyformer(66, 32, 64, 128, 32),
+        "mqar_small": skyformer(66, 16, 64, 128, 32),
     },
 }
 
@@ -226,7 +226,7 @@ def test_one_count_in_digits():
             "retrieval": (2000, 16, 512, 512),
             "image": (1500, 16, 1024, 1024),
             "pathfinder": (1500, 16, 1024, 1024),
-            "mqar_small": (20_000, 64, 32, 32),
+            "mqar_small": (6000, 128, 16, 16),
         },
     }
 )
