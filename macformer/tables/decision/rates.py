@@ -21,6 +21,7 @@ MEANINGS = {
     "target": "% of validation accuracy to be reached",
 }
 LIMITS = {"saving": 100, "target": 100}  # of what is a share
+ABOVE_ZERO = {"documents"}
 SUFFIXES = (".yaml", ".yml")
 
 
@@ -92,9 +93,10 @@ def _number(name: str, value: Any) -> float:
         number = nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = nan
-    if not (isfinite(number) and number >= 0):
+    if not (isfinite(number) and number >= 0) or (number == 0 and name in ABOVE_ZERO):
+        least = "above 0" if name in ABOVE_ZERO else "from 0 on"
         raise TableError(
-            f"--decide: {name}={value} is no number from 0 on; it is the {MEANINGS[name]}"
+            f"--decide: {name}={value} is no number {least}; it is the {MEANINGS[name]}"
         )
     if number > LIMITS.get(name, number):
         raise TableError(f"--decide: {name}={value} is above {LIMITS[name]} %")

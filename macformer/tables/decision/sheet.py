@@ -1,8 +1,7 @@
 """Lay out the sheet that a team decides by: what each row costs, and a verdict with its reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import inf, isnan
-from typing import Any
 
 import pandas as pd
 
@@ -10,12 +9,12 @@ from macformer.tables import captions
 from macformer.tables.decision.costs import SHORTEST
 from macformer.tables.decision.rates import MEANINGS, Rates
 from macformer.tables.decision.verdicts import FEWEST_SEEDS, NOT_DECIDED
-from macformer.tables.entries import range_text, result_key, row_labels
+from macformer.tables.entries import Numbers, range_text, result_key, row_labels
 from macformer.tables.layout import Entry, Row, Table, compact, ratio, task_title
 
 # What stays blank, or counts as nothing, where a rate was not given.
 BLANK = {
-    "hour": "all prices and verdicts",
+    "hour": "all prices, and verdicts that need one",
     "loss": "verdicts on rows that are not surely as accurate",
     "documents": "months",
     "target": "what it takes to reach a target",
@@ -52,7 +51,7 @@ def _verdict_table(lines: pd.DataFrame, rates: Rates, *, title: str, against: st
         columns=columns,
         rows=_rows(lines, _verdict_texts),
         caption=_caption(lines, rates, against=against),
-        notes=[*_reasons(lines), *_not_given(rates), *_shared(lines)],
+        notes=[*_reasons(lines), *_not_given(lines, rates), *_shared(lines)],
         num_text_columns=1,
     )
 
@@ -81,14 +80,14 @@ def _measured_table(lines: pd.DataFrame, rates: Rates, *, title: str, against: s
     )
 
 
-def _rows(lines: pd.DataFrame, texts: Any) -> list[Row]:
+def _rows(lines: pd.DataFrame, texts: Callable[[Numbers], Sequence[str]]) -> list[Row]:
     return [
         Row(label, [Entry(text, result_key(line)) for text in texts(line)])
         for label, line in zip(row_labels(lines), lines.to_dict("records"), strict=True)
     ]
 
 
-def _verdict_texts(line: Mapping[Any, Any]) -> Sequence[str]:
+def _verdict_texts(line: Numbers) -> Sequence[str]:
     difference, interval = "", ""
     if not isnan(line["difference"]):
         difference = f"{100 * line['difference']:+.1f}"
@@ -107,7 +106,7 @@ def _verdict_texts(line: Mapping[Any, Any]) -> Sequence[str]:
     ]
 
 
-def _measured_texts(line: Mapping[Any, Any]) -> Sequence[str]:
+def _measured_texts(line: Numbers) -> Sequence[str]:
     return [
         compact(line["train_hours"]),
         compact(line["search_hours"]),
@@ -121,7 +120,7 @@ def _measured_texts(line: Mapping[Any, Any]) -> Sequence[str]:
     ]
 
 
-def verdict_text(line: Mapping[Any, Any]) -> str:
+def verdict_text(line: Numbers) -> str:
     """Name a verdict, an open one with the seeds that both rows have."""
     if line["verdict"] != NOT_DECIDED:
         return line["verdict"]
@@ -133,7 +132,7 @@ def _volume(value: float) -> str:
     return {inf: "never", 0: "0"}.get(value, compact(value))
 
 
-def _reached(line: Mapping[Any, Any], name: str) -> str:
+def _reached(line: Numbers, name: str) -> str:
     """Show the mean over seeds, or how many of them came so far at all."""
     if not isnan(line[name]) or not line["exclusive"]:
         return compact(line[name])
@@ -165,13 +164,12 @@ def _reasons(lines: pd.DataFrame) -> list[str]:
     ]
 
 
-def _not_given(rates: Rates) -> list[str]:
+def _not_given(lines: pd.DataFrame, rates: Rates) -> list[str]:
     """Say which rate would fill what is blank, and what those count that are optional."""
-    blank = [
-        f"{name} ({MEANINGS[name]}) for {what}"
-        for name, what in BLANK.items()
-        if not rates.is_given(name)
-    ]
+    missing = [name for name in BLANK if not rates.is_given(name)]
+    if lines["watt_hours_per_1000"].notna().all():
+        missing = [name for name in missing if name != "watts"]
+    blank = [f"{name} ({MEANINGS[name]}) for {BLANK[name]}" for name in missing]
     nothing = [f"{what} ({name})" for name, what in NOTHING.items() if not rates.is_given(name)]
     notes = [f"Not given, so left blank: {'; '.join(blank)}."] if blank else []
     return notes + ([f"Not given, so {', '.join(nothing)}."] if nothing else [])

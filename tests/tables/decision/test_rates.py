@@ -22,6 +22,7 @@ MISTAKES = {
     "houre=1": "no rate houre; there are hour, kwh,",
     "hour=cheap": "hour=cheap is no number from 0 on; it is the price of one device",
     "hour=-1": "hour=-1 is no number",
+    "documents=0": "documents=0 is no number above 0",
     "hour=nan": "hour=nan is no number",
     "hour=1,hour=2": "hour is given twice",
     "saving=150": "saving=150 is above 100 %",

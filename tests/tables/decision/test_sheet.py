@@ -137,6 +137,16 @@ def test_what_cannot_be_compared_is_not_decided(case, write_seeds, sweep):
         assert pd.isna(rfa["price_ratio"]) and pd.isna(rfa["break_even"])
 
 
+def test_power_is_asked_for_where_no_counter_was_read_alone(write_seeds, sweep):
+    counted = {"seconds": 100.0, "joules": 900.0, "energy_source": "rapl", "num_devices": 1}
+    write_seeds(use=counted)
+    lines = decided(sweep)
+    assert lines.loc[0, "train_watt_hours"] == pytest.approx(0.25)
+    assert "| rapl |" in text_of(lines) and "watts (" not in text_of(lines)
+    write_seeds("rfa")
+    assert "watts (power of one device at work" in text_of(decided(sweep))
+
+
 def test_a_shared_machine_leaves_all_times_blank_and_says_so(write_seeds, sweep):
     cost = {"latency_mean_ms": 2.0, "latency_p50_ms": 2.0, "latency_p95_ms": 3.0}
     write_seeds(cost=cost)
