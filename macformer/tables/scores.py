@@ -25,10 +25,14 @@ def score_table(summary: pd.DataFrame) -> Table:
         rows.append(Row(label, [Entry(text, result_key(result)) for text in texts]))
     return Table(
         title=f"{task_title(summary['task'].iloc[0])}: scores beside accuracy",
-        columns=[(f"test {name.replace('_', ' ')} %", rule) for name in names for rule in _RULES],
+        columns=[(f"test {_written(name)} %", rule) for name in names for rule in _RULES],
         rows=rows,
         caption=captions.seeds(summary),
     )
+
+
+def _written(name: str) -> str:
+    return name.replace("_", " ").replace(" f1", " F1")
 
 
 def _column(name: str, rule: str) -> str:

@@ -22,7 +22,7 @@ def test_scores_are_averaged_over_seeds_and_shown_for_both_rules(write_run, swee
     summary = summarise(runs)
     tables, _ = build_tables(runs, summary, published=read_published())
     (table,) = [table for table in tables if "scores" in table.title]
-    assert table.columns == [("test macro f1 %", "best"), ("test macro f1 %", "last")]
+    assert table.columns == [("test macro F1 %", "best"), ("test macro F1 %", "last")]
     texts = {row.label: [entry.text for entry in row.entries] for row in table.rows}
     assert texts == {"softmax": ["40.00 ± 14.14", "30.00 ± 14.14"], "rfa": ["", ""]}
 
