@@ -11,7 +11,7 @@ from torch.nn.functional import elu, scaled_dot_product_attention
 
 from macformer.attention.maclaurin.kernels import exp
 from macformer.attention.maclaurin.samplers import code
-from macformer.benchmark import packages
+from macformer.benchmark import packages, transformers_peers
 
 
 class PublishedCausal(nn.Module):
@@ -95,6 +95,9 @@ PEERS: dict[str, Callable[..., nn.Module]] = {
     "reformer-pytorch": packages.Reformer,
     "sinkhorn-transformer": packages.sinkhorn,
     "h-transformer-1d": packages.h_transformer,
+    "transformers-longformer": transformers_peers.longformer,
+    "transformers-bigbird": transformers_peers.bigbird,
+    "transformers-reformer": transformers_peers.reformer,
     "flash-linear-attention": FlashLinear,
     **{name: partial(SDPA, kernel) for name, kernel in SDPA_KERNELS.items()},
 }

@@ -81,11 +81,11 @@ def test_slow_methods_sit_out_rounds(tmp_path):
 @pytest.mark.parametrize("peer", sorted(set(benchmark.PEERS) - set(benchmark.SDPA_KERNELS)))
 def test_peers_are_attentions(peer, tmp_path):
     """A peer either gives an output of the right shape, or says which package it misses."""
-    shape = (2, 3, 256, 32)
+    shape = (2, 3, 1024, 32)
     query, key, value = (torch.randn(shape) for _ in range(3))
     try:
         shapes = {"num_heads": 3, "head_dim": 32, "num_features": 16}
-        method = build(benchmark.PEERS[peer], **shapes, max_seq_len=256)
+        method = build(benchmark.PEERS[peer], **shapes, max_seq_len=1024)
     except ImportError as error:
         assert "No module named" in str(error)
     else:
