@@ -64,8 +64,7 @@ class Queries:
 
     def __init__(self, omega: Tensor, peaks: Tensor):
         self.omega, self.peaks = omega, peaks
-        self.num_features = omega.shape[-1]
-        self.num_columns = 2 * self.num_features  # exponents, and the gradient at them
+        self.num_features = self.num_columns = omega.shape[-1]
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
         exponents = torch.baddbmm(self.peaks[tile[:2]], x, of_heads(self.omega, x, tile))
@@ -91,8 +90,7 @@ class Keys:
 
     def __init__(self, omega: Tensor, peaks: Tensor, scale: float):
         self.omega, self.peaks, self.scale = omega, peaks, scale
-        self.num_features = omega.shape[-1]
-        self.num_columns = 2 * self.num_features  # exponents, and the gradient at them
+        self.num_features = self.num_columns = omega.shape[-1]
 
     def exponents(self, x: Tensor, tile: Tile) -> Tensor:
         """Return the exponents before they are shifted."""

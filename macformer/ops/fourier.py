@@ -54,8 +54,7 @@ class _Waves:
 
     def __init__(self, omega: Tensor, grad_omega: Tensor | None = None):
         self.omega, self.grad_omega = omega, grad_omega
-        self.num_features = 2 * omega.shape[-1]
-        self.num_columns = 2 * self.num_features  # features, and the gradient at them
+        self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:

@@ -37,8 +37,7 @@ class _Competing:
 
     def __init__(self, weight: Tensor, grad_weight: Tensor | None = None):
         self.weight, self.grad_weight = weight, grad_weight
-        self.num_features = 2 * weight.shape[-1]
-        self.num_columns = 2 * self.num_features  # features, and the gradient at them
+        self.num_features = self.num_columns = 2 * weight.shape[-1]
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
         projected = torch.bmm(x, of_heads(self.weight, x, tile).mT)
