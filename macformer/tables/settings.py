@@ -20,8 +20,9 @@ SHARED, OWN = "options", "own_options"  # columns: of all rows of a task, and of
 CHOICE = ["attention", "ppsbn"]  # what a row is called by
 _ROW = ["task", *CHOICE, "recipe", "device", SHARED, OWN]
 # what belongs to a row; and what is in its name already, or decides nothing
-OF_A_ROW = {"attention", "ppsbn", "rotary", "mixer", "bounds", "model", "module", "choices"}
-NO_OPTIONS = ("recipe", "protocol", "nuisance", "hydra")
+_PARTS = ("attention", "ppsbn", "rotary", "mixer", "bounds", "model", "module")
+OF_A_ROW = {*_PARTS, "choices", "pretrain"}
+NO_OPTIONS = ("recipe", "protocol", "nuisance", "hydra", "pretrain.identity")
 
 Options = dict[str, str]
 

@@ -57,6 +57,16 @@ def test_what_rows_differ_in_by_nature_is_no_option():
     )
 
 
+def test_pretraining_is_of_the_rows_that_begin_with_it():
+    def begun(steps: int, row: str = "rfa+mlm") -> dict:
+        return run(row, pretrain={"max_steps": steps, "identity": f"of {steps}"})
+
+    scratch = run("rfa", pretrain=None)
+    assert names(scratch, begun(100), begun(100, "softmax+mlm")) == [("", "")] * 3
+    found = names(scratch, begun(100), begun(200))
+    assert found == [("", ""), ("", "max_steps=100"), ("", "max_steps=200")]
+
+
 def test_an_attention_s_parameter_sets_its_own_runs_apart():
     found = names(
         run("softmax"),
