@@ -5,7 +5,7 @@ from macformer.training.lightning_module import ClassificationModule
 from macformer.training.loggers import CurveLogger, wandb_logger
 from macformer.training.objectives import BalancedClassification, Loss, classify
 from macformer.training.schedules import constant, cosine, one_cycle, rsqrt
-from macformer.training.step import Gradients
+from macformer.training.step import Gradients, compile_whole
 
 __all__ = [
     "BalancedClassification",
@@ -15,6 +15,7 @@ __all__ = [
     "Gradients",
     "Loss",
     "classify",
+    "compile_whole",
     "constant",
     "cosine",
     "one_cycle",

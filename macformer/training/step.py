@@ -1,6 +1,8 @@
 """One optimisation step, and nothing else: it can be timed bare, captured or replayed."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,7 +30,7 @@ class Gradients:
         objective: What is minimised; see :mod:`macformer.training.objectives`.
         accumulate: Into how many parts a batch is split.
         clip: Clips the gradients in place; None leaves them.
-        compile: Compiles the model and its loss into one function, as ``torch.compile`` does; None
+        compile: Makes one function of the model and its loss, as :func:`compile_whole` does; None
             leaves them to the interpreter.
         backward: Lightning's ``manual_backward``, where it runs the step.
     """
@@ -105,6 +107,19 @@ def optimisation_step(
     optimizer.step()
     scheduler.step()
     return result
+
+
+def compile_whole(objective: Any, *, combo_kernels: bool) -> Objective:
+    """Compile a model and its loss into one program each way, or raise.
+
+    Args:
+        combo_kernels: Whether kernels that do not wait for one another are launched as one, on a
+            GPU: casts of single weights, sums of a few numbers.
+    """
+    deferred = getattr(objective, "func", None)
+    if deferred is not None:  # by Hydra, whose own checks no program holds
+        objective = partial(deferred, *objective.args, **objective.keywords)
+    return torch.compile(objective, fullgraph=True, options={"combo_kernels": combo_kernels})
 
 
 def _mean_over_ranks(count: Tensor) -> Tensor:
