@@ -43,10 +43,9 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show time relative to softmax at each length, the slopes, and the peak at the longest."""
-    rows = []
+    rows, longest = [], frame["length"].max()
     for (attention, mode), group in frame.groupby(["attention", "mode"], sort=False):
         ratios = over_seeds(group, ["length"], "ratio").set_index("length")
-        longest = group["length"].max()
         row = {"attention": attention, "mode": mode}
         for length in sorted(frame["length"].unique()):
             ratio = ratios.reindex([length]).iloc[0]
