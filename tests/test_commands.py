@@ -15,6 +15,7 @@ import pytest
 
 import configs
 from macformer.benchmark.cli import load_config
+from macformer.dropin.cli import CHOSEN
 from macformer.runs.config import MULTIRUN, compose
 from macformer.runs.hydra_bridge import is_glob, parse_overrides
 from macformer.runs.overrides import read_overrides
@@ -158,7 +159,8 @@ def test_a_command_that_is_shown_can_be_typed(shown, parse):
             return
         read = parse(command, arguments)
         if command in OF_TRAIN:
-            given = getattr(read, OF_TRAIN[command])
+            chosen = CHOSEN if command == "macformer-inspect" else ()
+            given = [*chosen, *getattr(read, OF_TRAIN[command])]
             check_options(given, name="train", ours=not read.config_dir)
         elif command == "macformer-bench":
             load_config(read.options, config_dirs=read.config_dir)

@@ -24,6 +24,7 @@ from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
 
 DEFAULT_CONFIG = Path(configs.__path__[0]) / "inspect.yaml"
+CHOSEN = ("model=encoder", "recipe=finetune")  # unless the command line chooses others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,7 @@ def inspect(
         ValueError: If the model, the task or a row cannot be built.
     """
     settings: Any = OmegaConf.load(config)
-    chosen = ["model=encoder", "recipe=finetune", *overrides]
+    chosen = [*CHOSEN, *overrides]
     cfg = compose(*chosen, config_dirs=config_dirs)
     rows = {
         row: partial(build_attention, compose(*row.split(), config_dirs=config_dirs))
