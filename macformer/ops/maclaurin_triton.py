@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import no_type_check  # annotations speak to the compiler
+from typing import Any, no_type_check  # annotations speak to the compiler
 
 import torch
 import triton
@@ -139,8 +139,13 @@ def products(signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Te
         features=_products,
         pull=_pull,
         num_stages=1,
-        runs=lambda blocks: _runs(widths, blocks["F"], MAX_UNROLLED[blocks["OPERAND"]]),
+        runs=lambda blocks: _runs(widths, blocks["F"], _most_unrolled(blocks)),
     )
+
+
+def _most_unrolled(blocks: dict[str, Any]) -> int:
+    """Return the highest degree to unroll: none in wide heads, whose rows take the registers."""
+    return MAX_UNROLLED[blocks["OPERAND"]] if max(blocks["E"], blocks["V"]) <= 64 else 0
 
 
 @lru_cache
