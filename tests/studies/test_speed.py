@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from macformer.benchmark.measure import length_exponent
-from macformer.studies.speed import measure, table
+from macformer.studies.speed import DRAWN, measure, plot, table
 
 
 def made_rows() -> pd.DataFrame:
@@ -44,3 +44,16 @@ def test_measures_every_attention_in_both_modes(compose_study):
     found = {(row["attention"], row["mode"]) for row in rows}
     assert found == set(product(("softmax", "uniform"), ("forward", "forward_backward")))
     assert all(row["ms"] > 0 and not row["failure"] for row in rows)
+
+
+def test_of_many_attentions_one_of_each_kind_is_drawn():
+    names = [*DRAWN, "rmfa_inv", "bigbird"]
+    rows = made_rows().head(2)
+    frame = pd.concat([rows.assign(attention=name, length=[512, 1024]) for name in names])
+    assert drawn(plot(frame)) == [*DRAWN]
+    few = names[-3:]
+    assert drawn(plot(frame[frame["attention"].isin(few)])) == few
+
+
+def drawn(figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
