@@ -9,7 +9,7 @@ from macformer.studies.recall import FACTORS, measure, plot, points, table
 def test_one_factor_varies_at_a_time(compose_study):
     found = points(compose_study("study=recall", "size=table"))
     around = {tuple(point[factor] for factor in FACTORS) for point in found}
-    assert around == {(4, 24), (2, 24), (8, 24), (4, 12), (4, 48)}
+    assert around == {(4, 16), (2, 16), (5, 16), (4, 12), (4, 24)}
 
 
 def test_a_point_knows_its_floor_and_what_is_kept(compose_study):
