@@ -62,7 +62,9 @@ def trace(image, start, end, *, jump):
     return components[start] == components[end]
 
 
-@pytest.mark.parametrize("size", [32, 64, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", [32, *(pytest.param(size, marks=pytest.mark.slow) for size in (64, 128))]
+)
 def test_tracer_reads_the_labels(size):
     traced = []
     images, labels = sample(size)
