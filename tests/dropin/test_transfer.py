@@ -166,4 +166,4 @@ def test_the_experiment_selects_by_the_error():
     cfg = compose("experiment=transfer", "model.path=somewhere", "task=text", "attention=linear")
     assert cfg.objective._target_ == "macformer.dropin.transfer_attention"
     assert (cfg.callbacks.best.monitor, cfg.callbacks.best.mode) == ("val/loss", "min")
-    assert (cfg.scheduler.max_steps, cfg.optimizer.lr) == (300, 0.01)
+    assert (cfg.scheduler.max_steps, cfg.optimizer.lr) == (300, 0.002)
