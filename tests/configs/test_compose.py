@@ -9,7 +9,7 @@ import configs
 from macformer.runs.config import compose
 
 ROOT = Path(configs.__path__[0])
-# The contract of attentions builds each of them, and the test of recipes each of those.
+# The contract of attentions builds each of them, and the tests of recipes each of those.
 GROUPS = ("task", "ppsbn", "model", "trainer", "callbacks", "logger")
 TOY = ("model.embed_dim=8", "model.encoder.ffn_dim=8", "max_seq_len=16")
 
