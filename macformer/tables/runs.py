@@ -47,7 +47,7 @@ USES = [
 TEXTS = ["reason", "commit", "device", "use.energy_source"]
 NUMBERS = ["majority_rate", "floor", *ACCURACIES, *COSTS, *USES]
 FACTS = ["status", "reason", "identity", "name", "commit", "device", "exclusive", "data_digest"]
-FACTS += ["use.energy_source"]
+FACTS += ["use.energy_source", f"{BEFORE}.identity"]
 
 
 class TableError(ValueError):

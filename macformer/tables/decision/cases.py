@@ -12,6 +12,7 @@ from macformer.tables.decision.costs import OWN, PADDED, break_even, run_costs
 from macformer.tables.decision.rates import Rates
 from macformer.tables.decision.verdicts import NOT_DECIDED, Case, Pair, Verdict, judge
 from macformer.tables.entries import row_labels
+from macformer.tables.runs import BEFORE
 from macformer.tables.summary import RESULT
 from macformer.tables.uncertainty import paired_difference
 
@@ -61,7 +62,7 @@ def decide(
         against: The attention of the reference.
     """
     labels, keys = row_labels(summary), keys_of(summary)
-    costs, searches = _costs(runs, rates), _searches(read, chosen, rates)
+    costs, searches = _costs(runs, rates), _searches(read, runs, chosen, rates)
     groups = {key: group.set_index("seed") for key, group in costs.groupby(RESULT)}
     none, no_search = costs.iloc[:0], {"price": 0 * rates.hour, "hours": 0.0}
     tested = read_tests(runs)
@@ -90,19 +91,25 @@ def _costs(runs: pd.DataFrame, rates: Rates) -> pd.DataFrame:
 
 
 def _searches(
-    read: pd.DataFrame, chosen: pd.DataFrame, rates: Rates
+    read: pd.DataFrame, runs: pd.DataFrame, chosen: pd.DataFrame, rates: Rates
 ) -> dict[tuple, dict[str, float]]:
     """Return what all runs of the settings that were not chosen cost, for each row that has some.
 
-    Unknown where one of them, that failed, say, left no record of its time.
+    A run that comes before several of a row is paid for once, by the chosen setting if that begins
+    with it, too. Unknown where one of them, that failed, say, left no record of its time.
     """
     if chosen.empty:
         return {}
-    costs = run_costs(read, rates, documents_per_second=read[PADDED])
-    return {
-        key: {name: costs.loc[given_up, name].sum(skipna=False) for name in ("price", "hours")}
-        for key, given_up in zip(keys_of(chosen), chosen["given_up"], strict=True)
-    }
+    kept = runs.groupby(RESULT).groups
+    found = {}
+    for key, given_up in zip(keys_of(chosen), chosen["given_up"], strict=True):
+        begun = read.loc[[*kept[key], *given_up], f"{BEFORE}.identity"]
+        tried = read.loc[given_up]
+        paid = begun.duplicated().loc[given_up]
+        tried.loc[paid, [name for name in tried if name.startswith(f"{BEFORE}.")]] = nan
+        costs = run_costs(tried, rates, documents_per_second=tried[PADDED])
+        found[key] = costs[["price", "hours"]].sum(skipna=False).to_dict()
+    return found
 
 
 def _line(ours: _Side, theirs: _Side | None, rates: Rates, *, against: str) -> dict[str, Any]:

@@ -210,6 +210,26 @@ def test_all_settings_that_were_tried_are_paid_for(write_seeds, sweep):
     assert lines.loc["rfa", "search_price"] == 0
 
 
+def test_what_comes_before_several_runs_of_a_search_is_paid_for_once(write_seeds, sweep):
+    """Three settings of two seeds: two begin with one run of 500 s, the third with another.
+
+    That of 500 s is a part of training already, so that the search has 2 * 1,000 s of the second
+    setting, and of the third 2 * 1,000 s and once its 700 s.
+    """
+    for rate, val, before in ((1e-3, 0.4, "short"), (1e-4, 0.3, "short"), (1e-5, 0.2, "long")):
+        accuracy = {"last": {"val": val, "test": val}, "best": {"val": val, "test": val}}
+        config = {"seed": 0, "learning_rate": rate, "best_of": ["learning_rate"]}
+        seconds = {"short": 500.0, "long": 700.0}[before]
+        pretraining = {"identity": before, "seconds": seconds, "joules": None, "num_devices": 1}
+        pretraining["exclusive"] = True
+        options = {"config": config, "name": str(rate), "accuracy": accuracy}
+        write_seeds(seeds=2, pretraining=pretraining, **options)
+    softmax = by_row(decided(sweep)).loc["softmax"]
+    assert softmax["train_hours"] == pytest.approx(1500 / 3600)
+    assert softmax["search_hours"] == pytest.approx(4700 / 3600)
+    assert softmax["search_price"] == pytest.approx(4.7)
+
+
 def test_a_search_whose_times_are_not_all_known_has_no_price(write_seeds, write_stopped, sweep):
     config = {"seed": 0, "best_of": ["learning_rate"]}
     write_seeds(seeds=1, config=config | {"learning_rate": 0.1}, name="good")
