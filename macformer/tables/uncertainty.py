@@ -115,15 +115,29 @@ def seeds_to_clear(correct: Correct, reference: Correct, *, threshold: float) ->
     """Return how many seeds would set the interval of a difference clear of a threshold.
 
     If mean and spread stay what several seeds have shown; None where ``MOST_SEEDS`` would not do.
+    More seeds take from both variances: from that of examples, what one seed gets wrong of an
+    example and another does not.
     """
     difference = correct.astype(float) - reference
     distance = abs(float(difference.mean()) - threshold)
     of_seeds, *of_examples = _parts(difference)
+    seeds_apart = _interaction(difference)
     for num_seeds in range(len(difference) + 1, MOST_SEEDS + 1):
-        part = _Part(of_seeds.variance * len(difference) / num_seeds, num_seeds - 1)
-        if _half_width(_mix([part, *of_examples])) < distance:
+        share = len(difference) / num_seeds
+        parts = [_Part(of_seeds.variance * share, num_seeds - 1)]
+        for part in of_examples:
+            common = max(part.variance - seeds_apart, 0.0)
+            parts.append(part._replace(variance=common + seeds_apart * share))
+        if _half_width(_mix(parts)) < distance:
             return num_seeds
     return None
+
+
+def _interaction(values: Float[np.ndarray, "seeds examples"]) -> float:
+    """Return what :math:`e` adds to the variance of a mean, on either axis."""
+    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    degrees = (values.shape[0] - 1) * (values.shape[1] - 1)
+    return float((rest**2).sum()) / degrees / values.size if degrees else 0.0
 
 
 class _Part(NamedTuple):

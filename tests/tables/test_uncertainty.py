@@ -165,3 +165,17 @@ def test_no_number_of_seeds_makes_up_for_too_few_examples():
     correct = np.tile(np.arange(20) < 10, (3, 1))
     assert seeds_to_clear(correct, np.ones_like(correct), threshold=-0.4) is None
     assert seeds_to_clear(correct[:, :1], correct[:, :1], threshold=0.0) is None
+
+
+def test_what_seeds_get_wrong_by_chance_evens_out_over_more_of_them():
+    """As many seeds as are foretold from ten have the width that was asked for, of the same law."""
+    rng = default_rng(3)
+
+    def draw(num_seeds: int) -> np.ndarray:
+        return rng.random((num_seeds, 400)) < 0.7
+
+    ours, theirs = draw(10), draw(10)
+    asked = paired_difference(draw(40), draw(40)).half_width
+    middle = paired_difference(ours, theirs).mean
+    found = seeds_to_clear(ours, theirs, threshold=middle - asked)
+    assert found is not None and 25 < found < 60
