@@ -4,23 +4,22 @@ On a GPU, where so many small products would wait for each other, features are s
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.linear import linear_attention
-from macformer.ops.registration import Size, register_attention
-from macformer.ops.sphere import OnSphere, to_sphere
+from macformer.ops.registration import Size, register_attention, through_tiles
+from macformer.ops.sphere import placed, to_sphere
 from macformer.ops.tiled import (
     FeatureMap,
     Pull,
     Tile,
-    accumulation_dtype,
     add_of_heads,
     of_heads,
-    tiled_backward,
-    tiled_forward,
     where_positive,
 )
 
@@ -77,46 +76,19 @@ class _Rectified:
         return phi, pull
 
 
-def _map(on_sphere: bool, omega: Tensor, grad_omega: Tensor | None = None) -> FeatureMap:
-    inner = _Rectified(omega, grad_omega)
-    return OnSphere(inner) if on_sphere else inner
-
-
-def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    omega: Tensor,
-    on_sphere: bool,
-    key_padding_mask: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    return tiled_forward(query, key, value, _map(on_sphere, omega), **options)
-
-
-def _backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    omega: Tensor,
-    on_sphere: bool,
-    key_padding_mask: Tensor | None,
-    eps: float,
-    omega_needs_grad: bool,
-    *results: Tensor,
-) -> list[Tensor]:
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    grad_omega = torch.zeros_like(omega, dtype=accumulation_dtype(query))
-    rectified = _map(on_sphere, omega, grad_omega if omega_needs_grad else None)
-    grads = tiled_backward(query, key, value, rectified, *results, **options)
-    return [*grads, grad_omega.to(omega.dtype, copy=True)]
+def _maps(
+    parameters: Sequence[Any], grads: Sequence[Tensor | None]
+) -> tuple[FeatureMap, FeatureMap]:
+    omega, on_sphere = parameters
+    both = placed(_Rectified(omega, *grads), on_sphere=on_sphere)
+    return both, both
 
 
 def _size(query: torch.Size, omega: torch.Size, on_sphere: bool) -> Size:
     return Size(features=omega[-1], columns=omega[-1])
 
 
+_forward, _backward = through_tiles(_maps, num_learnt=1)
 _attend = register_attention(
     "arccos_attention",
     "Tensor omega, bool on_sphere",

@@ -148,6 +148,7 @@ def _forward(
     if takes_kernels("exponential_attention", query, key, value):
         from macformer.ops import exponential_triton, fused
 
+        assert scale == 1  # on a GPU queries and keys are scaled before
         peaks = exponential_triton.find_peaks(key, omega, key_padding_mask)
         queries, keys = exponential_triton.exponentials(query, omega, peaks)
         options = {"key_padding_mask": key_padding_mask, "eps": eps}

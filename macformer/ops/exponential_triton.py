@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from macformer.ops.fused import FusedMap, block_sizes, dense, on_their_device, rows, slice_grid
-from macformer.ops.fused_kernels import dot, keep_rows, load_rows, of_features, project
+from macformer.ops.fused_tiles import dot, keep_rows, load_rows, of_features, project
 
 NUM_STAGES = 1  # loads ahead take registers, which a state over queries is short of
 

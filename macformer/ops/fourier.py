@@ -1,6 +1,8 @@
 """Attention through random Fourier features that are never stored."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,8 +10,8 @@ from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import linear_attention
-from macformer.ops.registration import Size, register_attention
-from macformer.ops.sphere import OnSphere, to_sphere
+from macformer.ops.registration import Size, register_attention, through_tiles
+from macformer.ops.sphere import placed, to_sphere
 from macformer.ops.tiled import (
     FeatureMap,
     Pull,
@@ -17,8 +19,6 @@ from macformer.ops.tiled import (
     accumulation_dtype,
     add_of_heads,
     of_heads,
-    tiled_backward,
-    tiled_forward,
 )
 
 
@@ -79,50 +79,42 @@ class _Waves:
         return phi, pull
 
 
-def _map(on_sphere: bool, omega: Tensor, grad_omega: Tensor | None = None) -> FeatureMap:
-    inner = _Waves(omega, grad_omega)
-    return OnSphere(inner) if on_sphere else inner
+def _maps(
+    parameters: Sequence[Any], grads: Sequence[Tensor | None]
+) -> tuple[FeatureMap, FeatureMap]:
+    omega, on_sphere = parameters
+    both = placed(_Waves(omega, *grads), on_sphere=on_sphere)
+    return both, both
+
+
+_tiles_forward, _tiles_backward = through_tiles(_maps, num_learnt=1)
 
 
 def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    omega: Tensor,
-    on_sphere: bool,
-    key_padding_mask: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    if takes_kernels("fourier_attention", query, key, value):
-        from macformer.ops import fourier_triton, fused
+    query: Tensor, key: Tensor, value: Tensor, omega: Tensor, on_sphere: bool, *rest: Any
+) -> tuple[Tensor, ...]:
+    if not takes_kernels("fourier_attention", query, key, value):
+        return _tiles_forward(query, key, value, omega, on_sphere, *rest)
+    from macformer.ops import fourier_triton, fused
 
-        return fused.fused_forward(query, key, value, fourier_triton.waves(omega), **options)
-    return tiled_forward(query, key, value, _map(on_sphere, omega), **options)
+    assert not on_sphere  # on a GPU what is divided is stored
+    mask, eps = rest
+    options = {"key_padding_mask": mask, "eps": eps}
+    return fused.fused_forward(query, key, value, fourier_triton.waves(omega), **options)
 
 
 def _backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    omega: Tensor,
-    on_sphere: bool,
-    key_padding_mask: Tensor | None,
-    eps: float,
-    omega_needs_grad: bool,
-    *results: Tensor,
-) -> list[Tensor]:
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    grad_omega = torch.zeros_like(omega, dtype=accumulation_dtype(query))
-    destination = grad_omega if omega_needs_grad else None
-    if takes_kernels("fourier_attention", query, key, value):
-        from macformer.ops import fourier_triton, fused
+    query: Tensor, key: Tensor, value: Tensor, omega: Tensor, on_sphere: bool, *rest: Any
+) -> Sequence[Tensor]:
+    if not takes_kernels("fourier_attention", query, key, value):
+        return _tiles_backward(query, key, value, omega, on_sphere, *rest)
+    from macformer.ops import fourier_triton, fused
 
-        waves = fourier_triton.waves(omega, destination)
-        grads = fused.fused_backward(query, key, value, waves, *results, **options)
-    else:
-        waves = _map(on_sphere, omega, destination)
-        grads = tiled_backward(query, key, value, waves, *results, **options)
+    mask, eps, omega_needs_grad, *results = rest
+    grad_omega = torch.zeros_like(omega, dtype=accumulation_dtype(query))
+    waves = fourier_triton.waves(omega, grad_omega if omega_needs_grad else None)
+    options = {"key_padding_mask": mask, "eps": eps}
+    grads = fused.fused_backward(query, key, value, waves, *results, **options)
     return [*grads, grad_omega.to(omega.dtype, copy=True)]
 
 

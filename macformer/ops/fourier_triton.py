@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from macformer.ops.fused import FusedMap, Gradient, rows, slice_grid, sources
-from macformer.ops.fused_kernels import (
+from macformer.ops.fused_tiles import (
     dot,
     keep_rows,
     load_rows,

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from macformer.ops.fused_kernels import backward_kernel, read_kernel, reduce_kernel, state_kernel
+from macformer.ops.fused_backward import backward_kernel
+from macformer.ops.fused_kernels import read_kernel, reduce_kernel, state_kernel
 from macformer.ops.linear import without_autocast
 
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200

@@ -3,20 +3,22 @@
 On a GPU, where so many small products would wait for each other, features are stored.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.linear import linear_attention, without_autocast
-from macformer.ops.registration import Size, register_attention
+from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.tiled import (
+    FeatureMap,
     Pull,
     Tile,
     accumulation_dtype,
     add_of_heads,
     of_heads,
-    tiled_backward,
-    tiled_forward,
 )
 
 
@@ -57,47 +59,16 @@ class _Competing:
         return phi, pull
 
 
-def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    weight_query: Tensor,
-    weight_key: Tensor,
-    key_padding_mask: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    queries, keys = _Competing(weight_query), _Competing(weight_key)
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    return tiled_forward(query, key, value, queries, key_map=keys, **options)
-
-
-def _backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    weight_query: Tensor,
-    weight_key: Tensor,
-    key_padding_mask: Tensor | None,
-    eps: float,
-    weights_need_grads: bool,
-    *results: Tensor,
-) -> list[Tensor]:
-    weights, dtype = (weight_query, weight_key), accumulation_dtype(query)
-    grads = [torch.zeros_like(x, dtype=dtype) for x in weights]
-    queries, keys = (
-        _Competing(x, grad if weights_need_grads else None)
-        for x, grad in zip(weights, grads, strict=True)
-    )
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    of_inputs = tiled_backward(query, key, value, queries, *results, key_map=keys, **options)
-    of_weights = (g.to(x.dtype, copy=True) for g, x in zip(grads, weights, strict=True))
-    return [*of_inputs, *of_weights]
+def _maps(weights: Sequence[Any], grads: Sequence[Tensor | None]) -> tuple[FeatureMap, FeatureMap]:
+    queries, keys = (_Competing(*pair) for pair in zip(weights, grads, strict=True))
+    return queries, keys
 
 
 def _size(query: torch.Size, *weights: torch.Size) -> Size:
     return Size(features=2 * query[-1], columns=query[-1])
 
 
+_forward, _backward = through_tiles(_maps, num_learnt=2)
 _attend = register_attention(
     "hedgehog_attention",
     "Tensor weight_query, Tensor weight_key",

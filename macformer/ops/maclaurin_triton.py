@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from macformer.ops.fused import FusedMap
-from macformer.ops.fused_kernels import dot, of_features, project
+from macformer.ops.fused_tiles import dot, of_features, project
 
 # Levels of a feature that registers hold together; products of float32 leave them no room.
 MAX_UNROLLED = {tl.bfloat16: 4, tl.float32: 0}

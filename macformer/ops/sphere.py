@@ -6,9 +6,8 @@ from torch import Tensor
 
 from macformer.ops.tiled import FeatureMap, Pull, Tile, accumulation_dtype
 
-EPS = (
-    1e-8  # keeps zero at zero; gradients grow by at most its root's inverse, which float16 can hold
-)
+# Keeps zero at zero; gradients grow by at most its root's inverse, which float16 can hold.
+EPS = 1e-8
 
 
 def to_sphere(x: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
@@ -43,3 +42,8 @@ class OnSphere:
             return grad.addcmul_(unit, radial, value=-1).mul_(inverse)
 
         return phi, pull
+
+
+def placed(feature_map: FeatureMap, *, on_sphere: bool) -> FeatureMap:
+    """Return a feature map, of unit vectors if asked."""
+    return OnSphere(feature_map) if on_sphere else feature_map

@@ -87,7 +87,15 @@ def test_bfloat16_inputs_of_the_kernels(op, reference, draw, monkeypatch):
     pytest.importorskip("triton")
     import triton.language as tl
 
-    from macformer.ops import fourier, fourier_triton, fused_kernels, maclaurin, maclaurin_triton
+    from macformer.ops import (
+        fourier,
+        fourier_triton,
+        fused_backward,
+        fused_kernels,
+        fused_tiles,
+        maclaurin,
+        maclaurin_triton,
+    )
 
     roundings = []
 
@@ -99,7 +107,7 @@ def test_bfloat16_inputs_of_the_kernels(op, reference, draw, monkeypatch):
         roundings.append(operand)
         return tl.dot(*(nearest(x.to(tl.float32)) for x in (a, b)))
 
-    for module in (fourier_triton, fused_kernels, maclaurin_triton):
+    for module in (fourier_triton, fused_backward, fused_kernels, fused_tiles, maclaurin_triton):
         monkeypatch.setattr(module, "dot", dot)
     for module in (fourier, maclaurin):
         monkeypatch.setattr(module, "takes_kernels", lambda *_: True)
