@@ -31,6 +31,7 @@ FAULTS = {
     "StabiliserOfTheBatch": "examples are independent",
     "Detached": "gradients are those of central differences",
     "LosesTangents": "forward mode is right or refused",
+    "BreaksOnTangents": "forward mode is right or refused",
     "RedrawsAtEvaluation": "evaluation draws nothing",
     "NeedlesslyPositional": CUTTING,
     "NeedlesslySelfAttentionOnly": (

@@ -2,6 +2,7 @@
 
 import torch
 from faulty.sound import Sound
+from torch.autograd import forward_ad
 
 
 class Transposed(Sound):
@@ -57,6 +58,15 @@ def double(x: torch.Tensor) -> torch.Tensor:
 
 double.register_fake(torch.empty_like)
 double.register_autograd(lambda ctx, grad: 2 * grad)
+
+
+class BreaksOnTangents(Sound):
+    """Fails in forward mode by a mistake of its own, which is no refusal."""
+
+    def phi(self, x):
+        if forward_ad.unpack_dual(x).tangent is not None:
+            x = x[..., 1:]  # no longer as wide as the projection
+        return super().phi(x)
 
 
 class RedrawsAtEvaluation(Sound):
