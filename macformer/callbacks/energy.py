@@ -46,11 +46,14 @@ def _nvml_counter(device: torch.device) -> EnergyCounter | None:
     if found is None:
         return None
     nvml, handle = found
-    try:
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no counter
-        return None
-    return EnergyCounter("nvml", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
+
+    def read() -> float | None:
+        try:
+            return nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
+        except Exception:  # no counter, or none any more: the run goes on without it
+            return None
+
+    return None if read() is None else EnergyCounter("nvml", read)
 
 
 def _rapl_counter(powercap: Path) -> EnergyCounter | None:

@@ -94,15 +94,31 @@ def test_a_counter_that_goes_away_leaves_joules_unknown(powercap):
     assert counter.read() is None
 
 
-def test_the_counter_of_a_gpu_is_read_in_joules(monkeypatch):
+@pytest.fixture
+def millijoules(monkeypatch) -> dict[int, int]:
+    """What a driver counts of the GPU whose handle is 7."""
+    counts = {7: 4500}
     nvml = SimpleNamespace(
         nvmlInit=lambda: None,
         nvmlDeviceGetHandleByUUID=lambda uuid: {"GPU-ab-12": 7}[uuid],
-        nvmlDeviceGetTotalEnergyConsumption=lambda handle: {7: 4500}[handle],  # millijoules
+        nvmlDeviceGetTotalEnergyConsumption=lambda handle: counts[handle],
     )
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="ab-12")
     )
+    return counts
+
+
+def test_the_counter_of_a_gpu_is_read_in_joules(millijoules):
     counter = energy_counter(torch.device("cuda"))
     assert counter.source == "nvml" and counter.read() == 4.5
+    millijoules[7] = 6000
+    assert counter.read() == 6
+
+
+def test_a_gpu_whose_counter_fails_leaves_joules_unknown(millijoules):
+    counter = energy_counter(torch.device("cuda"))
+    millijoules.clear()
+    assert counter.read() is None
+    assert energy_counter(torch.device("cuda")).source is None
