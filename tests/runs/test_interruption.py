@@ -1,6 +1,6 @@
 """SIGKILL at any place loses no more than the steps since the last checkpoint.
 
-``test_cell.py`` has the quick variant, in one process.
+``test_stopped_cell.py`` has the quick variant, in one process.
 """
 
 import json

@@ -169,3 +169,36 @@ def test_key_without_network_goes_offline_quickly(tmp_path, monkeypatch):
         project="p", save_dir=str(tmp_path), name="n", group="g", job_type="j", tags=["t"]
     )
     assert logger._wandb_init["mode"] == "offline"
+
+
+def curve_of(path):
+    return {int(r["step"]): float(r["train/loss"]) for r in read_rows(path) if r["train/loss"]}
+
+
+def curve_of_csv(run_dir):
+    (path,) = run_dir.glob("lightning_logs/version_0/metrics.csv")
+    return curve_of(path)
+
+
+def curve_of_tensorboard(run_dir):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (folder,) = run_dir.glob("lightning_logs/version_0")
+    events = reader.EventAccumulator(str(folder)).Reload().Scalars("train/loss")
+    return {event.step: event.value for event in events}
+
+
+@pytest.mark.parametrize(
+    ("logger", "package", "theirs"),
+    [
+        ("CSVLogger", "csv", curve_of_csv),
+        ("TensorBoardLogger", "tensorboard", curve_of_tensorboard),
+    ],
+)
+def test_another_logger_of_lightning_works_beside_ours(make_run, logger, package, theirs):
+    pytest.importorskip(package)
+    target = f"_target_: pytorch_lightning.loggers.{logger}"
+    _, run_dir = make_run(f"+logger.other={{{target}, save_dir: ${{paths.run_dir}}}}")
+    assert cell.run(run_dir)
+    ours = curve_of(run_dir / "metrics.csv")
+    assert list(ours) == [2, 4, 6, 8]
+    assert theirs(run_dir) == pytest.approx(ours)

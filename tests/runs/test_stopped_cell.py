@@ -1,0 +1,179 @@
+"""What a cell that stops on the way says and leaves, and that it goes on as if it had not."""
+
+import json
+import os
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Timer
+
+from macformer.record import read_metrics
+from macformer.runs import cell
+from macformer.runs.stop import Stopped, stop_signals_raise
+from macformer.training.lightning_module import ClassificationModule
+
+
+def test_divergence_is_a_failure_with_a_reason(make_run, capsys):
+    _, run_dir = make_run("learning_rate=1e30", "clip=null")
+    assert not cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert metrics["status"] == "failed"
+    assert "the training loss is nan" in metrics["reason"]
+    assert len(capsys.readouterr().err.strip().splitlines()) <= 4
+    assert "DivergedError" in (run_dir / "error.log").read_text()
+
+
+def test_weights_and_biases_hears_of_a_failure(make_run, monkeypatch):
+    codes = []
+    wandb = SimpleNamespace(run=object(), finish=lambda *, exit_code: codes.append(exit_code))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    _, run_dir = make_run()
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "training_step", lambda *args: 1 / 0)
+        assert not cell.run(run_dir)
+    assert cell.run(run_dir)
+    assert codes == [1, 0]
+
+
+def test_want_of_memory_is_named(make_run, monkeypatch):
+    _, run_dir = make_run()
+    monkeypatch.setattr(ClassificationModule, "training_step", lambda *_: torch.empty(1 << 50))
+    assert not cell.run(run_dir)
+    assert read_metrics(run_dir)["reason"].startswith("out of memory: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("attention=rmfa_exp", "attention.num_features=0"), "num_features is 0; at least 1"),
+        (("attention=rmfa_inv", "attention.guard=1.5"), "bounded by 1.5; guard and"),
+        (("mixer.num_heads=3",), "qkv_dim 64 is not a multiple of num_heads 3"),
+        (("task.source=moon",), "'moon'"),
+    ],
+)
+def test_bad_option_is_one_line(make_run, overrides, message):
+    _, run_dir = make_run(*overrides)
+    assert not cell.run(run_dir)
+    reason = read_metrics(run_dir)["reason"]
+    assert message in reason and "\n" not in reason
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [(("~callbacks",), "best"), (("~callbacks.random_states",), "random_states")],
+)
+def test_callbacks_that_decide_are_asked_for_before_training(make_run, overrides, key):
+    _, run_dir = make_run(*overrides)
+    assert not cell.run(run_dir)
+    assert f"callbacks.{key} is missing" in read_metrics(run_dir)["reason"]
+    assert not (run_dir / "checkpoints").exists()
+
+
+def test_a_signal_interrupts(make_run, monkeypatch):
+    def step(self, dataloader_iter):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    _, run_dir = make_run()
+    monkeypatch.setattr(ClassificationModule, "training_step", step)
+    with pytest.raises(Stopped), stop_signals_raise(over=(signal.SIG_DFL,)):
+        cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert (metrics["status"], metrics["reason"]) == ("interrupted", "stopped by SIGTERM")
+    assert not (run_dir / "error.log").exists()
+
+
+def test_a_time_limit_interrupts_and_the_same_command_goes_on(make_run, monkeypatch, last_weights):
+    _, whole = make_run(folder="whole")
+    assert cell.run(whole)
+    _, run_dir = make_run("+trainer.max_time='00:00:00:05'", folder="limited")
+    readings = iter(range(100))  # the clock is read once before training, then after each step
+    with monkeypatch.context() as patch:
+        patch.setattr(Timer, "time_elapsed", lambda *_: 10.0 * (next(readings) >= 3))
+        with pytest.raises(Stopped, match=r"trainer\.max_time was up at step 3 of 8") as stop:
+            cell.run(run_dir)
+    assert stop.value.exit_code == 124
+    assert read_metrics(run_dir)["status"] == "interrupted"
+    assert "max_time" in read_metrics(run_dir)["reason"]
+    make_run(folder="limited")
+    assert cell.run(run_dir)
+    assert read_metrics(run_dir)["accuracy"] == read_metrics(whole)["accuracy"]
+    assert all(torch.equal(v, last_weights(whole)[k]) for k, v in last_weights(run_dir).items())
+
+
+@pytest.mark.parametrize(
+    "attention", ["softmax", "rfa", pytest.param("rmfa_exp", marks=pytest.mark.slow)]
+)
+def test_resumed_run_ends_with_the_same_bits(make_run, power_cut, attention, last_weights):
+    features = () if attention == "softmax" else ("attention.num_features=16",)
+    options = (f"attention={attention}", *features, "ppsbn=with")
+    _, whole = make_run(*options, folder="whole")
+    assert cell.run(whole)
+
+    _, parted = make_run(*options, folder="parted")
+    with power_cut(before_step=6):  # two steps after the checkpoint
+        assert not cell.run(parted)
+    assert read_metrics(parted)["status"] == "failed"
+    assert cell.run(parted)
+
+    for name, value in last_weights(whole).items():
+        assert torch.equal(value, last_weights(parted)[name]), name
+    assert read_metrics(whole)["accuracy"] == read_metrics(parted)["accuracy"]
+    assert read_metrics(parted)["reason"] is None
+
+
+@pytest.mark.parametrize(
+    "max_steps", [pytest.param(8, marks=pytest.mark.slow), 10]
+)  # with and without a validation at the end
+def test_a_run_stopped_in_its_test_is_tested_alone(make_run, monkeypatch, max_steps):
+    _, run_dir = make_run(f"max_steps={max_steps}", "seed=3")
+    assert cell.run(run_dir)
+    whole = read_metrics(run_dir)
+
+    make_run(f"max_steps={max_steps}", "seed=3", "overwrite=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassificationModule, "test_step", lambda *args: 1 / 0)
+        assert not cell.run(run_dir)
+    make_run(f"max_steps={max_steps}", "seed=3")
+    monkeypatch.setattr(ClassificationModule, "training_step", lambda *args: 1 / 0)
+    assert cell.run(run_dir)
+    parted = read_metrics(run_dir)
+    assert parted["accuracy"] == whole["accuracy"]
+    assert parted["train"]["loss"] == whole["train"]["loss"]
+    assert set(parted["train"]) == set(whole["train"])
+    assert None not in parted["train"].values() and parted["train"]["seconds"] > 0
+
+
+def test_a_moved_and_damaged_run_ends_as_if_nothing_had_happened(
+    make_run, power_cut, caplog, last_weights
+):
+    """Its folder is moved, metrics.json empty and last.ckpt cut off; best.ckpt is whole."""
+    _, whole = make_run(folder="whole")
+    assert cell.run(whole)
+    _, before = make_run(folder="before")
+    with power_cut(before_step=6):
+        assert not cell.run(before)
+    moved = before.rename(before.with_name("moved"))
+    (moved / "metrics.json").write_text("")
+    last = moved / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert cell.run(moved)
+    assert f"{moved / 'metrics.json'} is damaged" in caplog.text
+    assert f"{last} cannot be read" in caplog.text
+    assert read_metrics(moved)["accuracy"] == read_metrics(whole)["accuracy"]
+    assert all(torch.equal(v, last_weights(whole)[k]) for k, v in last_weights(moved).items())
+    assert not before.exists()
+
+
+def test_other_data_are_named_before_the_run_goes_on(make_run, power_cut):
+    _, run_dir = make_run()
+    with power_cut(before_step=6):
+        assert not cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    (run_dir / "metrics.json").write_text(json.dumps({**metrics, "data_digest": "of others"}))
+    assert not cell.run(run_dir)
+    assert "the data are not those that this run began with" in read_metrics(run_dir)["reason"]
