@@ -1,11 +1,30 @@
-"""What a run leaves in its folder."""
+"""Sweeps as Hydra composes them, and what a run leaves in its folder."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 from torch import Tensor
+
+
+@pytest.fixture(scope="session")
+def compose_multirun() -> Callable[..., DictConfig]:
+    """Compose a sweep of the folder that Hydra has been given."""
+
+    def compose(*overrides: str) -> DictConfig:
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        options = list(overrides)
+        config = hydra.compose_config("train", overrides=options, run_mode=RunMode.MULTIRUN)
+        HydraConfig.instance().set_config(config)
+        return config
+
+    return compose
 
 
 @pytest.fixture

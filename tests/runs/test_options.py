@@ -8,9 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 from pytorch_lightning import Trainer
 
@@ -199,7 +196,9 @@ def test_a_run_is_refused_before_anything_is_written(tmp_path, monkeypatch, caps
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(tmp_path, monkeypatch, capsys):
+def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(
+    tmp_path, monkeypatch, capsys, compose_multirun
+):
     launched = []
 
     def run(run_dir, **_):
@@ -212,11 +211,7 @@ def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(tmp_path, monkeypa
     options = ["task=listops_short", "recipe=smoke", "seed=0,abc", "batch_size=8,0,-1"]
     options.append(f"paths.output_dir={tmp_path}")
     with initialize_config_module("configs", version_base="1.3"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        config = hydra.compose_config("train", overrides=options, run_mode=RunMode.MULTIRUN)
-        HydraConfig.instance().set_config(config)
-        assert not sweep.run_sweep(config)
+        assert not sweep.run_sweep(compose_multirun(*options))
     assert len(launched) == 1
     assert "5 without a valid configuration; 1 to run" in capsys.readouterr().out
     records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/uncomposed-*/*.json")]
