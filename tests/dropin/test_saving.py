@@ -1,0 +1,75 @@
+"""A model of transformers with an attention of ours, to a folder and back."""
+
+import pytest
+import torch
+
+from macformer.attention import UniformAttention
+from macformer.dropin import DropinError, load, replace_attention, restore
+
+transformers = pytest.importorskip("transformers")
+
+ROW = {"ppsbn": "with", "overrides": ["attention.num_features=16"]}
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+
+@pytest.mark.parametrize("kind", ["Bert", "ModernBert", "Albert"])
+def test_saving_and_loading_keep_features_and_scales(
+    kind, tmp_path, make_model, make_inputs, states
+):
+    model, inputs = make_model(kind), make_inputs(kind)
+    report = replace_attention(model, "rmfa_exp_scaled", **ROW)
+    scales = [p for name, p in model.named_parameters() if "log_scale" in name]
+    with torch.no_grad():
+        for scale in scales:
+            scale.add_(0.3)
+    expected = states(model, inputs)
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(7)
+    loaded = load(tmp_path)
+    assert type(loaded) is type(model)
+    torch.testing.assert_close(states(loaded, inputs), expected, atol=0, rtol=0)
+    again = replace_attention(loaded, "softmax")
+    assert again.replaced == report.replaced
+
+
+def test_saving_keeps_tied_weights_the_chosen_layers_and_the_precision(
+    tmp_path, make_model, make_inputs, states
+):
+    model = make_model("Bert", head="ForMaskedLM").to(torch.bfloat16)
+    replace_attention(model, "rmfa_exp", ppsbn="with", layers=[1])
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert [n for n, m in loaded.named_modules() if n.endswith("self.macformer")] == [
+        "bert.encoder.layer.1.attention.self.macformer"
+    ]
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+    inputs = make_inputs("Bert")
+    torch.testing.assert_close(states(loaded, inputs), states(model, inputs), atol=0, rtol=0)
+
+
+def test_loading_as_if_nothing_were_replaced_raises(tmp_path, make_model, make_inputs, states):
+    model, inputs = make_model("Bert"), make_inputs("Bert")
+    replace_attention(model, "rmfa_exp", **ROW)
+    model.save_pretrained(tmp_path)
+    plain = transformers.AutoModel.from_pretrained(tmp_path)
+    with pytest.raises(DropinError, match=r"load the model by macformer\.dropin\.load"):
+        plain(**inputs)
+    restore(model)
+    model.save_pretrained(tmp_path)
+    plain = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(states(plain, inputs), states(model, inputs), atol=0, rtol=0)
+    with pytest.raises(DropinError, match="has no replaced attention"):
+        load(tmp_path)
+
+
+def test_an_attention_without_a_name_must_be_given_to_load(
+    tmp_path, make_model, make_inputs, states
+):
+    model, inputs = make_model("Bert"), make_inputs("Bert")
+    replace_attention(model, UniformAttention)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(DropinError, match="give attention"):
+        load(tmp_path)
+    loaded = load(tmp_path, attention=UniformAttention)
+    torch.testing.assert_close(states(loaded, inputs), states(model, inputs), atol=0, rtol=0)
