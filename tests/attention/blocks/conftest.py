@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 H, E = 3, 5
 
-# oracle(query, key, value, present) -> out; what stands at padding is zero there
+# oracle(query, key, value, present) -> out, of a batch or of one head of one example
+# What stands at padding is zero there.
 Oracle = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -70,6 +71,30 @@ def _fixture():
     return hold_against_oracle
 
 
+def over_heads(of_head: Oracle) -> Oracle:
+    """Apply the oracle of one head of one example to each of a batch."""
+
+    def oracle(query: Tensor, key: Tensor, value: Tensor, present: Tensor) -> Tensor:
+        return torch.stack(
+            [
+                torch.stack([of_head(*rows, here) for rows in zip(*example, strict=True)])
+                for *example, here in zip(query, key, value, present, strict=True)
+            ]
+        )
+
+    return oracle
+
+
+@pytest.fixture
+def hold_heads_against_oracle():
+    """Return ``hold_against_oracle`` for the oracle of one head of one example."""
+
+    def hold(attention: nn.Module, of_head: Oracle, num_queries: int, **options) -> None:
+        hold_against_oracle(attention, over_heads(of_head), num_queries, **options)
+
+    return hold
+
+
 @pytest.fixture(params=[False, True], ids=["full", "padded"])
 def padded(request) -> bool:
     return request.param
@@ -86,3 +111,13 @@ def softmax_attention(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor
 @pytest.fixture
 def dense():
     return softmax_attention
+
+
+@pytest.fixture
+def softmax() -> Oracle:
+    """Every query sees every present key."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, present: Tensor) -> Tensor:
+        return softmax_attention(query, key, value, present[:, None, None])
+
+    return attend

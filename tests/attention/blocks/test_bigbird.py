@@ -90,12 +90,8 @@ def test_random_blocks_come_from_the_front_if_asked(
     hold_against_oracle(attention, union_of_blocks(attention), 36, padded=True)
 
 
-def test_few_blocks_are_softmax(padded, dense, hold_against_oracle):
+def test_few_blocks_are_softmax(padded, softmax, hold_against_oracle):
     """A row beside an end sees four blocks and r random ones."""
-
-    def softmax(query, key, value, present):
-        return dense(query, key, value, present[:, None, None])
-
     hold_against_oracle(build(num_random=3), softmax, 7 * BLOCK - 1, padded=padded)
 
 

@@ -44,15 +44,7 @@ def oracle_of(block_size):
         weights = logits.exp() * present
         return weights @ value / weights.sum(1, keepdim=True).clamp(min=1e-30)
 
-    def oracle(query, key, value, present):
-        return torch.stack(
-            [
-                torch.stack([of_head(*rows, here) for rows in zip(*example, strict=True)])
-                for *example, here in zip(query, key, value, present, strict=True)
-            ]
-        )
-
-    return oracle
+    return of_head
 
 
 @pytest.mark.parametrize(
@@ -69,19 +61,16 @@ def oracle_of(block_size):
         (8 * BLOCK, False),
     ],
 )
-def test_the_matrix_of_levels(length, padded, hold_against_oracle):
-    hold_against_oracle(build(), oracle_of(BLOCK), length, padded=padded, value_dim=E + 2)
+def test_the_matrix_of_levels(length, padded, hold_heads_against_oracle):
+    hold_heads_against_oracle(build(), oracle_of(BLOCK), length, padded=padded, value_dim=E + 2)
 
 
 @pytest.mark.parametrize("block_size", [2, 6])
-def test_other_block_sizes(block_size, hold_against_oracle):
-    hold_against_oracle(build(block_size), oracle_of(block_size), 29, padded=True)
+def test_other_block_sizes(block_size, hold_heads_against_oracle):
+    hold_heads_against_oracle(build(block_size), oracle_of(block_size), 29, padded=True)
 
 
-def test_two_blocks_are_softmax(padded, dense, hold_against_oracle):
-    def softmax(query, key, value, present):
-        return dense(query, key, value, present[:, None, None])
-
+def test_two_blocks_are_softmax(padded, softmax, hold_against_oracle):
     hold_against_oracle(build(8), softmax, 13, padded=padded)
 
 
@@ -109,19 +98,19 @@ def test_large_logits_far_away_keep_their_weight():
 
 
 @pytest.mark.parametrize("num_heads", [1, 2, H, 2 * H])
-def test_heads_are_worked_on_some_at_a_time(num_heads, monkeypatch, hold_against_oracle):
+def test_heads_are_worked_on_some_at_a_time(num_heads, monkeypatch, hold_heads_against_oracle):
     monkeypatch.setattr(levels_of_op, "TOKENS", num_heads * 29)
-    hold_against_oracle(build(), oracle_of(BLOCK), 29, padded=True)
+    hold_heads_against_oracle(build(), oracle_of(BLOCK), 29, padded=True)
 
 
-def test_plain_torch_computes_the_same_as_the_kernel(monkeypatch, hold_against_oracle):
+def test_plain_torch_computes_the_same_as_the_kernel(monkeypatch, hold_heads_against_oracle):
     monkeypatch.setattr(hierarchy, "attend", flash.attend_reference)
     monkeypatch.setattr(hierarchy, "attend_backward", flash.attend_backward_reference)
-    hold_against_oracle(build(), oracle_of(BLOCK), 29, padded=True)
+    hold_heads_against_oracle(build(), oracle_of(BLOCK), 29, padded=True)
 
 
 @pytest.mark.parametrize("fault", ["a maximum of each level", "runs that count once"])
-def test_the_oracle_tells_wrong_weights_of_levels(fault, monkeypatch, hold_against_oracle):
+def test_the_oracle_tells_wrong_weights_of_levels(fault, monkeypatch, hold_heads_against_oracle):
     attend, take_means = hierarchy.attend, hierarchy._take_means
 
     def attend_below_maximum(*args, **kwargs):
@@ -139,7 +128,7 @@ def test_the_oracle_tells_wrong_weights_of_levels(fault, monkeypatch, hold_again
     else:
         monkeypatch.setattr(hierarchy, "_take_means", take_means_that_count_once)
     with pytest.raises(AssertionError, match="not close"):
-        hold_against_oracle(build(), oracle_of(BLOCK), 32, padded=False)
+        hold_heads_against_oracle(build(), oracle_of(BLOCK), 32, padded=False)
 
 
 def test_what_has_no_meaning_is_refused():

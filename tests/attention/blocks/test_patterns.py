@@ -123,12 +123,8 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_the_limit_is_softmax(limit, padded, dense, hold_against_oracle):
+def test_the_limit_is_softmax(limit, padded, softmax, hold_against_oracle):
     factory, options = LIMITS[limit]
-
-    def softmax(query, key, value, present):
-        return dense(query, key, value, present[:, None, None])
-
     hold_against_oracle(build(factory, **options), softmax, 13, padded=padded)
 
 

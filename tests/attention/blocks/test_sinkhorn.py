@@ -51,15 +51,7 @@ def oracle_of(attention: SinkhornAttention):
             out[block] = weights @ torch.stack(values)
         return out
 
-    def oracle(query, key, value, present):
-        return torch.stack(
-            [
-                torch.stack([of_head(*rows, here) for rows in zip(*example, strict=True)])
-                for *example, here in zip(query, key, value, present, strict=True)
-            ]
-        )
-
-    return oracle
+    return of_head
 
 
 @pytest.mark.parametrize(
@@ -74,17 +66,15 @@ def oracle_of(attention: SinkhornAttention):
         (3 * BLOCK + 1, False),
     ],
 )
-def test_the_sort_written_out(length, padded, hold_against_oracle):
+def test_the_sort_written_out(length, padded, hold_heads_against_oracle):
     attention = build()
-    hold_against_oracle(attention, oracle_of(attention), length, padded=padded, value_dim=E + 2)
+    hold_heads_against_oracle(
+        attention, oracle_of(attention), length, padded=padded, value_dim=E + 2
+    )
 
 
-def test_one_block_is_softmax(padded, dense, hold_against_oracle):
+def test_one_block_is_softmax(padded, softmax, hold_against_oracle):
     """Each key stands there twice."""
-
-    def softmax(query, key, value, present):
-        return dense(query, key, value, present[:, None, None])
-
     hold_against_oracle(build(block_size=13), softmax, 13, padded=padded)
 
 
@@ -143,7 +133,7 @@ def test_the_sort_learns():
 
 
 @pytest.mark.parametrize("fault", ["sums apart", "sum of two softmaxes", "keys as values"])
-def test_the_oracle_tells_a_published_fault(fault, monkeypatch, hold_against_oracle):
+def test_the_oracle_tells_a_published_fault(fault, monkeypatch, hold_heads_against_oracle):
     attention = build()
     if fault == "sums apart":  # an index of the product that only one factor has
         monkeypatch.setattr(
@@ -170,7 +160,7 @@ def test_the_oracle_tells_a_published_fault(fault, monkeypatch, hold_against_ora
 
         monkeypatch.setattr(sinkhorn, "_mix", keys_as_values)
     with pytest.raises(AssertionError, match="not close"):
-        hold_against_oracle(attention, oracle_of(attention), 12, padded=False)
+        hold_heads_against_oracle(attention, oracle_of(attention), 12, padded=False)
 
 
 def test_what_cannot_be_sorted_is_refused():
