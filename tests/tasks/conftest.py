@@ -1,7 +1,8 @@
-"""Small folders that look like what people have downloaded."""
+"""Small folders that look like what people have downloaded, and a plain data module."""
 
 import pickle
 import struct
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.feeding.data_module import TaskDataModule
 from tasks.pathfinder import generate as generate_pathfinder
 
 REVIEWS = {"train": 20, "test": 6}
@@ -143,3 +145,17 @@ def pathfinder_release(tmp_path) -> Path:
             lines.append(f"imgs/{number} sample_{i}.png {i} {i % 2} 0.0 14 2 1.8\n")
         (folder / "metadata" / f"{number}.npy").write_text("".join(lines))
     return tmp_path / "lra"
+
+
+@pytest.fixture
+def plain_data_module() -> partial[TaskDataModule]:
+    """Build the data module of given data and sizes, with every option of its batches off."""
+    return partial(
+        TaskDataModule,
+        accumulate=1,
+        seed=0,
+        device_resident=False,
+        trim_batches=False,
+        pad_to_multiple_of=1,
+        bucket_by_length=False,
+    )

@@ -5,7 +5,6 @@ import torch
 
 from tasks.errors import DataError
 from tasks.feeding.batches import TrainingBatches
-from tasks.feeding.data_module import TaskDataModule
 from tasks.feeding.masking import HiddenTokens, hide_tokens
 from tasks.store.rows import SeriesRows, TokenRows
 
@@ -95,26 +94,20 @@ def test_steps_ranks_and_seeds_hide_other_tokens():
     assert len(distinct) == 4
 
 
-def test_rows_of_numbers_have_nothing_to_hide(tmp_path):
+def test_rows_of_numbers_have_nothing_to_hide(tmp_path, plain_data_module):
     rows = SeriesRows(
         values=torch.zeros(4, 2),
         offsets=torch.tensor([0, 2, 4]),
         documents=torch.arange(2),
         labels=torch.arange(2),
     )
-    data = TaskDataModule(
+    data = plain_data_module(
         prepare=lambda folder: folder,
         load=lambda folder, split: rows,
         data_dir=tmp_path,
         batch_size=1,
-        accumulate=1,
         max_seq_len=2,
         padded_len=2,
-        seed=0,
-        device_resident=False,
-        trim_batches=False,
-        pad_to_multiple_of=1,
-        bucket_by_length=False,
         hidden_share=0.5,
     )
     with pytest.raises(DataError, match="hold numbers"):

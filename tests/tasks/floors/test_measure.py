@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.feeding.data_module import TaskDataModule
 from tasks.floors import Floor, add_floors
 from tasks.store.manifest import read_manifest
 from tasks.store.rows import open_split
@@ -108,22 +107,16 @@ def test_a_floor_of_few_training_rows_is_as_certain_as_another(tmp_path):
     assert read_manifest(folder)["floors"]["zero"]["num_train_rows"] == 9
 
 
-def test_a_run_knows_the_floors_of_its_data(tmp_path):
-    data = TaskDataModule(
+def test_a_run_knows_the_floors_of_its_data(tmp_path, plain_data_module):
+    data = plain_data_module(
         prepare=lambda data_dir: add_floors(
             prepare(data_dir), {"zero": Floor("always 0", always(0), 200)}
         ),
         load=partial(open_split, first_id=1, vocab_size=3),
         data_dir=tmp_path,
         batch_size=2,
-        accumulate=1,
         max_seq_len=1,
         padded_len=1,
-        seed=0,
-        device_resident=False,
-        trim_batches=False,
-        pad_to_multiple_of=1,
-        bucket_by_length=False,
     )
     assert data.floors["zero"]["accuracy"] == 0.75
     manifest = json.loads(next(tmp_path.glob("ones/*/manifest.json")).read_text())

@@ -70,28 +70,28 @@ def test_a_choice_too_small_for_disjoint_splits_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def data_module(folder, *, max_seq_len: int) -> TaskDataModule:
-    data = TaskDataModule(
-        prepare=lambda _: folder,
-        load=partial(load, vocab_size=112, append_eos=True),
-        data_dir=folder,
-        batch_size=4,
-        accumulate=1,
-        max_seq_len=max_seq_len,
-        padded_len=max_seq_len,
-        seed=0,
-        device_resident=False,
-        trim_batches=False,
-        pad_to_multiple_of=1,
-        bucket_by_length=False,
-    )
-    data.prepare_data()
-    data.setup()
-    return data
+@pytest.fixture
+def data_module(folder, plain_data_module):
+    """Return the function from a length to the data as a run of that length has them."""
+
+    def make(*, max_seq_len: int) -> TaskDataModule:
+        data = plain_data_module(
+            prepare=lambda _: folder,
+            load=partial(load, vocab_size=112, append_eos=True),
+            data_dir=folder,
+            batch_size=4,
+            max_seq_len=max_seq_len,
+            padded_len=max_seq_len,
+        )
+        data.prepare_data()
+        data.setup()
+        return data
+
+    return make
 
 
-def test_a_batch_says_where_it_is_asked(folder):
-    batch = next(iter(data_module(folder, max_seq_len=43).train_dataloader()))
+def test_a_batch_says_where_it_is_asked(data_module):
+    batch = next(iter(data_module(max_seq_len=43).train_dataloader()))
     assert batch["places"].shape == batch["labels"].shape == (4, 5)
     asked = batch["inputs"].gather(1, batch["places"])
     keys, values = batch["inputs"][:, 0:10:2], batch["inputs"][:, 1:10:2]
@@ -99,6 +99,6 @@ def test_a_batch_says_where_it_is_asked(folder):
     assert torch.equal(answers - 51, batch["labels"])
 
 
-def test_a_length_that_cuts_questions_off_is_refused(folder):
+def test_a_length_that_cuts_questions_off_is_refused(data_module):
     with pytest.raises(DataError, match="max_seq_len is 20, but rows of the train split are asked"):
-        data_module(folder, max_seq_len=20)
+        data_module(max_seq_len=20)
