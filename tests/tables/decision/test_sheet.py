@@ -192,6 +192,32 @@ def test_no_row_pays_where_no_attention_is_needed(write_seeds, sweep):
     assert rfa["verdict"] == "not decided" and "neither row is above 65.0 %" in rfa["reason"]
 
 
+def test_no_row_pays_that_the_majority_class_does_not_need(write_seeds, sweep):
+    write_seeds(majority_rate=0.61)
+    write_seeds("rfa", rate=200.0, majority_rate=0.61)
+    assert "neither row is above 61.0 %" in by_row(decided(sweep)).loc["rfa", "reason"]
+
+
+def test_the_change_and_the_search_are_won_back_too(write_seeds, sweep):
+    """The change costs 7, and rfa's search 3 * 1 more; 0.005 a thousand: 2,000,000 documents."""
+    write_seeds()
+    for options, val in ((64, 0.4), (128, 0.3)):
+        accuracy = {"last": {"val": val, "test": val}, "best": {"val": val, "test": val}}
+        config = {"seed": 0, "max_steps": 300, "attention": {"num_features": options}}
+        config["best_of"] = ["num_features"]
+        write_seeds("rfa", rate=200.0, config=config, name=str(options), accuracy=accuracy)
+    rfa = by_row(decided(sweep, f"{RATES},once=7")).loc["rfa"]
+    assert rfa["search_price"] == pytest.approx(3)
+    assert rfa["break_even"] == pytest.approx(2_000_000)
+    assert rfa["verdict"] == "does not pay" and "won back after 2.00M" in rfa["reason"]
+
+
+def test_a_row_that_answers_in_half_the_time_is_twice_as_fast(write_seeds, sweep):
+    write_seeds(cost={"latency_mean_ms": 6.0})
+    write_seeds("rfa", cost={"latency_mean_ms": 3.0})
+    assert by_row(decided(sweep)).loc["rfa", "speed.alone"] == pytest.approx(2)
+
+
 def test_all_settings_that_were_tried_are_paid_for(write_seeds, sweep):
     """Two rates of learning: 4,000 s of the worse one, over two seeds, cost 4; rfa has one rate."""
 
