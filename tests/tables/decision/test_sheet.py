@@ -200,12 +200,15 @@ def test_no_row_pays_that_the_majority_class_does_not_need(write_seeds, sweep):
 
 def test_the_change_and_the_search_are_won_back_too(write_seeds, sweep):
     """The change costs 7, and rfa's search 3 * 1 more; 0.005 a thousand: 2,000,000 documents."""
-    write_seeds()
-    for options, val in ((64, 0.4), (128, 0.3)):
-        accuracy = {"last": {"val": val, "test": val}, "best": {"val": val, "test": val}}
-        config = {"seed": 0, "max_steps": 300, "attention": {"num_features": options}}
-        config["best_of"] = ["num_features"]
-        write_seeds("rfa", rate=200.0, config=config, name=str(options), accuracy=accuracy)
+
+    def config(rate: float) -> dict:
+        return {"seed": 0, "learning_rate": rate, "best_of": ["learning_rate"]}
+
+    write_seeds(config=config(1e-3), name="once")
+    for rate, val in ((1e-3, 0.4), (1e-4, 0.3)):
+        accuracy = {"last": {"val": val, "test": val}, "best": {"val": val, "test": 0.6}}
+        options = {"config": config(rate), "name": str(rate), "accuracy": accuracy}
+        write_seeds("rfa", rate=200.0, **options)
     rfa = by_row(decided(sweep, f"{RATES},once=7")).loc["rfa"]
     assert rfa["search_price"] == pytest.approx(3)
     assert rfa["break_even"] == pytest.approx(2_000_000)
