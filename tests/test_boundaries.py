@@ -42,7 +42,7 @@ ROOMS = {
         "store": set(),
         "sources": {"store"},
         "tokenizers": {"store"},
-        "columns": {"sources"},
+        "columns": {"sources", "store"},
         "splits": set(),
         "feeding": {"store"},
         "floors": {"store"},

@@ -5,5 +5,6 @@ not become a float because another row lacks one.
 """
 
 from tasks.columns.files import Form, Row, column_names, find_files, read_rows
+from tasks.columns.given import Files
 
-__all__ = ["Form", "Row", "column_names", "find_files", "read_rows"]
+__all__ = ["Files", "Form", "Row", "column_names", "find_files", "read_rows"]

@@ -14,19 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import configs
-from tasks.columns import Form, column_names, find_files
+from tasks.columns import Files, Form, column_names, find_files
 from tasks.describe.example import EXAMPLES
 from tasks.describe.model_files import find_model_files
 from tasks.describe.page import write_page
 from tasks.describe.series import SeriesOptions, describe_series
 from tasks.describe.table import Options, describe_table
 from tasks.errors import DataError
-from tasks.series.rows import WINDOW_LABELS, Tokens, Windows
-from tasks.series.tables import SeriesColumns
+from tasks.series import SeriesColumns, Tokens, Windows
+from tasks.series.rows import WINDOW_LABELS
 from tasks.series.task import MISSING
+from tasks.table import Columns, Shares
 from tasks.table.contents import KEEP
-from tasks.table.examples import Columns
-from tasks.table.plan import Fractions
 from tasks.tokenizers import TOKENS
 
 
@@ -41,10 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"wrote {written} to {args.path}", file=sys.stderr)
             return 0
         form = Form(args.encoding, args.separator, not args.no_quotes)
+        files = Files(args.path, args.validation, args.test, sha256=None, form=form)
+        shares = Shares(args.validation_fraction, args.test_fraction, args.seed)
         if _is_series(args):
-            found = describe_series(_series_options(args, form), command=command)
+            found = describe_series(_series_options(args, files, shares), command=command)
         else:
-            found = describe_table(_options(args, form), command=command)
+            found = describe_table(_options(args, files, shares), command=command)
         if args.html:
             write_page(args.html, found, title=_name(args))
     except (DataError, OSError) as error:
@@ -70,49 +71,43 @@ def _name(args: argparse.Namespace) -> str:
     return name
 
 
-def _series_options(args: argparse.Namespace, form: Form) -> SeriesOptions:
+def _series_options(args: argparse.Namespace, files: Files, shares: Shares) -> SeriesOptions:
     if args.tokens != "bytes" or args.tokenizer:
         raise DataError("--tokens and --tokenizer are of texts, not of series")
     if args.label is None and Path(args.path).suffix.lower() not in (".npz", ".ts"):
         raise DataError("say which column is the label (--label)")
     return SeriesOptions(
         name=_name(args),
-        patterns={"train": args.path, "validation": args.validation, "test": args.test},
+        files=files,
         columns=SeriesColumns(
             args.series, args.time, args.channels, args.label or "y", args.group, args.split
         ),
-        form=form,
         split_by_time=args.split_by_time,
         windows=Windows(args.window, args.stride, args.window_label),
         tokens=Tokens(args.patch, args.max_len, args.keep),
         missing=args.missing,
-        fractions=Fractions(args.validation_fraction, args.test_fraction),
-        seed=args.seed,
+        shares=shares,
     )
 
 
-def _options(args: argparse.Namespace, form: Form) -> Options:
+def _options(args: argparse.Namespace, files: Files, shares: Shares) -> Options:
     if not args.text or not args.label:
-        names = column_names(find_files(args.path)[0], form=form)
+        names = column_names(find_files(args.path)[0], form=files.form)
         raise DataError(
             f"{args.path} has the columns {', '.join(map(repr, names))}; say which is the text "
             "(--text) and which the label (--label)"
         )
     return Options(
         name=_name(args),
-        path=args.path,
-        path_validation=args.validation,
-        path_test=args.test,
+        files=files,
         columns=Columns(
             args.text, args.pair, args.label, group=args.group, time=args.time, split=args.split
         ),
-        form=form,
         tokens=args.tokens,
         model=None if args.tokenizer is None else find_model_files(args.tokenizer),
         max_len=args.max_len,
         keep=args.keep,
-        fractions=Fractions(args.validation_fraction, args.test_fraction),
-        seed=args.seed,
+        shares=shares,
         floors=not args.no_floors,
     )
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 # Breaks of lines to YAML, which JSON leaves as they stand.
 _BREAKS = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
@@ -16,3 +17,12 @@ def quoted(text: str) -> str:
 
 def quoted_list(texts: Iterable[str]) -> str:
     return f"[{', '.join(map(quoted, texts))}]"
+
+
+def quoted_or_null(text: str | None) -> str:
+    return "null" if text is None else quoted(text)
+
+
+def quoted_path(pattern: str | None) -> str:
+    """Quote a path or a pattern as one that does not depend on where a command is called."""
+    return quoted_or_null(pattern and str(Path(pattern).expanduser().absolute()))

@@ -7,38 +7,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasks.columns import Form
+from tasks.columns import Files
 from tasks.describe.description import Channel, Description
-from tasks.describe.quote import quoted, quoted_list
+from tasks.describe.quote import quoted, quoted_list, quoted_or_null
 from tasks.describe.remarks import of_counts, of_floors
-from tasks.series import prepare
+from tasks.describe.task_file import floor_lines, task_file
+from tasks.series import SeriesColumns, Tokens, Windows, prepare
+from tasks.series.planned import KINDS, deciding, plan_series, scales, training_statistics
 from tasks.series.recorded import Recorded
-from tasks.series.rows import Tokens, Windows, as_scan, cut, training_steps
-from tasks.series.tables import SeriesColumns
-from tasks.series.task import GENERATOR, Source, deciding, files_of, read
-from tasks.sources.digest import digest_of
-from tasks.store.manifest import SPLITS, channel_statistics, read_manifest
-from tasks.table.classes import check_labels, class_counts_of, classes_of
-from tasks.table.plan import Fractions, Part, plan, rows_of_splits, shared_texts
+from tasks.series.task import GENERATOR
+from tasks.store.manifest import read_manifest
+from tasks.table import Expected, Shares
+from tasks.table.classes import class_counts_of, expected_of
+from tasks.table.plan import Part, left_out, shared_texts
 
 _LONG = 4000  # tokens
 _FEW = 30
-_ENDS = {"train": "", "validation": "_validation", "test": "_test"}
 
 
 class SeriesOptions(NamedTuple):
     """What the command line says of series; see its help."""
 
     name: str
-    patterns: Mapping[str, str | None]
+    files: Files
     columns: SeriesColumns
-    form: Form
     split_by_time: bool
     windows: Windows
     tokens: Tokens
     missing: str
-    fractions: Fractions
-    seed: int
+    shares: Shares
 
 
 def describe_series(options: SeriesOptions, *, command: str) -> Description:
@@ -47,50 +44,45 @@ def describe_series(options: SeriesOptions, *, command: str) -> Description:
     Raises:
         DataError: If they cannot make a task.
     """
-    columns, tokens = options.columns, options.tokens
-    decide = deciding(columns, by_time=options.split_by_time)
-    found = read(Source(options.patterns, columns, options.form))
-    rows = {name: cut(each, options.windows, patch=tokens.patch) for name, each in found.items()}
-    scans = {
-        name: (
-            [],
-            as_scan(found[name], kept, decide, tokens=tokens, seed=options.seed, left_out=left_out),
-        )
-        for name, (kept, left_out) in rows.items()
-    }
-    seen = scans["train"][1]
-    check_labels(seen.names, num_rows=len(seen))
-    parts = plan(scans, decide, fractions=options.fractions, seed=options.seed)
-    classes = classes_of(parts)
-    counts = class_counts_of(parts)
-    steps = np.concatenate(
-        [
-            training_steps(each, kept, part)
-            for each, (kept, _), part in zip(found.values(), rows.values(), parts, strict=True)
-        ]
+    planned = plan_series(
+        options.files,
+        options.columns,
+        options.shares,
+        decide=deciding(options.columns, by_time=options.split_by_time),
+        windows=options.windows,
+        tokens=options.tokens,
+        missing=options.missing,
     )
-    mean, deviation = channel_statistics(steps)
+    parts = [each.part for each in planned]
+    expected = expected_of(parts)
+    counts = class_counts_of(parts)
+    mean, deviation = training_statistics(planned)
+    statistics = {"channel_mean": mean.tolist(), "channel_std": scales(deviation)}
     lengths = np.concatenate([part.scan.lengths[part.places == 0] for part in parts])
-    max_len = tokens.max_len or max(int(part.scan.lengths.max()) for part in parts)
+    max_len = options.tokens.max_len or max(int(part.scan.lengths.max()) for part in parts)
     with tempfile.TemporaryDirectory() as folder:
-        keys: dict[str, Any] = {
-            "sha256": digest_of(files_of(options.patterns), data_dir=Path(folder)),
-            "classes": classes,
-            "class_counts": [counts["train"][name] for name in classes],
-            "num_rows": dict(zip(SPLITS, rows_of_splits(parts), strict=True)),
-            "max_len": max_len,
-            "channel_mean": mean.tolist(),
-            "channel_std": np.where(deviation > 0, deviation, 1.0).tolist(),
-        }
-        floors = _floors(options, keys, data_dir=Path(folder))
-    channels = _channels(found["train"], columns, mean, deviation)
+        files = options.files._replace(sha256=options.files.digest(KINDS, data_dir=Path(folder)))
+        options = options._replace(files=files, tokens=options.tokens._replace(max_len=max_len))
+        floors = _floors(options, expected, statistics, data_dir=Path(folder))
+    channels = _channels(planned[0].recorded, options.columns, mean, deviation)
     said = [
-        *of_counts(counts, sum((part.scan.left_out for part in parts), seen.left_out.__class__())),
+        *of_counts(counts, left_out(parts)),
         *_remarks(parts, channels, max_len=max_len, windows=options.windows),
         *of_floors(floors),
     ]
-    yaml = _write(options, keys, floors, lengths, command=command)
-    return Description(yaml, said, classes, counts, lengths, "tokens", max_len, floors, channels)
+    yaml = task_file(
+        "series",
+        options.name,
+        files=files,
+        expected=expected,
+        shares=options.shares,
+        options=_lines(options, statistics),
+        comments=[_comment(lengths, max_len), *floor_lines(floors)],
+        command=command,
+    )
+    return Description(
+        yaml, said, expected.classes, counts, lengths, "tokens", max_len, floors, channels
+    )
 
 
 def _channels(
@@ -105,29 +97,20 @@ def _channels(
     return [Channel(name, *each) for name, each in zip(names, numbers, strict=True)]
 
 
-def _floors(options: SeriesOptions, keys: Mapping[str, Any], *, data_dir: Path) -> dict[str, Any]:
-    patterns, windows = options.patterns, options.windows
+def _floors(
+    options: SeriesOptions,
+    expected: Expected,
+    statistics: Mapping[str, Sequence[float]],
+    *,
+    data_dir: Path,
+) -> dict[str, Any]:
     folder = prepare(
         data_dir,
-        name=options.name,
-        path=patterns["train"] or "",
-        path_validation=patterns["validation"],
-        path_test=patterns["test"],
-        split_by_time=options.split_by_time,
-        window=windows.length,
-        stride=windows.stride,
-        window_label=windows.label,
-        missing=options.missing,
-        patch=options.tokens.patch,
-        keep=options.tokens.keep,
-        num_classes=len(keys["classes"]),
-        validation_fraction=options.fractions.validation,
-        test_fraction=options.fractions.test,
-        seed=options.seed,
+        expected=expected,
+        channel_mean=statistics["channel_mean"],
+        channel_std=statistics["channel_std"],
         generator_version=GENERATOR,
-        **options.columns._asdict(),
-        **options.form._asdict(),
-        **keys,
+        **options._asdict(),
     )
     return read_manifest(folder).get("floors", {})
 
@@ -156,60 +139,29 @@ def _remarks(
         )
 
 
-def _write(
-    options: SeriesOptions,
-    keys: Mapping[str, Any],
-    floors: Mapping[str, Any],
-    lengths: np.ndarray,
-    *,
-    command: str,
-) -> str:
-    columns, form, windows = options.columns, options.form, options.windows
-    cut_share = 100 * float((lengths > keys["max_len"]).mean())
-    lines = [
-        f"# macformer-train --config-dir my task={options.name} recipe=smoke logger=curve",
-        f"# Written by {command}",
-        f"# tokens of a training row: min {lengths.min():,}, median {int(np.median(lengths)):,}, "
-        f"max {lengths.max():,}; {cut_share:.1f} % are longer than max_len",
-        *(f"# floor of {100 * f['accuracy']:.1f} %, {n}: {f['recipe']}" for n, f in floors.items()),
-        "defaults: [_series, _self_]",
-        "",
-        f"name: {options.name}",
-        *(f"path{end}: {_path(options.patterns[split])}" for split, end in _ENDS.items()),
-        f"sha256: {keys['sha256']}",
-        f"encoding: {quoted(form.encoding)}",
-        f"separator: {_or_null(form.separator)}",
-        f"quotes: {str(form.quotes).lower()}",
-        f"series: {_or_null(columns.series)}",
-        f"time: {_or_null(columns.time)}",
-        f"channels: {'null' if columns.channels is None else quoted_list(columns.channels)}",
-        f"label: {quoted(columns.label)}",
-        f"group: {_or_null(columns.group)}",
-        f"split: {_or_null(columns.split)}",
-        f"split_by_time: {str(options.split_by_time).lower()}",
-        f"window: {windows.length or 'null'}",
-        f"stride: {windows.stride or 'null'}",
-        f"window_label: {windows.label}",
-        f"missing: {options.missing}",
-        f"patch: {options.tokens.patch}",
-        f"keep: {options.tokens.keep}",
-        f"classes: {quoted_list(keys['classes'])}",
-        f"num_classes: {len(keys['classes'])}",
-        f"class_counts: {keys['class_counts']}   # training rows",
-        "num_rows: {" + ", ".join(f"{name}: {keys['num_rows'][name]}" for name in SPLITS) + "}",
-        f"max_len: {keys['max_len']}",
-        f"channel_mean: [{', '.join(f'{value:.9g}' for value in keys['channel_mean'])}]",
-        f"channel_std: [{', '.join(f'{value:.9g}' for value in keys['channel_std'])}]",
-        f"validation_fraction: {options.fractions.validation}",
-        f"test_fraction: {options.fractions.test}",
-        f"split_seed: {options.seed}",
-    ]
-    return "\n".join(lines) + "\n"
+def _lines(options: SeriesOptions, statistics: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    columns, windows, tokens = options.columns, options.windows, options.tokens
+    yield f"series: {quoted_or_null(columns.series)}"
+    yield f"time: {quoted_or_null(columns.time)}"
+    yield f"channels: {'null' if columns.channels is None else quoted_list(columns.channels)}"
+    yield f"label: {quoted(columns.label)}"
+    yield f"group: {quoted_or_null(columns.group)}"
+    yield f"split: {quoted_or_null(columns.split)}"
+    yield f"split_by_time: {str(options.split_by_time).lower()}"
+    yield f"window: {windows.length or 'null'}"
+    yield f"stride: {windows.stride or 'null'}"
+    yield f"window_label: {windows.label}"
+    yield f"missing: {options.missing}"
+    yield f"patch: {tokens.patch}"
+    yield f"max_len: {tokens.max_len}"
+    yield f"keep: {tokens.keep}"
+    for name, values in statistics.items():
+        yield f"{name}: [{', '.join(f'{value:.9g}' for value in values)}]"
 
 
-def _path(pattern: str | None) -> str:
-    return "null" if pattern is None else quoted(str(Path(pattern).expanduser().absolute()))
-
-
-def _or_null(text: str | None) -> str:
-    return "null" if text is None else quoted(text)
+def _comment(lengths: np.ndarray, max_len: int) -> str:
+    cut = 100 * float((lengths > max_len).mean())
+    return (
+        f"tokens of a training row: min {lengths.min():,}, median {int(np.median(lengths)):,}, "
+        f"max {lengths.max():,}; {cut:.1f} % are longer than max_len"
+    )

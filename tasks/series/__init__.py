@@ -1,5 +1,7 @@
 """Series of several channels from files of one's own: tables, NumPy archives, .ts."""
 
+from tasks.series.rows import Tokens, Windows
+from tasks.series.tables import SeriesColumns
 from tasks.series.task import load, prepare
 
-__all__ = ["load", "prepare"]
+__all__ = ["SeriesColumns", "Tokens", "Windows", "load", "prepare"]

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import DataError
 from tasks.store.manifest import file_sha256, write_json
 
 _REMEMBERED = "sources"
@@ -44,36 +43,6 @@ def digest_of(
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_json(memory, {"signature": signature, "sha256": checksum})
     return checksum
-
-
-def checked_digest(
-    find: Callable[[Mapping[str, str | None]], Sequence[Path]],
-    patterns: Mapping[str, str | None],
-    sha256: str | None,
-    *,
-    data_dir: Path,
-) -> str | None:
-    """Return the checksum of the files of all splits; None if they are gone and none is given.
-
-    Args:
-        find: Returns the files of patterns.
-        sha256: The checksum that they must have; None takes any.
-
-    Raises:
-        DataError: If they have another one.
-    """
-    try:
-        files = find(patterns)
-    except DataError:
-        # What was prepared from them is there, or it is said later what is missing.
-        return sha256
-    found = digest_of(files, data_dir=data_dir)
-    if sha256 not in (None, found):
-        raise DataError(
-            f"{patterns['train']} is not what the task was written for: its sha256 is {found}, "
-            f"task.sha256 says {sha256}; macformer-describe writes a task for what is there now"
-        )
-    return found
 
 
 def _recall(memory: Path) -> dict[str, Any]:

@@ -1,5 +1,9 @@
 """Text with a label from files of one's own: CSV, TSV, JSON lines, Parquet."""
 
+from tasks.table.classes import Expected
+from tasks.table.contents import Tokens
+from tasks.table.examples import Columns
+from tasks.table.plan import Shares
 from tasks.table.task import load, prepare
 
-__all__ = ["load", "prepare"]
+__all__ = ["Columns", "Expected", "Shares", "Tokens", "load", "prepare"]

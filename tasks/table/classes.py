@@ -1,16 +1,44 @@
 """The classes of a plan: the labels of its training rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tasks.errors import DataError
 from tasks.store.manifest import SPLITS
 from tasks.table.plan import Part, rows_of_splits
+from tasks.table.scan import Scan
 
 MOST_CLASSES = 100
 LEAST_ROWS_OF_A_CLASS = 5  # on average
+
+
+class Expected(NamedTuple):
+    """What a task says of its data, so that other ones are noticed.
+
+    Attributes:
+        classes: The labels of the training rows, in the order of their ids.
+        class_counts: Training rows of each; None takes any.
+        num_rows: Rows of each split; None takes any.
+    """
+
+    classes: list[str]
+    num_classes: int
+    class_counts: list[int] | None
+    num_rows: dict[str, int] | None
+
+    def check(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            DataError: With both.
+        """
+        if len(self.classes) != self.num_classes:
+            raise DataError(
+                f"task.num_classes is {self.num_classes}; task.classes has {len(self.classes)}"
+            )
 
 
 def classes_of(parts: Sequence[Part]) -> list[str]:
@@ -51,43 +79,55 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
-def check_plan(
-    parts: Sequence[Part],
-    *,
-    classes: Sequence[str],
-    class_counts: Sequence[int] | None,
-    num_rows: Mapping[str, int] | None,
-) -> None:
+def expected_of(parts: Sequence[Part]) -> Expected:
+    """Return what a task for these rows says of them.
+
+    Raises:
+        DataError: If another split has a label that training has not.
+    """
+    classes = classes_of(parts)
+    counts = class_counts_of(parts)["train"]
+    return Expected(
+        classes,
+        num_classes=len(classes),
+        class_counts=[counts[name] for name in classes],
+        num_rows=dict(zip(SPLITS, rows_of_splits(parts), strict=True)),
+    )
+
+
+def check_plan(parts: Sequence[Part], expected: Expected) -> None:
     """Refuse a plan whose classes or rows are not those that a task says.
 
     Raises:
         DataError: With both.
     """
-    found = classes_of(parts)
-    if found != list(classes):
+    found = expected_of(parts)
+    if found.classes != expected.classes:
         raise DataError(
-            f"the labels of the training rows are {', '.join(map(repr, found[:20]))}, "
-            f"task.classes says {', '.join(map(repr, classes))}"
+            f"the labels of the training rows are {', '.join(map(repr, found.classes[:20]))}, "
+            f"task.classes says {', '.join(map(repr, expected.classes))}"
         )
-    counts = [class_counts_of(parts)["train"][name] for name in found]
-    if class_counts is not None and counts != list(class_counts):
+    if expected.class_counts not in (None, found.class_counts):
         raise DataError(
-            f"the classes have {counts} training rows, task.class_counts says {list(class_counts)}"
+            f"the classes have {found.class_counts} training rows, "
+            f"task.class_counts says {expected.class_counts}"
         )
-    there_are = dict(zip(SPLITS, rows_of_splits(parts), strict=True))
-    if num_rows is not None and there_are != dict(num_rows):
-        raise DataError(f"the splits have {there_are} rows, task.num_rows says {dict(num_rows)}")
+    if expected.num_rows not in (None, found.num_rows):
+        raise DataError(
+            f"the splits have {found.num_rows} rows, task.num_rows says {expected.num_rows}"
+        )
 
 
-def check_labels(names: Sequence[str], *, num_rows: int) -> None:
+def check_labels(seen: Scan) -> None:
     """Refuse a label that tells rows apart instead of classes, or that is always the same.
 
     Args:
-        num_rows: Of the files that training rows are among.
+        seen: The files that training rows are among.
 
     Raises:
         DataError: With the counts.
     """
+    names, num_rows = seen.names, len(seen)
     if not num_rows:
         raise DataError("no row has both a text and a label")
     if len(names) < 2:

@@ -13,7 +13,7 @@ from tasks.columns import Form
 from tasks.store.manifest import SPLITS
 from tasks.store.write import Chunk, Contents, Split
 from tasks.table.examples import Columns, Example, read_examples
-from tasks.table.plan import Part, rows_of_splits, shared_texts
+from tasks.table.plan import Part, facts_of, rows_of_splits, shared_texts
 from tasks.tokenizers import Tokenizer, fit_tokenizer
 
 KEEP = ("head", "tail", "both")
@@ -75,20 +75,11 @@ def table_contents(
         splits,
         vocabulary=tokenizer.vocabulary,
         dtype=tokenizer.dtype,
-        facts=_facts(parts, classes=classes, max_len=tokens.max_len),
-    )
-
-
-def _facts(parts: Sequence[Part], *, classes: Sequence[str], max_len: int) -> dict[str, Any]:
-    return {
-        "classes": list(classes),
-        "left_out": dict(sum((part.scan.left_out for part in parts), Counter())),
-        "cut": {
-            split: int(sum((p.scan.lengths[p.places == place] > max_len).sum() for p in parts))
-            for place, split in enumerate(SPLITS)
+        facts={
+            **facts_of(parts, classes=classes, max_len=tokens.max_len),
+            "shared_texts": shared_texts(parts),
         },
-        "shared_texts": shared_texts(parts),
-    }
+    )
 
 
 def _encode(

@@ -1,14 +1,15 @@
 """Decide which row of which files goes to which split, before anything is written."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int8, UInt64
 
 from tasks.errors import DataError
-from tasks.splits import TRAIN, share_out
+from tasks.splits import TRAIN, check_fractions, share_out
 from tasks.store.manifest import SPLITS
 from tasks.table.examples import Columns
 from tasks.table.scan import Scan, content_hash
@@ -39,17 +40,26 @@ class Part(NamedTuple):
     places: Int8[np.ndarray, "rows"]
 
 
-class Fractions(NamedTuple):
+class Shares(NamedTuple):
+    """How rows are shared out where nothing else decides; the seed draws them."""
+
     validation: float
     test: float
+    seed: int
+
+    def check(self) -> None:
+        """Refuse shares that leave a split without any.
+
+        Raises:
+            DataError: With the shares and what is allowed.
+        """
+        check_fractions(validation_fraction=self.validation, test_fraction=self.test)
 
 
 def plan(
     scans: Mapping[str, tuple[Sequence[Path], Scan]],
     columns: Columns,
-    *,
-    fractions: Fractions,
-    seed: int,
+    shares: Shares,
 ) -> list[Part]:
     """Give each row its split.
 
@@ -59,13 +69,11 @@ def plan(
     Raises:
         DataError: If a split would be empty.
     """
-    fractions = Fractions(
-        *(0.0 if name in scans else share for name, share in fractions._asdict().items())
-    )
+    shares = shares._replace(**{split: 0.0 for split in scans if split != "train"})
     parts = []
     for split, (paths, seen) in scans.items():
         if split == "train":
-            places = _share_out(seen, columns, fractions=fractions, seed=seed)
+            places = _share_out(seen, columns, shares)
         else:
             places = np.full(len(seen), SPLITS.index(split), dtype=np.int8)
         parts.append(Part(split, paths, seen, places))
@@ -81,6 +89,26 @@ def rows_of_splits(parts: Sequence[Part]) -> list[int]:
     return np.bincount(places, minlength=len(SPLITS)).tolist()
 
 
+def facts_of(
+    parts: Sequence[Part], *, classes: Sequence[str], max_len: int | None
+) -> dict[str, Any]:
+    """Say what a manifest tells of the rows: what is left out, and how many are cut to max_len."""
+    most = np.inf if max_len is None else max_len
+    return {
+        "classes": list(classes),
+        "left_out": dict(left_out(parts)),
+        "cut": {
+            split: int(sum((p.scan.lengths[p.places == place] > most).sum() for p in parts))
+            for place, split in enumerate(SPLITS)
+        },
+    }
+
+
+def left_out(parts: Sequence[Part]) -> Counter[str]:
+    """Count what is no row, by reason."""
+    return sum((part.scan.left_out for part in parts), Counter())
+
+
 def shared_texts(parts: Sequence[Part]) -> dict[str, int]:
     """Count the rows of validation and test whose text stands in a training row, too."""
     known = np.unique(_contents(parts, TRAIN))
@@ -94,28 +122,26 @@ def _contents(parts: Sequence[Part], place: int) -> UInt64[np.ndarray, "n"]:
     return np.concatenate([part.scan.contents[part.places == place] for part in parts])
 
 
-def _share_out(
-    seen: Scan, columns: Columns, *, fractions: Fractions, seed: int
-) -> Int8[np.ndarray, "rows"]:
-    shares = {"validation_fraction": fractions.validation, "test_fraction": fractions.test}
+def _share_out(seen: Scan, columns: Columns, shares: Shares) -> Int8[np.ndarray, "rows"]:
+    fractions = {"validation_fraction": shares.validation, "test_fraction": shares.test}
     if columns.time:
-        return share_out(-seen.deciders, strata=None, at_least_one=True, **shares)
+        return share_out(-seen.deciders, strata=None, at_least_one=True, **fractions)
     if columns.group:
-        num_splits = 1 + sum(share > 0 for share in fractions)
+        num_splits = 1 + sum(share > 0 for share in fractions.values())
         if len(seen.values) < num_splits:
             raise DataError(
                 f"column {columns.group!r} has {len(seen.values)} values, "
                 f"which cannot be shared out among {num_splits} splits"
             )
-        hashes = [content_hash([value.encode()], seed=seed) for value in seen.values]
+        hashes = [content_hash([value.encode()], seed=shares.seed) for value in seen.values]
         keys = np.array(hashes, dtype=np.uint64)[seen.deciders.astype(np.int64)]
-        return share_out(keys, strata=None, at_least_one=True, **shares)
+        return share_out(keys, strata=None, at_least_one=True, **fractions)
     if columns.split:
-        return _named(seen, columns.split, shares)
-    return share_out(seen.contents, strata=_strata(seen), at_least_one=False, **shares)
+        return _named(seen, columns.split, fractions)
+    return share_out(seen.contents, strata=_strata(seen), at_least_one=False, **fractions)
 
 
-def _named(seen: Scan, column: str, shares: Mapping[str, float]) -> Int8[np.ndarray, "rows"]:
+def _named(seen: Scan, column: str, fractions: Mapping[str, float]) -> Int8[np.ndarray, "rows"]:
     """Take splits as a column names them; what it does not name is held out of training."""
     unknown = sorted(value for value in seen.values if value.lower() not in _NAMES)
     if unknown:
@@ -124,12 +150,12 @@ def _named(seen: Scan, column: str, shares: Mapping[str, float]) -> Int8[np.ndar
     named = [SPLITS.index(_NAMES[value.lower()]) for value in seen.values]
     places = np.array(named, dtype=np.int8)[seen.deciders.astype(np.int64)]
     left = places == TRAIN
-    shares = {
+    fractions = {
         key: share if key.removesuffix("_fraction") not in {SPLITS[i] for i in named} else 0.0
-        for key, share in shares.items()
+        for key, share in fractions.items()
     }
     places[left] = share_out(
-        seen.contents[left], strata=_strata(seen)[left], at_least_one=False, **shares
+        seen.contents[left], strata=_strata(seen)[left], at_least_one=False, **fractions
     )
     return places
 

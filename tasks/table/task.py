@@ -1,21 +1,21 @@
 """Prepare a table of one's own: read it twice, once to plan and once to write."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tasks.columns import Form, find_files
-from tasks.errors import DataError, check_generator, one_of
+from tasks.columns import Files
+from tasks.columns.row import Advance
+from tasks.errors import check_generator, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
-from tasks.sources.digest import checked_digest, digest_of
-from tasks.splits import check_fractions
+from tasks.sources.digest import digest_of
 from tasks.store.rows import TokenRows, open_split
-from tasks.store.write import Contents, prepare_once, progress_bar
-from tasks.table.classes import check_labels, check_plan
+from tasks.store.write import Contents, prepare_once
+from tasks.table.classes import Expected, check_labels, check_plan
 from tasks.table.contents import KEEP, Tokens, table_contents
 from tasks.table.examples import Columns, Example, check_columns
-from tasks.table.plan import Fractions, plan
+from tasks.table.plan import Part, Shares, plan
 from tasks.table.scan import Scan, scan
 from tasks.tokenizers import TOKENS, Tokenizer, load_tokenizer
 
@@ -51,31 +51,12 @@ def prepare(
     data_dir: Path,
     *,
     name: str,
-    path: str,
-    path_validation: str | None,
-    path_test: str | None,
-    sha256: str | None,
-    encoding: str,
-    separator: str | None,
-    quotes: bool,
-    text: Sequence[str],
-    paired: bool,
-    label: str,
-    group: str | None,
-    time: str | None,
-    split: str | None,
-    classes: Sequence[str],
-    num_classes: int,
-    class_counts: Sequence[int] | None,
-    num_rows: Mapping[str, int] | None,
-    tokens: str,
+    files: Files,
+    columns: Columns,
+    tokens: Tokens,
     tokenizer: str | None,
-    min_frequency: int,
-    max_len: int,
-    keep: str,
-    validation_fraction: float,
-    test_fraction: float,
-    seed: int,
+    expected: Expected,
+    shares: Shares,
     generator_version: int,
 ) -> Path:
     """Split the rows of a user's files and store their texts as tokens.
@@ -85,60 +66,37 @@ def prepare(
     follows from their contents and the seed, not from their order.
 
     Args:
-        path: A file, a folder of files, or a pattern; all of them, or those to train on.
-        path_validation: The same for validation; None holds rows out of those of path.
-        path_test: The same for the test split.
-        sha256: Of all files, as :func:`tasks.sources.digest.digest_of` gives it; None takes any.
-        text: The columns of the text, joined by line breaks, or the two of a pair.
-        group: Column whose rows of one value share a split.
-        time: Column by which the last rows are held out.
-        split: Column that names the split of each row.
-        classes: The labels of the training rows, in the order of their ids.
-        class_counts: Training rows expected of each; None takes any.
-        num_rows: Rows expected of each split; None takes any.
-        tokenizer: A ``tokenizer.json``, in place of tokens.
-        keep: Which tokens of a text of more than max_len are kept.
+        tokenizer: A ``tokenizer.json``, in place of the kind of tokens.
         generator_version: Which rows files stand for; the one that there is.
     """
     check_generator(generator_version, there_is=GENERATOR)
-    one_of("task.tokens", tokens, TOKENS)
-    one_of("task.keep", keep, KEEP)
-    columns = Columns(list(text), paired, label, group=group, time=time, split=split)
+    one_of("task.tokens", tokens.kind, TOKENS)
+    one_of("task.keep", tokens.keep, KEEP)
     check_columns(columns)
-    check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
-    fractions = Fractions(validation_fraction, test_fraction)
-    if len(classes) != num_classes:
-        raise DataError(f"task.num_classes is {num_classes}; task.classes has {len(classes)}")
-    form = Form(encoding, separator, quotes)
-    tokenise = Tokens(tokens, min_frequency, max_len, keep)
+    shares.check()
+    expected.check()
     stored = None if tokenizer is None else load_tokenizer(Path(tokenizer))
-    patterns = {"train": path, "validation": path_validation, "test": path_test}
-    content = checked_digest(_all_files, patterns, sha256, data_dir=data_dir)
     parameters = {
         "generator": GENERATOR,
-        "source": content,
-        "files": [split for split, pattern in patterns.items() if pattern],
+        "source": files.digest(data_dir=data_dir),
+        "files": list(files.patterns),
         **columns._asdict(),
-        **form._asdict(),
-        **tokenise._asdict(),
-        "classes": list(classes),
-        "validation_fraction": validation_fraction,
-        "test_fraction": test_fraction,
-        "seed": seed,
+        **files.form._asdict(),
+        **tokens._asdict(),
+        "classes": expected.classes,
+        "validation_fraction": shares.validation,
+        "test_fraction": shares.test,
+        "seed": shares.seed,
     }
-
     if tokenizer is not None:
         parameters["tokenizer"] = digest_of([Path(tokenizer)], data_dir=data_dir)
 
     def contents() -> Contents:
-        count = token_counter(tokens, stored)
-        scans = scan_files(patterns, columns, form=form, seed=seed, count_tokens=count)
-        seen = scans["train"][1]
-        check_labels(seen.names, num_rows=len(seen))
-        parts = plan(scans, columns, fractions=fractions, seed=seed)
-        check_plan(parts, classes=classes, class_counts=class_counts, num_rows=num_rows)
+        count = token_counter(tokens.kind, stored)
+        parts = plan_files(files, columns, shares, count_tokens=count)
+        check_plan(parts, expected)
         return table_contents(
-            parts, columns, form=form, tokens=tokenise, stored=stored, classes=classes
+            parts, columns, form=files.form, tokens=tokens, stored=stored, classes=expected.classes
         )
 
     folder = prepare_once(
@@ -146,11 +104,11 @@ def prepare(
         variant=name,
         parameters=parameters,
         contents=contents,
-        num_classes=num_classes,
-        paired=paired,
-        num_bytes=_size(patterns) * (1 if tokens == "bytes" and stored is None else 4),
+        num_classes=expected.num_classes,
+        paired=columns.paired,
+        num_bytes=files.num_bytes() * (1 if tokens.kind == "bytes" and stored is None else 4),
     )
-    return add_floors(folder, FLOORS_OF_PAIRS if paired else FLOORS)
+    return add_floors(folder, FLOORS_OF_PAIRS if columns.paired else FLOORS)
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:
@@ -166,52 +124,32 @@ def token_counter(tokens: str, stored: Tokenizer | None) -> Callable[[bytes], in
     return len if tokens == "bytes" else lambda text: len(text.decode())
 
 
-def scan_files(
-    patterns: Mapping[str, str | None],
+def plan_files(
+    files: Files,
     columns: Columns,
+    shares: Shares,
     *,
-    form: Form,
-    seed: int,
     count_tokens: Callable[[bytes], int],
     watch: Callable[[Example], None] | None = None,
-) -> dict[str, tuple[list[Path], Scan]]:
-    """Read the files of each split that has its own once, with a bar.
+) -> list[Part]:
+    """Read files once, and give each row its split.
 
     Args:
         watch: Called with each example.
     """
-    files = _files(patterns)
-    scans = {}
-    with progress_bar() as bar:
-        for split, paths in files.items():
-            task = bar.add_task(f"read {split}", total=_total(paths))
-            seen = scan(
-                paths,
-                columns,
-                form=form,
-                seed=seed,
-                count_tokens=count_tokens,
-                advance=lambda done, task=task: bar.update(task, completed=done),
-                watch=watch,
-            )
-            scans[split] = (paths, seen)
-    return scans
 
+    def look(_: str, paths: Sequence[Path], advance: Advance) -> tuple[Sequence[Path], Scan]:
+        seen = scan(
+            paths,
+            columns,
+            form=files.form,
+            seed=shares.seed,
+            count_tokens=count_tokens,
+            advance=advance,
+            watch=watch,
+        )
+        return paths, seen
 
-def _files(patterns: Mapping[str, str | None]) -> dict[str, list[Path]]:
-    return {split: find_files(pattern) for split, pattern in patterns.items() if pattern}
-
-
-def _all_files(patterns: Mapping[str, str | None]) -> list[Path]:
-    return [file for paths in _files(patterns).values() for file in paths]
-
-
-def _size(patterns: Mapping[str, str | None]) -> int:
-    try:
-        return sum(map(_total, _files(patterns).values()))
-    except DataError:
-        return 0
-
-
-def _total(paths: Sequence[Path]) -> int:
-    return sum(path.stat().st_size for path in paths)
+    scans = files.read(look)
+    check_labels(scans["train"][1])
+    return plan(scans, columns, shares)

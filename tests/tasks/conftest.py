@@ -4,12 +4,16 @@ import pickle
 import struct
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import hydra
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+import configs
+import macformer.runs.config  # noqa: F401  (the resolver of paths)
 from tasks.feeding.data_module import TaskDataModule
 from tasks.pathfinder import generate as generate_pathfinder
 
@@ -76,6 +80,19 @@ def write_aan(root: Path) -> Path:
         path = root / "aan" / "tsv_data" / f"new_aan_pairs.{name}.tsv"
         path.write_text("".join(lines), encoding="utf-8")
     return root / "aan"
+
+
+def prepare_own(base: str, data_dir: Path, **options: Any) -> Path:
+    """Prepare files of one's own with the options of a task, as its base in YAML passes them on."""
+    folder = Path(configs.__path__[0]) / "task"
+    bases = [OmegaConf.load(folder / f"{name}.yaml") for name in ("_own", base)]
+    cfg = OmegaConf.create({"task": OmegaConf.merge(*bases, options)})
+    return hydra.utils.instantiate(cfg.task.prepare)(data_dir)
+
+
+@pytest.fixture(name="prepare_own")
+def _prepare_own():
+    return prepare_own
 
 
 @pytest.fixture(name="dump_as_python2")

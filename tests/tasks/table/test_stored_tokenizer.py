@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from tasks.describe import cli
 from tasks.describe.model_files import find_model_files
 from tasks.errors import DataError
 from tasks.store.manifest import read_manifest
-from tasks.table import load, prepare
+from tasks.table import load
 from tasks.tokenizers import load_tokenizer
 
 WORDS = ["disk", "fan", "full", "hot", "is", "the"]
@@ -58,31 +59,23 @@ def options(tmp_path, stored):
     pd.DataFrame({"message": messages, "part": [m.split()[1] for m in messages]}).to_csv(
         tmp_path / "table.csv", index=False
     )
-    unused = dict.fromkeys(("path_validation", "path_test", "sha256", "separator", "group"))
-    return unused | {
+    return {
         "name": "parts",
         "path": str(tmp_path / "table.csv"),
-        "encoding": "utf-8",
-        "quotes": True,
         "text": ["message"],
-        "paired": False,
         "label": "part",
-        "time": None,
-        "split": None,
         "classes": ["disk", "fan"],
         "num_classes": 2,
-        "class_counts": None,
-        "num_rows": None,
-        "tokens": "bytes",
         "tokenizer": str(stored),
-        "min_frequency": 1,
         "max_len": 7,
-        "keep": "head",
         "validation_fraction": 0.2,
         "test_fraction": 0.2,
-        "seed": 0,
-        "generator_version": 1,
     }
+
+
+@pytest.fixture
+def prepare(tmp_path, prepare_own, options):
+    return partial(prepare_own, "_table", tmp_path / "data", **options)
 
 
 PARTS = (("disk", "full"), ("fan", "hot"))
@@ -99,9 +92,9 @@ def first_row(folder):
     [(7, "head", slice(5)), (5, "head", slice(3)), (5, "tail", slice(2, 5))],
     ids=["whole", "head", "tail"],
 )
-def test_what_is_kept_stands_between_the_special_tokens(tmp_path, options, max_len, keep, kept):
+def test_what_is_kept_stands_between_the_special_tokens(prepare, max_len, keep, kept):
     pytest.importorskip("tokenizers")
-    folder = prepare(tmp_path / "data", **{**options, "max_len": max_len, "keep": keep})
+    folder = prepare(max_len=max_len, keep=keep)
     label, ids = first_row(folder)
     words = ["the", PARTS[label][0], "is", PARTS[label][1], "[UNK]"][kept]
     vocabulary = STORED["model"]["vocab"]
@@ -109,12 +102,12 @@ def test_what_is_kept_stands_between_the_special_tokens(tmp_path, options, max_l
     assert (sum(read_manifest(folder)["cut"].values()) > 0) == (max_len < 7)
 
 
-def test_another_tokenizer_is_another_preparation(tmp_path, options, stored):
+def test_another_tokenizer_is_another_preparation(prepare, stored):
     pytest.importorskip("tokenizers")
-    first = prepare(tmp_path / "data", **options)
-    assert prepare(tmp_path / "data", **{**options, "tokenizer": None}) != first
+    first = prepare()
+    assert prepare(tokenizer=None) != first
     stored.write_text(json.dumps({**STORED, "normalizer": None}))
-    assert prepare(tmp_path / "data", **options) != first
+    assert prepare() != first
 
 
 def test_a_limit_of_its_authors_use_does_not_count(stored):

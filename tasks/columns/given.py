@@ -1,0 +1,98 @@
+"""The files that a task is given, for each split that has its own."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tasks.columns.files import SUFFIXES, find_files
+from tasks.columns.row import Advance, Form
+from tasks.errors import DataError
+from tasks.sources.digest import digest_of
+from tasks.store.manifest import SPLITS
+from tasks.store.write import progress_bar
+
+Seen = TypeVar("Seen")
+
+
+class Files(NamedTuple):
+    """A user's files, and how they are written.
+
+    Attributes:
+        train: A file, a folder of files, or a pattern: those to train on, and to hold out of.
+        validation: The same for validation; None where rows of train are held out.
+        test: The same for the test split.
+        sha256: Of all files, as :func:`tasks.sources.digest.digest_of` gives it; None takes any.
+    """
+
+    train: str
+    validation: str | None
+    test: str | None
+    sha256: str | None
+    form: Form
+
+    @property
+    def patterns(self) -> dict[str, str]:
+        """The splits that have files of their own, and where these are."""
+        return {split: pattern for split in SPLITS if (pattern := getattr(self, split))}
+
+    def find(self, suffixes: Sequence[str] = SUFFIXES) -> dict[str, list[Path]]:
+        """Return the files of each split that has its own.
+
+        Raises:
+            DataError: If there is none, or one is of a kind that cannot be read.
+        """
+        return {split: find_files(p, suffixes=suffixes) for split, p in self.patterns.items()}
+
+    def digest(self, suffixes: Sequence[str] = SUFFIXES, *, data_dir: Path) -> str | None:
+        """Return the checksum of all files; that expected of them, or None, if they are gone.
+
+        Raises:
+            DataError: If they have another one than is expected.
+        """
+        try:
+            paths = self.find(suffixes)
+        except DataError:
+            # What was prepared from them is there, or it is said later what is missing.
+            return self.sha256
+        found = digest_of([*chain(*paths.values())], data_dir=data_dir)
+        if self.sha256 not in (None, found):
+            raise DataError(
+                f"{self.train} is not what the task was written for: its sha256 is {found}, "
+                f"task.sha256 says {self.sha256}; macformer-describe writes a task for what is "
+                "there now"
+            )
+        return found
+
+    def num_bytes(self, suffixes: Sequence[str] = SUFFIXES) -> int:
+        """Return the size of all files; 0 if they are gone."""
+        try:
+            return sum(map(_total, self.find(suffixes).values()))
+        except DataError:
+            return 0
+
+    def read(
+        self,
+        look: Callable[[str, Sequence[Path], Advance], Seen],
+        suffixes: Sequence[str] = SUFFIXES,
+    ) -> dict[str, Seen]:
+        """Look at the files of each split that has its own, with a bar.
+
+        Args:
+            look: Given a split, its files, and what to call with the bytes read of them so far.
+        """
+        seen = {}
+        with progress_bar() as bar:
+            for split, paths in self.find(suffixes).items():
+                task = bar.add_task(f"read {split}", total=_total(paths))
+                seen[split] = look(split, paths, partial(_advance, bar, task))
+        return seen
+
+
+def _total(paths: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)
+
+
+def _advance(bar: Any, task: Any, done: int) -> None:
+    bar.update(task, completed=done)

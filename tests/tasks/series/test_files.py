@@ -1,0 +1,150 @@
+"""Series come from tables, archives of NumPy and .ts files; what is wrong in them is named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.errors import DataError
+from tasks.store.manifest import SPLITS
+
+CLASSES = ["bad", "good"]
+
+
+def test_a_wide_table_has_a_series_in_a_row_and_blanks_at_its_end(prepare, tmp_path, rows_of):
+    rows = [[CLASSES[i % 2], *range(i, i + 3 + i % 4), *[""] * (3 - i % 4)] for i in range(40)]
+    path = tmp_path / "wide.csv"
+    table = pd.DataFrame(rows, columns=["state", *(f"t{i}" for i in range(6))])
+    table.to_csv(path, index=False)
+    folder = prepare(path=str(path), series=None, time=None, channels=None)
+    rows = [row for split in SPLITS for row in rows_of(folder, split, channels=1)]
+    assert {tuple(values[:, 0]) for values, _ in rows} == {
+        tuple(range(i, i + 3 + i % 4)) for i in range(40)
+    }
+
+
+def test_an_archive_holds_series_of_their_lengths(prepare, tmp_path, rows_of):
+    path = tmp_path / "a.npz"
+    x = np.arange(40 * 6 * 2, dtype=np.float64).reshape(40, 6, 2)
+    x[3, 4:] = np.nan  # a shorter one
+    np.savez(path, x=x, y=np.arange(40) % 2)
+    folder = prepare(path=str(path), series=None, time=None, channels=None, classes=["0", "1"])
+    rows = [row for split in SPLITS for row in rows_of(folder, split)]
+    lengths = {int(values[0, 0]) // 12: len(values) for values, _ in rows}
+    assert lengths == {i: 4 if i == 3 else 6 for i in range(40)}
+
+
+def test_where_an_archive_lies_has_no_part_in_the_split(prepare, tmp_path, rows_of):
+    (tmp_path / "elsewhere").mkdir()
+    x = np.random.default_rng(0).normal(size=(40, 3, 2))
+    options = {"series": None, "time": None, "channels": None, "classes": ["0", "1"]}
+    tests = []
+    for seed, path in enumerate([tmp_path / "a.npz", tmp_path / "elsewhere" / "b.npz"]):
+        order = np.random.default_rng(seed).permutation(40)
+        np.savez(path, x=x[order], y=order % 2)
+        rows = rows_of(prepare(path=str(path), **options), "test")
+        tests.append({values.tobytes() for values, _ in rows})
+    assert tests[0] == tests[1] and len(tests[0]) == 8
+
+
+TS = """#The problem of a test, written
+% by several hands
+@problemName Machines
+@timeStamps false
+@missing false
+@equalLength true
+@classLabel true Standing walking
+@data
+{}
+"""
+
+
+def ts_line(i: int) -> str:
+    temps = ",".join(f"{i}.{step}" for step in range(3 + i % 3))
+    others = ",".join(["-1e-3", "?", "7"][step % 3] for step in range(3 + i % 3))
+    return f"{temps}:{others}:{['Standing', 'walking'][i % 2]}"
+
+
+def test_a_ts_file_keeps_the_case_of_its_labels_its_signs_and_its_lengths(
+    prepare, tmp_path, rows_of
+):
+    path = tmp_path / "a_TRAIN.ts"
+    path.write_text(TS.format("\n".join(map(ts_line, range(40)))))
+    options = {"series": None, "time": None, "channels": None, "classes": ["Standing", "walking"]}
+    folder = prepare(path=str(path), **options, missing="indicator")
+    rows = [row for split in SPLITS for row in rows_of(folder, split)]
+    assert {len(values) for values, _ in rows} == {3, 4, 5}
+    values = next(values for values, _ in rows if values[0, 0] == 7)
+    np.testing.assert_allclose(values[:2], [[7.0, -1e-3], [7.1, np.nan]], rtol=1e-6)
+    with pytest.raises(DataError, match=r"values are missing among those of train: \d+ in channel"):
+        prepare(path=str(path), **options)
+
+
+HOSTILE = {
+    "text.csv": ({"temp": "warm"}, r"text\.csv, line 2: 'warm' is no number"),
+    "inf.csv": ({"temp": np.inf}, r"inf\.csv, line 2: 'inf' is not finite"),
+    "gaps.csv": (
+        {"temp": [np.nan, *range(359)]},
+        r"missing among those of train: 1 in channel 0 of 360 steps; fill them, or .*indicator",
+    ),
+    "twice.csv": ({"step": 1}, r"series 'm0' has two steps of one time \(330 such steps in all"),
+    "labels.csv": (
+        {"state": ["bad", "good"] * 180},
+        r"series 'm0' has several labels \(bad, good\); cut it into windows \(window, stride\)",
+    ),
+    "nameless.csv": ({"machine": ""}, r"nameless\.csv, line 2 has no machine"),
+    "unlabelled.csv": ({"state": ""}, r"unlabelled\.csv, line 2 has no state"),
+    "stamps.ts": (
+        TS.replace("@timeStamps false", "@timeStamps true").format("(0,1):a"),
+        r"has time stamps, which readers of this format disagree about; write it as a table",
+    ),
+    "stamped.ts": (TS.format("(0,1),(1,2):a"), r"stamped\.ts, line 9 has time stamps"),
+    "target.ts": ("@targetLabel true\n@data\n1,2:3", r"predicts numbers \(@targetLabel\)"),
+    "unequal.ts": (TS.format("1,2,3:1,2:a"), r"line 9: channels are of 3, 2 steps; one is allowed"),
+    "word.ts": (TS.format("1,x:a"), r"word\.ts, line 9: 'x' is no number"),
+    "bare.ts": (TS.format("1,2,3"), r"bare\.ts, line 9 is no series with a label at its end"),
+    "headless.ts": ("1,2,3:a\n", r"line 1 stands before @data and does not begin with @"),
+    "dataless.ts": ("@problemName x\n", r"dataless\.ts has no @data"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_gives_one_line_that_says_what_to_do(prepare, tmp_path, name, frame):
+    content, message = HOSTILE[name]
+    if isinstance(content, dict):
+        content = frame.assign(**content).to_csv(index=False)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(path=str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "data").glob("series/*[!k]"))
+
+
+ARCHIVES = {
+    "objects": ({"x": np.array([[1], [1, 2]], dtype=object)}, "holds Python objects, which are no"),
+    "no y": ({"x": np.zeros((9, 3))}, "has the arrays x; it must have x and y"),
+    "shape": ({"x": np.zeros((9, 3)), "y": np.zeros(8, int)}, r"x is of shape \(9, 3, 1\), y of"),
+    "text": ({"x": np.full((9, 3), "a"), "y": np.zeros(9, int)}, r"x is of type <U1; it must hold"),
+    "target": ({"x": np.zeros((9, 3)), "y": np.zeros(9)}, "y is of type float64; labels are whole"),
+    "inf": ({"x": np.full((9, 3), np.inf), "y": np.zeros(9, int)}, "values that are not finite"),
+    "long": (
+        {"x": np.zeros((9, 3)), "y": np.zeros(9, int), "lengths": np.full(9, 4)},
+        "lengths are not those of 9 series of 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_a_hostile_archive_gives_one_line(prepare, tmp_path, case):
+    arrays, message = ARCHIVES[case]
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        prepare(path=str(tmp_path / "a.npz"), series=None, time=None)
+
+
+def test_files_of_several_kinds_are_refused_with_their_folder(prepare, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.ts").write_text(TS.format("1,2,3:a"))
+    (folder / "b.csv").write_text("state\n")
+    with pytest.raises(DataError, match=r"mixed mixes kinds of files: \.csv, \.ts$"):
+        prepare(path=str(folder))

@@ -1,0 +1,87 @@
+"""What a table of one's own cannot be is refused in one line."""
+
+import json
+
+import pytest
+
+from tasks.errors import DataError
+
+REFUSED = {
+    "class_counts": (
+        {"class_counts": [12, 12, 11]},
+        r"the classes have \[12, 12, 12\] training rows, task\.class_counts says \[12, 12, 11\]",
+    ),
+    "classes": ({"classes": ["ERROR", "INFO"], "num_classes": 2}, r"labels of the training rows a"),
+    "num_classes": ({"num_classes": 4}, r"task\.num_classes is 4; task\.classes has 3"),
+    "num_rows": (
+        {"num_rows": {"train": 37, "validation": 12, "test": 12}},
+        r"the splits have .*'train': 36.* rows, task\.num_rows says .*'train': 37",
+    ),
+    "id": (
+        {"label": "message", "text": ["host"]},
+        r"the label has 60 values in 60 rows, which looks like an id or a number to predict",
+    ),
+    "text is label": ({"label": "message"}, r"'message' is a text and the label at once"),
+    "two deciders": (
+        {"group": "host", "time": "time"},
+        r"only one column .* group=host, time=time",
+    ),
+    "pair of three": ({"paired": True}, r"text names 1 columns; it must name two for a pair"),
+    "few groups": ({"group": "severity", "label": "host"}, r"labels that no training row has"),
+    "no time": ({"time": "host"}, r"line 2: 'node0' is neither a number nor a time as 2024-01-31"),
+    "unknown split": ({"split": "host"}, r"column 'host' names splits 'node0', .* it may name tra"),
+    "fraction": ({"test_fraction": 0.9}, r"test_fraction is 0\.9; each must be above 0, and"),
+    "empty": ({"test_fraction": 0.001}, r"the test split has no rows; there are too few rows"),
+    "tokens": ({"tokens": "words"}, r"task\.tokens is 'words'; it must be one of bytes, char"),
+    "keep": ({"keep": "middle"}, r"task\.keep is 'middle'; it must be one of head, tail, both"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_is_refused_in_one_line(prepare, tmp_path, case):
+    changed, message = REFUSED[case]
+    with pytest.raises(DataError, match=message) as caught:
+        prepare(**changed)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "data").glob("table/*[!k]"))  # nothing half-written; locks are kept
+
+
+def wrong_labels(rows, case):
+    for i, row in enumerate(rows):
+        row["severity"] = {"id": f"id{i // 2}", "one": "x", "reference": f"${{a}}{i % 3}"}[case]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("id", r"30 values in 60 rows, which looks like an id or a number to predict"),
+        ("one", r"the label has one value, 'x'; there is nothing to learn"),
+        ("reference", r"label '\$\{a\}0' has \$\{ in it, which a configuration takes for a ref"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(
+    tmp_path, prepare, case, message, records, write_csv
+):
+    rows = wrong_labels(records(), case)
+    path = write_csv(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match=message):
+        prepare(path=path, group="host")
+
+
+def test_a_row_without_the_value_that_decides_its_split_is_named(
+    tmp_path, prepare, records, write_csv
+):
+    rows = records()
+    rows[10]["host"] = ""
+    path = write_csv(tmp_path / "hosts.csv", rows)
+    with pytest.raises(DataError, match=r"hosts\.csv, line 12 has no host, which decides its spl"):
+        prepare(path=path, group="host")
+
+
+def test_half_a_character_is_named(tmp_path, prepare, records):
+    lines = [json.dumps(row) for row in records()]
+    lines[3] = lines[3].replace("no. 3", "\\ud83d")
+    (tmp_path / "half.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"half\.jsonl, line 4 has half a character \(\\ud83d\)"):
+        prepare(path=str(tmp_path / "half.jsonl"))
