@@ -32,12 +32,13 @@ SMALL = {
     "mqar": RECALL | {"num_pairs": 7},
     "mqar_small": RECALL,
     "selective_copy": RECALL,
+    "selective_copy_small": RECALL,
 }
 
 
 def test_every_task_is_checked():
     assert set(TASKS) == set(SMALL)
-    assert len(TASKS) == 11
+    assert len(TASKS) == 12
 
 
 @pytest.fixture(scope="module", params=TASKS)

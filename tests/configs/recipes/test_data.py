@@ -58,7 +58,9 @@ AMOS_DATA = {
         },
         "s4_style": AMOS_DATA,
         "spt": AMOS_DATA,
-        "laptop": {task: {} for task in (*TASKS, "listops_short", "mqar_small")},
+        "laptop": {
+            task: {} for task in (*TASKS, "listops_short", "mqar_small", "selective_copy_small")
+        },
     }
 )
 def test_switches_of_the_data(recipe, task, expected, composed):

@@ -111,6 +111,7 @@ SIZES = {
         "image": skyformer(3, PIXELS, 64, 128, 10),
         "pathfinder": skyformer(3, PIXELS, 64, 128, 2),
         "mqar_small": skyformer(66, 16, 64, 128, 32),
+        "selective_copy_small": skyformer(18, 72, 64, 128, 15),
     },
 }
 

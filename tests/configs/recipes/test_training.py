@@ -75,12 +75,13 @@ from macformer.runs.config import compose
             "pathx": (200 * (160_000 // 32), 32, 16_384, 16_384),
         },
         "laptop": {
-            "listops_short": (15_000, 32, 100, 100),
-            "text": (4000, 16, 512, 512),
-            "retrieval": (2000, 16, 512, 512),
-            "image": (1500, 16, 1024, 1024),
-            "pathfinder": (1500, 16, 1024, 1024),
+            "listops_short": (8000, 32, 100, 100),
+            "text": (2000, 16, 512, 512),
+            "retrieval": (1000, 16, 512, 512),
+            "image": (1000, 16, 1024, 1024),
+            "pathfinder": (1000, 16, 1024, 1024),
             "mqar_small": (6000, 128, 16, 16),
+            "selective_copy_small": (3000, 64, 72, 72),
         },
     }
 )
@@ -89,7 +90,8 @@ def test_budget_and_lengths(recipe, task, expected, composed):
     assert (cfg.max_steps, cfg.batch_size, cfg.max_seq_len, cfg.padded_len) == expected
     assert cfg.trainer.max_steps == cfg.max_steps
     # Every row is scored, but in a smoke test and where that would take longer than training.
-    limits = {"smoke": 32, "laptop": None if task in ("listops_short", "mqar_small") else 256}
+    small = ("listops_short", "mqar_small", "selective_copy_small")
+    limits = {"smoke": 32, "laptop": None if task in small else 256}
     assert cfg.trainer.limit_test_batches == limits.get(recipe)
 
 
