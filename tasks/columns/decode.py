@@ -18,9 +18,8 @@ def decoded_lines(file: BinaryIO, path: Path, *, encoding: str) -> Iterator[str]
     Raises:
         DataError: If the encoding is unknown, or the bytes are none of it; with the first such.
     """
-    with_mark = "utf-8-sig" if _is_utf8(encoding) else encoding
     try:
-        with io.TextIOWrapper(file, encoding=with_mark, errors="strict", newline="") as text:
+        with _opened(file, encoding=encoding) as text:
             for number, line in enumerate(text, start=1):
                 if "\0" in line:
                     raise DataError(
@@ -30,12 +29,15 @@ def decoded_lines(file: BinaryIO, path: Path, *, encoding: str) -> Iterator[str]
                 yield line
     except UnicodeDecodeError as error:
         raise _undecodable(path, encoding=encoding) from error
+    except UnicodeError as error:  # of UTF-16 without its mark, for one
+        raise DataError(f"{path} is not {encoding}: {error}") from error
 
 
-def _is_utf8(encoding: str) -> bool:
+def _opened(file: BinaryIO, *, encoding: str) -> io.TextIOWrapper:
     try:
-        return codecs.lookup(encoding).name == "utf-8"
-    except LookupError as error:
+        with_mark = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+        return io.TextIOWrapper(file, encoding=with_mark, errors="strict", newline="")
+    except (LookupError, ValueError) as error:  # of rot13, which is none of texts, too
         raise DataError(
             f"encoding is {encoding!r}; it must be one that Python knows, as utf-8 or cp932"
         ) from error

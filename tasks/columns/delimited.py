@@ -49,11 +49,12 @@ def _records(path: Path, *, form: Form, advance: Advance) -> Iterator[tuple[int,
     with path.open("rb") as file:
         lines = decoded_lines(file, path, encoding=form.encoding)
         reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
-        first, number = 1, 0
+        first, is_empty = 1, True
         try:
             for number, values in enumerate(reader):
                 if values:
                     yield first, values
+                    is_empty = False
                 first = reader.line_num + 1
                 if number % _ROWS_BETWEEN_REPORTS == 0:
                     advance(file.tell())
@@ -62,5 +63,5 @@ def _records(path: Path, *, form: Form, advance: Advance) -> Iterator[tuple[int,
                 f"{place(path, first)} begins a row that is not well formed ({error}); is a quote "
                 "not closed, or meant as it stands (quotes=false)?"
             ) from error
-        if first == 1:
+        if is_empty:
             raise DataError(f"{path} is empty; its first line must name the columns")

@@ -27,7 +27,7 @@ def find_files(path: str, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """
     root = Path(path).expanduser()
     if root.is_dir():
-        files = list_files(root, [f"*{suffix}" for suffix in suffixes])
+        files = [file for file in list_files(root, ["*"]) if file.suffix.lower() in suffixes]
     elif root.exists():
         files = [root]
     else:

@@ -86,11 +86,22 @@ def _as_text(value: Any, column: str, *, path: Path, number: int) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return value
+        return _whole(value, column, path=path, number=number)
     if isinstance(value, dict):
         keys = ", ".join(f"{column}.{key}" for key in value)
         raise DataError(f"{place(path, number)}: {column} is an object; name one of {keys}")
     raise DataError(f"{place(path, number)}: {column} is a list; a value must be a text or number")
+
+
+def _whole(text: str, column: str, *, path: Path, number: int) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{place(path, number)}: {column} has half a character "
+            f"(\\u{ord(text[error.start]):04x}), which no UTF-8 text can hold"
+        ) from error
+    return text
 
 
 def _flat_keys(record: dict[str, Any], prefix: str = "") -> Iterator[str]:

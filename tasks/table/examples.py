@@ -95,11 +95,5 @@ def read_examples(
             decider = row.values[num_texts + 1] if columns.decider else ""
             if columns.decider and not decider:
                 raise DataError(f"{row.place} has no {columns.decider}, which decides its split")
-            try:
-                encoded = tuple(part.encode() for part in parts)
-            except UnicodeEncodeError as error:
-                raise DataError(
-                    f"{row.place} has half a character (\\u{ord(error.object[error.start]):04x}), "
-                    "which no UTF-8 text can hold"
-                ) from error
+            encoded = tuple(part.encode() for part in parts)
             yield Example(encoded, label, decider or "", row.place)

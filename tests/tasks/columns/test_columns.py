@@ -132,6 +132,7 @@ HOSTILE = {
         r"huge\.csv, line 2 begins a row .* larger than field limit",
     ),
     "empty.csv": ("", r"empty\.csv is empty; its first line must name the columns"),
+    "blank.csv": ("\n\n", r"blank\.csv is empty; its first line must name the columns"),
     "array.json": ('[{"text": "a"}]', r"array\.json, line 1 is no JSON object \(jq -c '\.\[\]'"),
     "pretty.json": ('[\n {"text": "a"}\n]', r"line 1 is no JSON object: .* jq -c"),
     "cut.jsonl": ('{"text": "a"}\n{"text": "b', r"cut\.jsonl, line 2 is no JSON object: "),
@@ -156,6 +157,20 @@ def test_a_hostile_file_gives_one_line_that_says_what_to_do(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("nonsense", "encoding is 'nonsense'; it must be one that Python knows, as utf-8"),
+        ("rot13", "encoding is 'rot13'; it must be"),
+        ("utf-16", r"a\.csv is not utf-16: UTF-16 stream does not start with BOM"),
+    ],
+)
+def test_an_encoding_that_cannot_be_is_refused(tmp_path, encoding, message):
+    path = written(tmp_path, "a.csv", "text\na\n")
+    with pytest.raises(DataError, match=message):
+        values(path, "text", form=Form(encoding, None, True))
+
+
 def test_types_that_are_no_values_are_refused_by_name(tmp_path):
     path = tmp_path / "a.parquet"
     pd.DataFrame({"text": [["a"], ["b"]], "n": [1, 2]}).to_parquet(path)
@@ -169,10 +184,11 @@ def test_files_of_a_folder_may_have_other_columns_and_come_in_order(tmp_path):
     written(tmp_path, "b.csv", "n,text,more\n1,b,x\n")
     written(tmp_path, "a.jsonl", json.dumps({"text": "a", "n": 0}) + "\n")
     written(tmp_path, ".a.csv", "not,for\nus,x\n")
+    written(tmp_path, "C.CSV", "text,n\nc,2\n")
     files = find_files(str(tmp_path))
-    assert [file.name for file in files] == ["a.jsonl", "b.csv"]
+    assert [file.name for file in files] == ["C.CSV", "a.jsonl", "b.csv"]
     read = [row.values for row in read_rows(files, ["text", "n"], form=FORM)]
-    assert read == [["a", "0"], ["b", "1"]]
+    assert read == [["c", "2"], ["a", "0"], ["b", "1"]]
     assert find_files(str(tmp_path / "*.csv")) == [tmp_path / "b.csv"]
     with pytest.raises(DataError, match="is no file; give a file, a folder of them, or a pattern"):
         find_files(str(tmp_path / "c.csv"))

@@ -79,9 +79,11 @@ def test_a_row_without_the_value_that_decides_its_split_is_named(
         prepare(path=path, group="host")
 
 
-def test_half_a_character_is_named(tmp_path, prepare, records):
-    lines = [json.dumps(row) for row in records()]
-    lines[3] = lines[3].replace("no. 3", "\\ud83d")
-    (tmp_path / "half.jsonl").write_text("\n".join(lines))
-    with pytest.raises(DataError, match=r"half\.jsonl, line 4 has half a character \(\\ud83d\)"):
-        prepare(path=str(tmp_path / "half.jsonl"))
+@pytest.mark.parametrize("column", ["message", "severity", "host"])
+def test_half_a_character_is_named(tmp_path, prepare, records, column):
+    rows = records()
+    rows[3][column] = "\ud83d"
+    (tmp_path / "half.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    message = rf"half\.jsonl, line 4: {column} has half a character \(\\ud83d\)"
+    with pytest.raises(DataError, match=message):
+        prepare(path=str(tmp_path / "half.jsonl"), group="host")
