@@ -21,6 +21,17 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise DataError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
 
 
+def check_text(text: str) -> None:
+    """Refuse a text that no configuration can hold, however it is quoted.
+
+    Raises:
+        DataError: With what it would be taken for.
+    """
+    taken_for = "a value that is missing" if text == "???" else "a reference"
+    if text == "???" or "${" in text:
+        raise DataError(f"{text!r} is {taken_for} to a configuration; rename it")
+
+
 def check_generator(version: int, *, there_is: int) -> None:
     """Refuse to make data by another code than a configuration means.
 

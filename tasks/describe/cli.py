@@ -20,13 +20,16 @@ from tasks.describe.model_files import find_model_files
 from tasks.describe.page import write_page
 from tasks.describe.series import SeriesOptions, describe_series
 from tasks.describe.table import Options, describe_table
-from tasks.errors import DataError
+from tasks.errors import DataError, check_text
 from tasks.series import SeriesColumns, Tokens, Windows
 from tasks.series.rows import WINDOW_LABELS
 from tasks.series.task import MISSING
 from tasks.table import Columns, Shares
 from tasks.table.contents import KEEP
 from tasks.tokenizers import TOKENS
+
+# What YAML or the command line takes for a truth value, a number or nothing.
+_WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "nan", "inf"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             written = EXAMPLES[args.example](Path(args.path))
             print(f"wrote {written} to {args.path}", file=sys.stderr)
             return 0
+        for text in arguments:  # the task will hold it
+            check_text(text)
         form = Form(args.encoding, args.separator, not args.no_quotes)
         files = Files(args.path, args.validation, args.test, sha256=None, form=form)
         shares = Shares(args.validation_fraction, args.test_fraction, args.seed)
@@ -65,6 +70,8 @@ def _name(args: argparse.Namespace) -> str:
     name = args.name or re.sub(r"\W+", "_", Path(args.path).stem.lower()).strip("_")
     if not re.fullmatch(r"[A-Za-z]\w*", name):
         raise DataError(f"the name {name!r} is not of letters, digits and _; give another (--name)")
+    if name.lower() in _WORDS:
+        raise DataError(f"the name {name!r} is no text to a configuration; give another (--name)")
     ours = {path.stem for path in (Path(configs.__path__[0]) / "task").glob("*.yaml")}
     if name in ours | {"default", "name"}:
         raise DataError(f"a task {name!r} exists; give yours another name (--name)")

@@ -5,13 +5,20 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from tasks.errors import check_text
+
 # Breaks of lines to YAML, which JSON leaves as they stand.
 _BREAKS = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
 
 
 def quoted(text: str) -> str:
-    """Quote a text: never a number, a truth value, null, a date or a reference."""
-    text = json.dumps(text.replace("${", "\\${"), ensure_ascii=False)
+    """Quote a text: never a number, a truth value, null or a date.
+
+    Raises:
+        DataError: If it is one that no configuration can hold.
+    """
+    check_text(text)
+    text = json.dumps(text, ensure_ascii=False)
     return _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -31,10 +31,10 @@ def task_file(
     num_rows = ", ".join(
         f"{split}: {number}" for split, number in (expected.num_rows or {}).items()
     )
+    comments = [f"Written by {command}", *comments]
     lines = [
         f"# macformer-train --config-dir my task={name} recipe=smoke logger=curve",
-        f"# Written by {command}",
-        *(f"# {comment}" for comment in comments),
+        *(f"# {line}" for comment in comments for line in comment.splitlines()),
         f"defaults: [_{base}, _self_]",
         "",
         f"name: {name}",

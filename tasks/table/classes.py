@@ -1,18 +1,20 @@
 """The classes of a plan: the labels of its training rows."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from tasks.errors import DataError
+from tasks.errors import DataError, check_text
 from tasks.store.manifest import SPLITS
 from tasks.table.plan import Part, rows_of_splits
 from tasks.table.scan import Scan
 
 MOST_CLASSES = 100
 LEAST_ROWS_OF_A_CLASS = 5  # on average
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,100}")
 
 
 class Expected(NamedTuple):
@@ -74,7 +76,7 @@ def class_counts_of(parts: Sequence[Part]) -> dict[str, Counter[str]]:
 def in_order(names: Iterable[str]) -> list[str]:
     """Sort labels as texts, or by value where all are whole numbers."""
     names = list(names)
-    if all(name.lstrip("-").isascii() and name.lstrip("-").isdigit() for name in names):
+    if all(map(_WHOLE_NUMBER.fullmatch, names)):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
 
@@ -138,8 +140,5 @@ def check_labels(seen: Scan) -> None:
             f"number to predict; at most {MOST_CLASSES} classes, with at least "
             f"{LEAST_ROWS_OF_A_CLASS} rows each on average, can be told apart"
         )
-    if marked := [name for name in names if "${" in name]:
-        raise DataError(
-            f"the label {min(marked)!r} has ${{ in it, which a configuration takes for a "
-            "reference; rename it"
-        )
+    for name in names:
+        check_text(name)

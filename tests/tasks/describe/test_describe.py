@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from tasks.describe import cli
 from tasks.describe.example import write_machines, write_sessions
 from tasks.describe.quote import quoted
+from tasks.errors import DataError
 
 WORDS = ["disk", "net", "cpu", "memory", "queue", "cache"]
 
@@ -144,6 +145,14 @@ def test_the_page_stands_alone(tmp_path, capsys):
             ["{}", "--text", "message", "--label", "severity", "--name", "a b"],
             "the name 'a b' is no",
         ),
+        (
+            ["{}", "--text", "message", "--label", "severity", "--name", "No"],
+            "the name 'No' is no text to a configuration",
+        ),
+        (
+            ["{}", "--text", "message", "--label", "${{severity}}"],
+            r"'\$\{severity\}' is a reference to a configuration",
+        ),
     ],
 )
 def test_a_mistake_gives_one_line_and_no_task(tmp_path, capsys, call, message):
@@ -164,8 +173,18 @@ def test_texts_are_quoted_so_that_they_come_back(text):
     assert OmegaConf.create(f"x: [{quoted(text)}]").x[0] == text
 
 
-def test_a_reference_is_quoted_as_a_text():
-    assert OmegaConf.create(f"x: {quoted('${oc.env:HOME}')}").x == "${oc.env:HOME}"
+@pytest.mark.parametrize("text", ["${oc.env:HOME}", "a ${b}", "???"])
+def test_what_a_configuration_would_take_for_something_else_is_refused(text):
+    with pytest.raises(DataError, match=rf"{re.escape(repr(text))} is a .* to a configuration"):
+        quoted(text)
+
+
+def test_the_name_of_a_column_may_have_several_lines(tmp_path, capsys):
+    path = tmp_path / "sums.csv"
+    path.write_text("\n".join(['"a\nsum: 1",b', *lines(200, ["up", "down"])]))
+    assert cli.main([str(path), "--text", "a\nsum: 1", "--label", "b", "--no-floors"]) == 0
+    task = OmegaConf.create(capsys.readouterr().out)
+    assert (task.text, task.name) == (["a\nsum: 1"], "sums")
 
 
 def test_series_are_described_with_the_statistics_of_their_training_steps(tmp_path, capsys):

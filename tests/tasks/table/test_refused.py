@@ -47,9 +47,13 @@ def test_what_is_wrong_is_refused_in_one_line(prepare, tmp_path, case):
 
 
 def wrong_labels(rows, case):
-    for i, row in enumerate(rows):
-        row["severity"] = {"id": f"id{i // 2}", "one": "x", "reference": f"${{a}}{i % 3}"}[case]
-    return rows
+    labels = {
+        "id": lambda i: f"id{i // 2}",
+        "one": lambda i: "x",
+        "reference": lambda i: f"${{a}}{i % 3}",
+        "missing": lambda i: "?" * (i % 2 * 2 + 1),
+    }
+    return [row | {"severity": labels[case](i)} for i, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,8 @@ def wrong_labels(rows, case):
     [
         ("id", r"30 values in 60 rows, which looks like an id or a number to predict"),
         ("one", r"the label has one value, 'x'; there is nothing to learn"),
-        ("reference", r"label '\$\{a\}0' has \$\{ in it, which a configuration takes for a ref"),
+        ("reference", r"'\$\{a\}0' is a reference to a configuration; rename it"),
+        ("missing", r"'\?\?\?' is a value that is missing to a configuration; rename it"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(

@@ -52,6 +52,15 @@ def test_whole_numbers_are_classes_in_their_order(tmp_path, prepare, rows_of, re
     assert {row[-1] for row in rows_of(folder, "train")} == {"1", "2", "10"}
 
 
+def test_labels_that_merely_look_like_numbers_are_texts(
+    tmp_path, prepare, rows_of, records, write_csv
+):
+    labels = ["--5", "12", "9" * 5000]
+    rows = [row | {"severity": labels[i % 3]} for i, row in enumerate(records())]
+    folder = prepare(path=write_csv(tmp_path / "n.csv", rows), classes=labels)
+    assert {row[-1] for row in rows_of(folder, "train")} == set(labels)
+
+
 def test_rows_without_text_or_label_are_left_out_and_counted(
     tmp_path, prepare, all_rows, records, write_csv
 ):
