@@ -11,12 +11,12 @@ from tasks.columns.row import Advance, Form, Row
 from tasks.errors import DataError
 from tasks.sources.content import list_files
 
-__all__ = ["Form", "Row", "column_names", "find_files", "read_rows"]
+__all__ = ["JSON", "Form", "Row", "column_names", "find_files", "read_rows"]
 
 _DELIMITED = (".csv", ".tsv", ".txt")
-_JSON = (".jsonl", ".ndjson", ".json")
+JSON = (".jsonl", ".ndjson", ".json")
 _PARQUET = (".parquet",)
-SUFFIXES = (*_DELIMITED, *_JSON, *_PARQUET)
+SUFFIXES = (*_DELIMITED, *JSON, *_PARQUET)
 
 
 def find_files(path: str, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
@@ -61,7 +61,7 @@ def read_rows(
         report = _beginning_at(before, advance)
         if suffix in _PARQUET:
             yield from read_parquet(path, columns, advance=report)
-        elif suffix in _JSON:
+        elif suffix in JSON:
             yield from read_json_lines(path, columns, form=form, advance=report)
         else:
             yield from read_delimited(path, columns, form=form, advance=report)
@@ -74,7 +74,7 @@ def column_names(path: Path, *, form: Form) -> list[str]:
     suffix = path.suffix.lower()
     if suffix in _PARQUET:
         return fields_of(path)
-    return keys_of(path, form=form) if suffix in _JSON else header_of(path, form=form)
+    return keys_of(path, form=form) if suffix in JSON else header_of(path, form=form)
 
 
 def _beginning_at(before: int, advance: Advance | None) -> Advance:

@@ -22,6 +22,7 @@ from tasks.describe.series import SeriesOptions, describe_series
 from tasks.describe.table import Options, describe_table
 from tasks.errors import DataError, check_text
 from tasks.series import SeriesColumns, Tokens, Windows
+from tasks.series.planned import KINDS
 from tasks.series.rows import WINDOW_LABELS
 from tasks.series.task import MISSING
 from tasks.table import Columns, Shares
@@ -63,7 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_series(args: argparse.Namespace) -> bool:
-    return bool(args.series or args.wide) or Path(args.path).suffix.lower() in (".npz", ".ts")
+    return bool(args.series or args.wide) or _have_labels(args.path)
+
+
+def _have_labels(path: str) -> bool:
+    """Say whether files hold series whose labels stand in no column."""
+    suffixes = {file.suffix.lower() for file in find_files(path, suffixes=KINDS)}
+    return not suffixes.isdisjoint((".npz", ".ts"))
 
 
 def _name(args: argparse.Namespace) -> str:
@@ -81,7 +88,7 @@ def _name(args: argparse.Namespace) -> str:
 def _series_options(args: argparse.Namespace, files: Files, shares: Shares) -> SeriesOptions:
     if args.tokens != "bytes" or args.tokenizer:
         raise DataError("--tokens and --tokenizer are of texts, not of series")
-    if args.label is None and Path(args.path).suffix.lower() not in (".npz", ".ts"):
+    if args.label is None and not _have_labels(args.path):
         raise DataError("say which column is the label (--label)")
     return SeriesOptions(
         name=_name(args),

@@ -1,6 +1,6 @@
 """Series from NumPy archives: x (series, steps) or (series, steps, channels), and y."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +25,13 @@ def read_arrays(paths: Sequence[Path], *, decider: str | None) -> Recorded:
         x, y = arrays["x"], arrays["y"]
         x = x[..., None] if x.ndim == 2 else x
         _check(path, x, y)
-        lengths = arrays.get("lengths", np.full(len(x), -1))
-        if len(lengths) != len(x) or lengths.max(initial=0) > x.shape[1]:
-            raise DataError(f"{path}: lengths are not those of {len(x)} series of {x.shape[1]}")
-        if decider and decider not in arrays:
-            raise DataError(f"{path} has no array {decider!r}; it has {', '.join(arrays)}")
-        for i, (values, length) in enumerate(zip(x.astype(np.float32), lengths, strict=True)):
-            series.append(trimmed(values) if length < 0 else values[: int(length)])
+        _check_beside(path, arrays, x, decider=decider)
+        lengths = arrays.get("lengths")
+        for i, values in enumerate(x.astype(np.float32)):
+            series.append(trimmed(values) if lengths is None else values[: int(lengths[i])])
             labels.append(str(y[i]))
+            if not labels[-1].strip():
+                raise DataError(f"{path}, series {i} has no label")
             groups.append(str(arrays[decider][i]) if decider else "")
             names.append(f"{path}, series {i}")
     return of_series(series, labels, names=names, groups=groups)
@@ -59,7 +58,24 @@ def _check(path: Path, x: np.ndarray, y: np.ndarray) -> None:
         )
     if not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
         raise DataError(f"{path}: x is of type {x.dtype}; it must hold real numbers")
-    if np.isinf(x.astype(np.float32)).any():
-        raise DataError(f"{path}: x has values that are not finite")
+    with np.errstate(over="ignore"):
+        if np.isinf(x.astype(np.float32)).any():
+            raise DataError(f"{path}: x has values that are not finite in 32 bits")
     if y.dtype.kind not in "iuUb":
         raise DataError(f"{path}: y is of type {y.dtype}; labels are whole numbers or texts")
+
+
+def _check_beside(
+    path: Path, arrays: Mapping[str, np.ndarray], x: np.ndarray, *, decider: str | None
+) -> None:
+    """Check the arrays that an archive may have beside x and y, an item for each series."""
+    if decider and decider not in arrays:
+        raise DataError(f"{path} has no array {decider!r}; it has {', '.join(arrays)}")
+    for name in filter(None, ["lengths" if "lengths" in arrays else None, decider]):
+        if arrays[name].shape != x.shape[:1]:
+            raise DataError(
+                f"{path}: {name} is of shape {arrays[name].shape}; it must be {x.shape[:1]}, as y"
+            )
+    lengths = arrays.get("lengths", np.zeros(1, int))
+    if lengths.dtype.kind not in "iu" or not 0 <= lengths.min() <= lengths.max() <= x.shape[1]:
+        raise DataError(f"{path}: lengths are not those of {len(x)} series of {x.shape[1]}")

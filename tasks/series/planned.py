@@ -53,6 +53,8 @@ def plan_series(
         decide: What decides the splits; see :func:`deciding`.
         missing: "refuse" values that are not there, or leave them to the model as an "indicator".
     """
+    _check_columns(columns)
+    _check_windows(windows, tokens)
     found = files.read(partial(_read, columns=columns, files=files), KINDS)
     widths = {recorded.values.shape[1] for recorded in found.values()}
     if len(widths) > 1:
@@ -70,20 +72,52 @@ def plan_series(
     return [Planned(*each) for each in zip(found.values(), rows, parts, strict=True)]
 
 
+def _check_columns(columns: SeriesColumns) -> None:
+    channels = columns.channels or ()
+    for channel in channels:
+        if channels.count(channel) > 1:
+            raise DataError(f"channels names {channel!r} {channels.count(channel)} times")
+    for role in ("series", "label", "group", "split"):
+        if getattr(columns, role) in channels:
+            raise DataError(
+                f"column {getattr(columns, role)!r} is a channel and the {role} at once"
+            )
+
+
+def _check_windows(windows: Windows, tokens: Tokens) -> None:
+    if windows.length is None and windows.stride is not None:
+        raise DataError(f"task.stride is {windows.stride}, but there is no window (task.window)")
+    if windows.length is not None and windows.length < tokens.patch:
+        raise DataError(
+            f"task.window is {windows.length}; it must be at least task.patch, which is "
+            f"{tokens.patch}"
+        )
+
+
 def _read(
     split: str, paths: Sequence[Path], advance: Advance, *, columns: SeriesColumns, files: Files
 ) -> Recorded:
     kinds = {path.suffix.lower() for path in paths}
     if kinds == {".npz"}:
+        _refuse_columns(columns, ".npz", but=("group", "split"))
         decider = "group" if columns.group else "split" if columns.split else None
         return read_arrays(paths, decider=decider)
     if kinds == {".ts"}:
+        _refuse_columns(columns, ".ts")
         return read_ts(paths, form=files.form, advance=advance)
     if kinds & {".npz", ".ts"}:
         mixed = ", ".join(sorted(kinds))
         raise DataError(f"{files.patterns[split]} mixes kinds of files: {mixed}")
     read = read_long if columns.series else read_wide
     return read(paths, columns, form=files.form, advance=advance)
+
+
+def _refuse_columns(columns: SeriesColumns, kind: str, *, but: Sequence[str] = ()) -> None:
+    for name in ("series", "time", "channels", "group", "split"):
+        if getattr(columns, name) and name not in but:
+            raise DataError(
+                f"{name} is {getattr(columns, name)!r}; {kind} files have no such column"
+            )
 
 
 def _refuse_gaps(split: str, recorded: Recorded) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int, Int32
 from tasks.columns.row import place
 from tasks.errors import DataError
 
+_LARGEST = float(np.finfo(np.float32).max)
 # What stands for a value that is not there.
 _MISSING = frozenset({"", "?", "na", "nan", "n/a", "null", "none"})
 
@@ -49,7 +50,19 @@ def of_series(
     names: Sequence[str],
     groups: Sequence[str] | None = None,
 ) -> Recorded:
-    """Put series of one label each end to end."""
+    """Put series of one label each end to end.
+
+    Raises:
+        DataError: If there is none, or they differ in their channels.
+    """
+    if not series:
+        raise DataError("the files have no series")
+    for values, name in zip(series, names, strict=True):
+        if values.shape[1] != series[0].shape[1]:
+            raise DataError(
+                f"{name} has {values.shape[1]} channels, {names[0]} has {series[0].shape[1]}; "
+                "all must have the same"
+            )
     known = {name: place for place, name in enumerate(dict.fromkeys(labels))}
     lengths = np.array([len(values) for values in series], dtype=np.int64)
     return Recorded(
@@ -78,8 +91,8 @@ def parse_value(text: str | None, path: Path, number: int) -> float:
         value = float(text)
     except ValueError as error:
         raise DataError(f"{place(path, number)}: {text!r} is no number") from error
-    if not math.isfinite(value):
-        raise DataError(f"{place(path, number)}: {text!r} is not finite")
+    if not abs(value) <= _LARGEST:
+        raise DataError(f"{place(path, number)}: {text!r} is not finite in 32 bits")
     return value
 
 

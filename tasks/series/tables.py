@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.columns import Form, column_names, read_rows
+from tasks.columns.files import JSON
 from tasks.columns.row import Advance, Row
 from tasks.errors import DataError
 from tasks.series.recorded import Recorded, of_series, parse_value, trimmed
@@ -137,8 +138,13 @@ def read_wide(
     decider = columns.group or columns.split
     roles = [role for role in (columns.label, decider) if role]
     steps = list(columns.channels or ())
+    if columns.time:
+        raise DataError(
+            f"time is {columns.time!r}, but without a column of the series each row is one, and "
+            "has no times"
+        )
     if not steps:
-        steps = [name for name in column_names(paths[0], form=form) if name not in roles]
+        steps = [name for name in _names_of_all(paths, form=form) if name not in roles]
     series, labels, names, groups = [], [], [], []
     for row in read_rows(paths, [*steps, *roles], form=form, advance=advance):
         values = [parse_value(text, row.path, row.number) for text in row.values[: len(steps)]]
@@ -151,3 +157,19 @@ def read_wide(
         groups.append(rest[0] if rest else "")
         names.append(row.place)
     return of_series(series, labels, names=names, groups=groups)
+
+
+def _names_of_all(paths: Sequence[Path], *, form: Form) -> list[str]:
+    """Return the columns that all files have; none may have others."""
+    known = column_names(paths[0], form=form)
+    for path in paths:
+        if path.suffix.lower() in JSON:
+            raise DataError(
+                f"{path}: an object may have keys that the first one lacks; say which hold the "
+                "values (channels)"
+            )
+        if set(column_names(path, form=form)) != set(known):
+            raise DataError(
+                f"{path} has other columns than {paths[0]}; say which hold the values (channels)"
+            )
+    return known

@@ -47,8 +47,6 @@ def read_ts(paths: Sequence[Path], *, form: Form, advance: Advance | None = None
         done += path.stat().st_size
         if advance is not None:
             advance(done)
-    if len({values.shape[1] for values in series}) > 1:
-        raise DataError(f"the series of {paths[0]} differ in their channels")
     return of_series(series, labels, names=names)
 
 

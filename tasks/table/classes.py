@@ -131,7 +131,8 @@ def check_labels(seen: Scan) -> None:
     """
     names, num_rows = seen.names, len(seen)
     if not num_rows:
-        raise DataError("no row has both a text and a label")
+        reasons = ", ".join(f"{number:,} have {reason}" for reason, number in seen.left_out.items())
+        raise DataError(f"no row can be used: {reasons or 'there is none'}")
     if len(names) < 2:
         raise DataError(f"the label has one value, {names[0]!r}; there is nothing to learn")
     if len(names) > MOST_CLASSES or num_rows < LEAST_ROWS_OF_A_CLASS * len(names):

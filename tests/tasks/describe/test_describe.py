@@ -216,6 +216,16 @@ def test_series_have_a_page_too(tmp_path, capsys):
     assert "<td>25.0 %</td>" in html and capsys.readouterr().out.replace('"', "&quot;") in html
 
 
+def test_archives_in_a_folder_are_series_as_well(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "machines"
+    folder.mkdir()
+    for i in range(2):
+        np.savez(folder / f"{i}.npz", x=rng.normal(size=(30, 8)), y=np.arange(30) % 2)
+    assert cli.main([str(folder)]) == 0
+    assert OmegaConf.create(capsys.readouterr().out).class_counts == [24, 24]
+
+
 def test_a_series_that_stands_in_two_splits_is_told(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for name, first in (("train", 0), ("test", 30)):

@@ -8,6 +8,7 @@ from tasks.errors import DataError
 from tasks.store.manifest import SPLITS
 
 CLASSES = ["bad", "good"]
+NO_COLUMNS = {"series": None, "time": None, "channels": None}
 
 
 def test_a_wide_table_has_a_series_in_a_row_and_blanks_at_its_end(prepare, tmp_path, rows_of):
@@ -92,6 +93,7 @@ HOSTILE = {
         r"series 'm0' has several labels \(bad, good\); cut it into windows \(window, stride\)",
     ),
     "nameless.csv": ({"machine": ""}, r"nameless\.csv, line 2 has no machine"),
+    "large.csv": ({"temp": "1e39"}, r"large\.csv, line 2: '1e39' is not finite in 32 bits"),
     "unlabelled.csv": ({"state": ""}, r"unlabelled\.csv, line 2 has no state"),
     "stamps.ts": (
         TS.replace("@timeStamps false", "@timeStamps true").format("(0,1):a"),
@@ -104,6 +106,8 @@ HOSTILE = {
     "bare.ts": (TS.format("1,2,3"), r"bare\.ts, line 9 is no series with a label at its end"),
     "headless.ts": ("1,2,3:a\n", r"line 1 stands before @data and does not begin with @"),
     "dataless.ts": ("@problemName x\n", r"dataless\.ts has no @data"),
+    "bare_data.ts": ("@data\n", r"the files have no series"),
+    "wider.ts": (TS.format("1,2:a\n1,2:3,4:b"), r"line 10 has 2 channels, .*line 9 has 1; all"),
 }
 
 
@@ -113,8 +117,9 @@ def test_a_hostile_file_gives_one_line_that_says_what_to_do(prepare, tmp_path, n
     if isinstance(content, dict):
         content = frame.assign(**content).to_csv(index=False)
     (tmp_path / name).write_text(content)
+    columns = NO_COLUMNS if name.endswith(".ts") else {}
     with pytest.raises(DataError, match=message) as caught:
-        prepare(path=str(tmp_path / name))
+        prepare(path=str(tmp_path / name), **columns)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "data").glob("series/*[!k]"))
 
@@ -126,10 +131,34 @@ ARCHIVES = {
     "text": ({"x": np.full((9, 3), "a"), "y": np.zeros(9, int)}, r"x is of type <U1; it must hold"),
     "target": ({"x": np.zeros((9, 3)), "y": np.zeros(9)}, "y is of type float64; labels are whole"),
     "inf": ({"x": np.full((9, 3), np.inf), "y": np.zeros(9, int)}, "values that are not finite"),
-    "long": (
-        {"x": np.zeros((9, 3)), "y": np.zeros(9, int), "lengths": np.full(9, 4)},
-        "lengths are not those of 9 series of 3",
+    "large": (
+        {"x": np.full((9, 3), 1e39), "y": np.zeros(9, int)},
+        "x has values that are not finite in 32 bits",
     ),
+    "none": ({"x": np.zeros((0, 3)), "y": np.zeros(0, int)}, "the files have no series"),
+    "unlabelled": (
+        {"x": np.zeros((2, 3)), "y": np.array(["a", ""])},
+        r"a\.npz, series 1 has no label",
+    ),
+    **{
+        f"lengths of {kind}": (
+            {"x": np.zeros((9, 3)), "y": np.zeros(9, int), "lengths": lengths},
+            "lengths are not those of 9 series of 3",
+        )
+        for kind, lengths in {
+            "too many steps": np.full(9, 4),
+            "less than none": np.full(9, -1),
+            "parts of steps": np.full(9, 1.5),
+            "texts": np.full(9, "2"),
+        }.items()
+    },
+    **{
+        f"{name} in another shape": (
+            {"x": np.zeros((9, 3)), "y": np.zeros(9, int), name: values},
+            rf"{name} is of shape .*; it must be \(9,\), as y",
+        )
+        for name, values in {"lengths": np.array(2), "group": np.zeros((9, 2), int)}.items()
+    },
 }
 
 
@@ -138,7 +167,9 @@ def test_a_hostile_archive_gives_one_line(prepare, tmp_path, case):
     arrays, message = ARCHIVES[case]
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=message):
-        prepare(path=str(tmp_path / "a.npz"), series=None, time=None)
+        prepare(
+            path=str(tmp_path / "a.npz"), group="group" if "group" in arrays else None, **NO_COLUMNS
+        )
 
 
 def test_files_of_several_kinds_are_refused_with_their_folder(prepare, tmp_path):
@@ -148,3 +179,52 @@ def test_files_of_several_kinds_are_refused_with_their_folder(prepare, tmp_path)
     (folder / "b.csv").write_text("state\n")
     with pytest.raises(DataError, match=r"mixed mixes kinds of files: \.csv, \.ts$"):
         prepare(path=str(folder))
+
+
+def test_archives_whose_series_differ_in_their_channels_are_refused(prepare, tmp_path):
+    for i, shape in enumerate([(9, 3, 2), (9, 3)]):
+        np.savez(tmp_path / f"part{i}.npz", x=np.zeros(shape), y=np.zeros(9, int))
+    with pytest.raises(
+        DataError, match=r"part1\.npz, series 0 has 1 channels, .*series 0 has 2; all"
+    ):
+        prepare(path=str(tmp_path / "part*.npz"), **NO_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "message"),
+    [
+        ("a.csv", "state,t0,t1,t2\n", r"b\.csv has other columns than .*a\.csv; say which hold"),
+        ("a.jsonl", "", r"a\.jsonl: an object may have keys that the first one lacks; say which"),
+    ],
+)
+def test_no_step_of_a_wide_table_is_left_out_without_a_word(
+    prepare, tmp_path, name, other, message
+):
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    table = pd.DataFrame([["bad", 1, 2], ["good", 3, 4]], columns=["state", "t0", "t1"])
+    if name == "a.csv":
+        table.to_csv(folder / name, index=False)
+        (folder / "b.csv").write_text(other)
+    else:
+        table.to_json(folder / name, orient="records", lines=True)
+    with pytest.raises(DataError, match=message):
+        prepare(path=str(folder), **NO_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("a.npz", {"time": "t"}),
+        ("a.npz", {"channels": ["a"]}),
+        ("a.ts", {"series": "m"}),
+        ("a.ts", {"group": "g"}),
+    ],
+)
+def test_files_without_columns_are_asked_for_none(prepare, tmp_path, name, given):
+    if name == "a.npz":
+        np.savez(tmp_path / name, x=np.zeros((9, 3)), y=np.zeros(9, int))
+    else:
+        (tmp_path / name).write_text(TS.format("1,2,3:a"))
+    with pytest.raises(DataError, match=rf"{min(given)} is .*; \{name[1:]} files have no such col"):
+        prepare(path=str(tmp_path / name), **NO_COLUMNS | given)

@@ -103,6 +103,19 @@ REFUSED = {
     ),
     "site": ({"group": "state", "label": "site"}, r"labels that no training row has|has 2 values"),
     "channels": ({"channels": None}, r"channels names no column; say which hold the values"),
+    "twice": ({"channels": ["temp", "temp"]}, r"channels names 'temp' 2 times"),
+    "told": ({"channels": ["temp", "state"]}, r"column 'state' is a channel and the label at once"),
+    "named": ({"channels": ["machine"]}, r"column 'machine' is a channel and the series at once"),
+    "patch": (
+        {"window": 2, "patch": 3},
+        r"task\.window is 2; it must be at least task\.patch, which",
+    ),
+    "stride": ({"stride": 2}, r"task\.stride is 2, but there is no window"),
+    "short": ({"window": 13}, r"no row can be used: 30 have under 13 steps"),
+    "wide": (
+        {"series": None},
+        r"time is 'step', but without a column of the series each row is one",
+    ),
 }
 
 
