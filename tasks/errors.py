@@ -1,6 +1,8 @@
 """What a user of this package can get wrong."""
 
+import re
 from collections.abc import Iterable
+from typing import Any
 
 
 class DataError(ValueError):
@@ -19,6 +21,36 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
     """
     if value not in allowed:
         raise DataError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def check_whole(name: str, value: Any, *, least: int = 1) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Raises:
+        DataError: With the value and what is allowed.
+    """
+    if type(value) is not int or value < least:
+        raise DataError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def check_name(name: str) -> None:
+    """Refuse a task's name that cannot begin the name of a folder.
+
+    Raises:
+        DataError: With the name and what is allowed.
+    """
+    if not re.fullmatch(r"\w[\w. -]*", name):
+        raise DataError(f"task.name is {name!r}; it must be of letters, digits, blanks and _.-")
+
+
+def check_texts(name: str, value: Any) -> None:
+    """Refuse what is no list of texts; a single text would be taken for that of its letters.
+
+    Raises:
+        DataError: With the value and what is allowed.
+    """
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise DataError(f"{name} is {value!r}; it must be a list of texts, as [one, two]")
 
 
 def check_text(text: str) -> None:

@@ -14,7 +14,7 @@ def check_fractions(**fractions: float) -> None:
     Raises:
         DataError: With the shares and what is allowed.
     """
-    if min(fractions.values()) <= 0 or sum(fractions.values()) >= 1:
+    if not all(share > 0 for share in fractions.values()) or sum(fractions.values()) >= 1:
         given = " and ".join(f"task.{name} is {share}" for name, share in fractions.items())
         raise DataError(f"{given}; each must be above 0, and together they must be below 1")
 

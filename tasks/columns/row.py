@@ -21,6 +21,19 @@ class Form(NamedTuple):
     separator: str | None
     quotes: bool
 
+    def check(self) -> None:
+        """Refuse what YAML takes for a number, as the code page 1252 or the separator 1.
+
+        Raises:
+            DataError: With the value and what is allowed.
+        """
+        if not isinstance(self.encoding, str):
+            raise DataError(
+                f"task.encoding is {self.encoding!r}; it must be a text, as utf-8 or cp1252"
+            )
+        if not isinstance(self.separator, str | None):
+            raise DataError(f"task.separator is {self.separator!r}; it must be a text, as ';'")
+
 
 class Row(NamedTuple):
     """The values of some columns in a row, None where the file has no value at all.

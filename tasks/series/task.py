@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from tasks.columns import Files
-from tasks.errors import DataError, check_generator, one_of
+from tasks.errors import (
+    DataError,
+    check_generator,
+    check_name,
+    check_texts,
+    check_whole,
+    one_of,
+)
 from tasks.floors import Floor, add_floors
 from tasks.floors.series import predict_by_statistics
 from tasks.series.planned import (
@@ -69,7 +76,18 @@ def prepare(
     one_of("task.keep", tokens.keep, KEEP)
     one_of("task.missing", missing, MISSING)
     one_of("task.window_label", windows.label, WINDOW_LABELS)
-    _check_counts(window=windows.length, stride=windows.stride, patch=tokens.patch)
+    check_name(name)
+    for option, number in {
+        "window": windows.length,
+        "stride": windows.stride,
+        "patch": tokens.patch,
+        "max_len": tokens.max_len,
+    }.items():
+        if number is not None:
+            check_whole(f"task.{option}", number)
+    if columns.channels is not None:
+        check_texts("task.channels", columns.channels)
+    files.form.check()
     decide = deciding(columns, by_time=split_by_time)
     shares.check()
     expected.check()
@@ -129,12 +147,6 @@ def floors(num_channels: int) -> dict[str, Floor]:
             max_rows=10_000,
         )
     }
-
-
-def _check_counts(**counts: int | None) -> None:
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise DataError(f"task.{name} is {count}; it must be at least 1")
 
 
 def _contents(planned: Sequence[Planned], *, tokens: Tokens, classes: Sequence[str]) -> Contents:

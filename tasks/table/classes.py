@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.errors import DataError, check_text
+from tasks.errors import DataError, check_text, check_texts
 from tasks.store.manifest import SPLITS
 from tasks.table.plan import Part, rows_of_splits
 from tasks.table.scan import Scan
@@ -37,6 +37,7 @@ class Expected(NamedTuple):
         Raises:
             DataError: With both.
         """
+        check_texts("task.classes", self.classes)
         if len(self.classes) != self.num_classes:
             raise DataError(
                 f"task.num_classes is {self.num_classes}; task.classes has {len(self.classes)}"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tasks.columns import Form, read_rows
 from tasks.columns.row import Advance
-from tasks.errors import DataError
+from tasks.errors import DataError, check_texts
 
 
 class Columns(NamedTuple):
@@ -52,6 +52,7 @@ def check_columns(columns: Columns) -> None:
     Raises:
         DataError: With what is allowed.
     """
+    check_texts("task.text", columns.text)
     if not columns.text or (columns.paired and len(columns.text) != 2):
         wanted = "two for a pair" if columns.paired else "at least one"
         raise DataError(f"text names {len(columns.text)} columns; it must name {wanted}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int8, UInt64
 
-from tasks.errors import DataError
+from tasks.errors import DataError, check_whole
 from tasks.splits import TRAIN, check_fractions, share_out
 from tasks.store.manifest import SPLITS
 from tasks.table.examples import Columns
@@ -54,6 +54,7 @@ class Shares(NamedTuple):
             DataError: With the shares and what is allowed.
         """
         check_fractions(validation_fraction=self.validation, test_fraction=self.test)
+        check_whole("task.split_seed", self.seed, least=0)
 
 
 def plan(

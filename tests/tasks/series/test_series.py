@@ -93,7 +93,9 @@ def test_the_statistics_are_those_of_the_training_steps(tmp_path, prepare_checke
 
 
 REFUSED = {
-    "window": ({"window": 0}, r"task\.window is 0; it must be at least 1"),
+    "window": ({"window": 0}, r"task\.window is 0; it must be a whole number of at least 1"),
+    "length": ({"max_len": 0}, r"task\.max_len is 0; it must be a whole number of at least 1"),
+    "letters": ({"channels": "temp"}, r"task\.channels is 'temp'; it must be a list of texts"),
     "fraction": ({"validation_fraction": -0.1}, r"validation_fraction is -0\.1 and task\.test_fra"),
     "missing": ({"missing": "zero"}, r"task\.missing is 'zero'; it must be one of refuse, indic"),
     "time": ({"split_by_time": True, "time": None}, r"split_by_time needs task\.time"),
