@@ -7,6 +7,7 @@ exponential exceeds one, and every denominator is at least one. Neither shift ha
 """
 
 import math
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,6 +18,7 @@ from macformer.ops.linear import linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import (
     Pull,
+    Results,
     Tile,
     accumulation_dtype,
     apply_state,
@@ -24,6 +26,7 @@ from macformer.ops.tiled import (
     key_lengths,
     load_keys,
     of_heads,
+    on_folded,
     padding_of,
     tiled_backward,
     tiles,
@@ -135,6 +138,44 @@ def sum_below_peaks(
     return state, total
 
 
+def _tiles_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    omega: Tensor,
+    scale: float,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> Results:
+    peaks = omega.new_empty(*key.shape[:2], 1, omega.shape[-1])
+    sums = sum_below_peaks(key, value, Keys(omega, peaks, scale), key_padding_mask)
+    out, denominator, state = apply_state(query, Queries(omega, peaks), *sums, eps=eps)
+    return out, denominator, torch.cat([state, peaks], dim=-2)
+
+
+def _tiles_backward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *results: Tensor,
+    omega: Tensor,
+    scale: float,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> Results:
+    *results, state = results
+    state, peaks = _without_peaks(state)
+    queries, keys = Queries(omega, peaks), Keys(omega, peaks, scale)
+    options = {"key_map": keys, "key_padding_mask": key_padding_mask, "eps": eps}
+    return tiled_backward(query, key, value, queries, *results, state, **options)
+
+
+def _without_peaks(state: Tensor) -> tuple[Tensor, Tensor]:
+    """Split what the forward pass keeps into the sums and the peaks of the keys."""
+    return state[..., :-1, :].contiguous(), state[..., -1:, :].contiguous()
+
+
 @without_autocast
 def _forward(
     query: Tensor,
@@ -144,24 +185,23 @@ def _forward(
     scale: float,
     key_padding_mask: Tensor | None,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if takes_kernels("exponential_attention", query, key, value):
-        from macformer.ops import exponential_triton, fused
-
-        assert scale == 1  # on a GPU queries and keys are scaled before
-        peaks = exponential_triton.find_peaks(key, omega, key_padding_mask)
-        queries, keys = exponential_triton.exponentials(query, omega, peaks)
-        options = {"key_padding_mask": key_padding_mask, "eps": eps}
-        results = fused.fused_forward(query, key, value, queries, key_map=keys, **options)
-    else:
+) -> Results:
+    if not takes_kernels("exponential_attention", query, key, value):
         omega = omega.to(accumulation_dtype(key)) * math.sqrt(scale)
-        peaks = omega.new_empty(*key.shape[:2], 1, omega.shape[-1])
-        sums = sum_below_peaks(key, value, Keys(omega, peaks, scale), key_padding_mask)
-        results = apply_state(query, Queries(omega, peaks), *sums, eps=eps)
-    out, denominator, state = results
+        options = {"num_columns": omega.shape[-1], "key_padding_mask": key_padding_mask}
+        op = partial(_tiles_forward, omega=omega, scale=scale, eps=eps)
+        return on_folded(op, (query, key, value), **options)
+    from macformer.ops import exponential_triton, fused
+
+    assert scale == 1  # on a GPU queries and keys are scaled before
+    peaks = exponential_triton.find_peaks(key, omega, key_padding_mask)
+    queries, keys = exponential_triton.exponentials(query, omega, peaks)
+    options = {"key_map": keys, "key_padding_mask": key_padding_mask, "eps": eps}
+    out, denominator, state = fused.fused_forward(query, key, value, queries, **options)
     return out, denominator, torch.cat([state, peaks], dim=-2)
 
 
+@without_autocast
 def _backward(
     query: Tensor,
     key: Tensor,
@@ -171,24 +211,20 @@ def _backward(
     key_padding_mask: Tensor | None,
     eps: float,
     _: bool,
-    grad_out: Tensor,
-    out: Tensor,
-    denominator: Tensor,
-    state: Tensor,
+    *results: Tensor,
 ) -> list[Tensor]:
-    state, peaks = state[..., :-1, :].contiguous(), state[..., -1:, :].contiguous()
-    results = grad_out, out, denominator, state
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    if takes_kernels("exponential_attention", query, key, value):
-        from macformer.ops import exponential_triton, fused
+    if not takes_kernels("exponential_attention", query, key, value):
+        omega = omega.to(accumulation_dtype(key)) * math.sqrt(scale)
+        options = {"num_columns": omega.shape[-1], "key_padding_mask": key_padding_mask}
+        op = partial(_tiles_backward, omega=omega, scale=scale, eps=eps)
+        return list(on_folded(op, (query, key, value, *results), **options))
+    from macformer.ops import exponential_triton, fused
 
-        queries, keys = exponential_triton.exponentials(query, omega, peaks)
-        grads = fused.fused_backward(query, key, value, queries, *results, key_map=keys, **options)
-    else:
-        omega = omega.to(peaks.dtype) * math.sqrt(scale)
-        queries, keys = Queries(omega, peaks), Keys(omega, peaks, scale)
-        grads = tiled_backward(query, key, value, queries, *results, key_map=keys, **options)
-    return list(grads)
+    *results, state = results
+    state, peaks = _without_peaks(state)
+    queries, keys = exponential_triton.exponentials(query, omega, peaks)
+    options = {"key_map": keys, "key_padding_mask": key_padding_mask, "eps": eps}
+    return list(fused.fused_backward(query, key, value, queries, *results, state, **options))
 
 
 def _size(query: torch.Size, omega: torch.Size, scale: float) -> Size:

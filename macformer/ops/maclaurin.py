@@ -1,6 +1,6 @@
 """Attention through random Maclaurin features that are never stored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import (
     accumulation_dtype,
-    on_folded,
     tiled_backward,
     tiled_forward,
 )
@@ -89,13 +88,13 @@ def _forward(
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     features = signs, widths, weights, constant
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
     if widths and takes_kernels("maclaurin_attention", query, key, value):
         from macformer.ops import fused, maclaurin_triton
 
         products = maclaurin_triton.products(*features)
-        options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return fused.fused_forward(query, key, value, products, **options)
-    return _run(tiled_forward, (query, key, value), Products(*features), key_padding_mask, eps)
+    return tiled_forward(query, key, value, Products(*features), **options)
 
 
 def _backward(
@@ -112,28 +111,13 @@ def _backward(
     *results: Tensor,
 ) -> list[Tensor]:
     features = signs, widths, weights, constant
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
     if widths and takes_kernels("maclaurin_attention", query, key, value):
         from macformer.ops import fused, maclaurin_triton
 
         products = maclaurin_triton.products(*features)
-        options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return list(fused.fused_backward(query, key, value, products, *results, **options))
-    tensors = query, key, value, *results
-    return list(_run(tiled_backward, tensors, Products(*features), key_padding_mask, eps))
-
-
-def _run(
-    op: Callable[..., tuple[Tensor, Tensor, Tensor]],
-    tensors: Sequence[Tensor],
-    products: Products,
-    key_padding_mask: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if len(products.signs) == 1:  # one set of features for all heads
-        return on_folded(op, tensors, products, key_padding_mask, eps)
-    query, key, value, *results = tensors
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    return op(query, key, value, products, *results, **options)
+    return list(tiled_backward(query, key, value, Products(*features), *results, **options))
 
 
 def _size(query: torch.Size, signs: torch.Size, weights: torch.Size, *_: object) -> Size:

@@ -18,7 +18,6 @@ from macformer.ops.tiled import (
     Pull,
     Tile,
     accumulation_dtype,
-    on_folded,
     tiled_backward,
     tiled_forward,
     where_positive,
@@ -116,14 +115,14 @@ def _passes(make_map: Callable[..., FeatureMap]) -> tuple[Forward, Backward]:
 
     def forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         *parameters, mask, eps = rest
-        feature_map = make_map(query, key, *parameters)
-        return on_folded(tiled_forward, (query, key, value), feature_map, mask, eps)
+        options = {"key_padding_mask": mask, "eps": eps}
+        return tiled_forward(query, key, value, make_map(query, key, *parameters), **options)
 
     def backward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> list[Tensor]:
         *parameters, mask, eps, _, grad_out, out, denominator, state = rest
-        feature_map = make_map(query, key, *parameters)
-        tensors = query, key, value, grad_out, out, denominator, state
-        return list(on_folded(tiled_backward, tensors, feature_map, mask, eps))
+        inputs = query, key, value, make_map(query, key, *parameters)
+        results = grad_out, out, denominator, state
+        return list(tiled_backward(*inputs, *results, key_padding_mask=mask, eps=eps))
 
     return forward, backward
 

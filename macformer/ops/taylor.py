@@ -15,7 +15,6 @@ from macformer.ops.tiled import (
     Pull,
     Tile,
     accumulation_dtype,
-    on_folded,
     tiled_backward,
     tiled_forward,
 )
@@ -129,14 +128,14 @@ def as_products(head_dim: int, device: torch.device) -> MaclaurinFeatures:
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
     if takes_kernels("taylor_attention", query, key, value):
         from macformer.ops import fused, maclaurin_triton
 
         signs, weights, constant, _, widths = as_products(query.shape[-1], query.device)
         products = maclaurin_triton.products(signs, widths, weights, constant)
-        options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return fused.fused_forward(query, key, value, products, **options)
-    return on_folded(tiled_forward, (query, key, value), Quadratic(query), key_padding_mask, eps)
+    return tiled_forward(query, key, value, Quadratic(query), **options)
 
 
 def _backward(
@@ -148,15 +147,14 @@ def _backward(
     _: bool,
     *results: Tensor,
 ) -> list[Tensor]:
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
     if takes_kernels("taylor_attention", query, key, value):
         from macformer.ops import fused, maclaurin_triton
 
         signs, weights, constant, _, widths = as_products(query.shape[-1], query.device)
         products = maclaurin_triton.products(signs, widths, weights, constant)
-        options = {"key_padding_mask": key_padding_mask, "eps": eps}
         return list(fused.fused_backward(query, key, value, products, *results, **options))
-    tensors = query, key, value, *results
-    return list(on_folded(tiled_backward, tensors, Quadratic(query), key_padding_mask, eps))
+    return list(tiled_backward(query, key, value, Quadratic(query), *results, **options))
 
 
 def _size(query: torch.Size) -> Size:

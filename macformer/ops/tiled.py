@@ -14,6 +14,7 @@ projection to product.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -26,6 +27,7 @@ TILE_NUMBERS = 2**18
 
 Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
 Pull = Callable[[Tensor, Tensor], Tensor]
+Results = tuple[Tensor, Tensor, Tensor]
 
 
 @runtime_checkable
@@ -66,14 +68,19 @@ def tiled_forward(
     key_map: FeatureMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Results:
     """Return the output, its denominator before the guard, and the state of the keys.
 
     Args:
         key_map: That of the keys, where it is not that of the queries.
     """
-    state, total = sum_over_keys(key, value, key_map or feature_map, key_padding_mask)
-    return apply_state(query, feature_map, state, total, eps=eps)
+
+    def forward(query: Tensor, key: Tensor, value: Tensor, **mask: Tensor | None) -> Results:
+        sums = sum_over_keys(key, value, key_map or feature_map, **mask)
+        return apply_state(query, feature_map, *sums, eps=eps)
+
+    options = {"num_columns": feature_map.num_columns, "key_padding_mask": key_padding_mask}
+    return on_folded(forward, (query, key, value), **options)
 
 
 def sum_over_keys(
@@ -100,7 +107,7 @@ def empty_sums(key: Tensor, value: Tensor, key_map: FeatureMap) -> tuple[Tensor,
 
 def apply_state(
     query: Tensor, feature_map: FeatureMap, state: Tensor, total: Tensor, *, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Results:
     """Return what :func:`tiled_forward` does, given the sums over keys."""
     batch, heads, query_len, _ = query.shape
     dtype = state.dtype
@@ -129,9 +136,28 @@ def tiled_backward(
     key_map: FeatureMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Results:
     """Return the gradients at query, key and value."""
-    key_map = key_map or feature_map
+    maps = {"feature_map": feature_map, "key_map": key_map or feature_map}
+    tensors = query, key, value, grad_out, out, denominator, state
+    options = {"num_columns": feature_map.num_columns, "key_padding_mask": key_padding_mask}
+    return on_folded(partial(_gradients, **maps, eps=eps), tensors, **options)
+
+
+def _gradients(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    grad_out: Tensor,
+    out: Tensor,
+    denominator: Tensor,
+    state: Tensor,
+    *,
+    feature_map: FeatureMap,
+    key_map: FeatureMap,
+    key_padding_mask: Tensor | None,
+    eps: float,
+) -> Results:
     batch, heads, query_len, _ = query.shape
     dtype = state.dtype
     grad_state = torch.zeros_like(state)
@@ -166,28 +192,27 @@ def tiled_backward(
 
 
 def on_folded(
-    op: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    op: Callable[..., Results],
     tensors: Sequence[Tensor],
-    feature_map: FeatureMap,
+    *,
+    num_columns: int,
     key_padding_mask: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Call a pass whose heads share their features, on examples as heads of one if they are short.
+) -> Results:
+    """Call a pass on examples as heads of one where they are short: a tile then takes several.
 
-    A tile then takes several.
+    Args:
+        op: Takes the tensors, query and key first, and ``key_padding_mask``.
+        num_columns: The numbers that its feature map computes of each token.
     """
     query, key = tensors[:2]
     batch, heads, query_len, _ = query.shape
     tokens = heads * max(query_len, key.shape[2])
-    folded = batch > 1 and 2 * tokens <= tile_tokens(feature_map.num_columns)
-    if folded:
-        tensors = [x.flatten(0, 1)[None] for x in tensors]
-        if key_padding_mask is not None:
-            key_padding_mask = key_padding_mask.repeat_interleave(heads, dim=0)[None]
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    first, second, third = op(*tensors[:3], feature_map, *tensors[3:], **options)
-    if not folded:
-        return first, second, third
+    if batch == 1 or 2 * tokens > tile_tokens(num_columns):
+        return op(*tensors, key_padding_mask=key_padding_mask)
+    if key_padding_mask is not None:
+        key_padding_mask = key_padding_mask.repeat_interleave(heads, dim=0)[None]
+    folded = [x.flatten(0, 1)[None] for x in tensors]
+    first, second, third = op(*folded, key_padding_mask=key_padding_mask)
     return tuple(x[0].unflatten(0, (batch, heads)) for x in (first, second, third))
 
 
@@ -208,7 +233,7 @@ def tiles(lengths: list[int], heads: int, num_columns: int) -> Iterator[Tile]:
         num_heads = max(1, most // num_tokens)
         for h in range(0, heads, num_heads):
             for t in range(0, length, num_tokens):
-                yield b, slice(h, h + num_heads), slice(t, min(t + num_tokens, length))
+                yield b, slice(h, min(h + num_heads, heads)), slice(t, min(t + num_tokens, length))
 
 
 def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
@@ -238,17 +263,33 @@ class Memory:
 
 
 def of_heads(columns: Tensor, x: Tensor, tile: Tile) -> Tensor:
-    """Return what each head of a tile is multiplied by, from one matrix for all or one for each."""
+    """Return what each head of a tile is multiplied by, from one matrix for all or one for each.
+
+    Heads of examples that :func:`on_folded` made one of begin again with the first matrix.
+    """
     columns = columns.to(x.dtype)
-    return columns.expand(len(x), -1, -1) if len(columns) == 1 else columns[tile[1]]
+    if len(columns) == 1:
+        return columns.expand(len(x), -1, -1)
+    return columns[_heads(columns, tile)]
+
+
+def _heads(columns: Tensor, tile: Tile) -> slice | Tensor:
+    heads = tile[1]
+    if heads.stop <= len(columns):
+        return heads
+    return torch.arange(heads.start, heads.stop, device=columns.device) % len(columns)
 
 
 def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
     """Add the gradient of each head of a tile at what :func:`of_heads` took."""
     if len(columns) == 1:
         columns += gradient.sum(0)
+        return
+    heads = _heads(columns, tile)
+    if isinstance(heads, slice):
+        columns[heads] += gradient
     else:
-        columns[tile[1]] += gradient
+        columns.index_add_(0, heads, gradient)
 
 
 def where_positive(grad: Tensor, x: Tensor) -> Tensor:

@@ -20,13 +20,15 @@ def weigh(query, key, weight_query, weight_key):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_output_and_gradients_are_those_of_the_matrix(padded, monkeypatch):
+@pytest.mark.parametrize(("query_len", "key_len"), [(37, 45), (1, 2)])
+def test_output_and_gradients_are_those_of_the_matrix(query_len, key_len, padded, monkeypatch):
+    """Of an example over several tiles, and of several in one."""
     monkeypatch.setattr(tiled, "TILE_NUMBERS", 16 * 2 * E)
-    shapes = (B, H, 37, E), (B, H, 45, E), (B, H, 45, EV), (H, E, E), (H, E, E)
+    shapes = (B, H, query_len, E), (B, H, key_len, E), (B, H, key_len, EV), (H, E, E), (H, E, E)
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     query, key, value, *weights = inputs
-    mask = torch.zeros(B, 45, dtype=torch.bool)
-    mask[0, 30:] = mask[1, 3] = padded
+    mask = torch.zeros(B, key_len, dtype=torch.bool)
+    mask[0, key_len // 2 :] = mask[1, 0] = padded
     matrix = weigh(query, key, *weights).masked_fill(mask[:, None, None], 0)
     expected = matrix @ value / matrix.sum(-1, keepdim=True)
     out = hedgehog_attention(*inputs, key_padding_mask=mask if padded else None)
