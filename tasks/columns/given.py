@@ -65,6 +65,20 @@ class Files(NamedTuple):
             )
         return found
 
+    def confirm(
+        self, digest: str | None, suffixes: Sequence[str] = SUFFIXES, *, data_dir: Path
+    ) -> None:
+        """Refuse files that have no longer the checksum that they had before they were read.
+
+        Raises:
+            DataError: If they are others, or gone.
+        """
+        now = self._replace(sha256=None).digest(suffixes, data_dir=data_dir)
+        if now != digest:
+            raise DataError(
+                f"{self.train} has changed while it was read; call again when nothing writes to it"
+            )
+
     def num_bytes(self, suffixes: Sequence[str] = SUFFIXES) -> int:
         """Return the size of all files; 0 if they are gone."""
         try:

@@ -91,9 +91,10 @@ def prepare(
     decide = deciding(columns, by_time=split_by_time)
     shares.check()
     expected.check()
+    source = files.digest(KINDS, data_dir=data_dir)
     parameters = {
         "generator": GENERATOR,
-        "source": files.digest(KINDS, data_dir=data_dir),
+        "source": source,
         "files": list(files.patterns),
         "decides": decide._asdict(),
         **columns._asdict(),
@@ -117,7 +118,8 @@ def prepare(
             missing=missing,
         )
         check_plan([each.part for each in planned], expected)
-        return _contents(planned, tokens=tokens, classes=expected.classes)
+        written = _contents(planned, tokens=tokens, classes=expected.classes)
+        return written._replace(confirm=partial(files.confirm, source, KINDS, data_dir=data_dir))
 
     folder = prepare_once(
         data_dir / "series",

@@ -105,6 +105,7 @@ class Contents(NamedTuple):
         num_questions: How many labels each row has, at places of its own; None for one of the row
             as a whole.
         num_channels: Of the values of a series; None for ids of tokens.
+        confirm: Called when all is written; a DataError of it discards that.
     """
 
     splits: Iterable[Split]
@@ -113,6 +114,7 @@ class Contents(NamedTuple):
     facts: Mapping[str, Any] = MappingProxyType({})
     num_questions: int | None = None
     num_channels: int | None = None
+    confirm: Callable[[], None] = lambda: None
 
 
 def prepare_once(
@@ -190,6 +192,7 @@ def _write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) 
         splits[split.name] = describe_split(
             folder, split.name, num_classes=num_classes, num_left_out=split.num_left_out
         )
+    contents.confirm()
     return {**contents.facts, "vocabulary": list(contents.vocabulary), "splits": splits}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from tasks.columns import Form
+from tasks.errors import DataError
 from tasks.store.manifest import SPLITS
 from tasks.store.write import Chunk, Contents, Split
 from tasks.table.examples import Columns, Example, read_examples
@@ -101,6 +102,8 @@ def _encode(
 
     for example in examples:
         documents += [_cut(tokenizer, text, tokens) for text in example.texts]
+        if example.label not in label_ids:
+            raise DataError(f"{example.place} had another label when it was first read")
         labels.append(label_ids[example.label])
         if len(labels) == _ROWS_PER_CHUNK:
             yield chunk()

@@ -80,9 +80,10 @@ def prepare(
     shares.check()
     expected.check()
     stored = None if tokenizer is None else load_tokenizer(Path(tokenizer))
+    source = files.digest(data_dir=data_dir)
     parameters = {
         "generator": GENERATOR,
-        "source": files.digest(data_dir=data_dir),
+        "source": source,
         "files": list(files.patterns),
         **columns._asdict(),
         **files.form._asdict(),
@@ -99,9 +100,10 @@ def prepare(
         count = token_counter(tokens.kind, stored)
         parts = plan_files(files, columns, shares, count_tokens=count)
         check_plan(parts, expected)
-        return table_contents(
+        written = table_contents(
             parts, columns, form=files.form, tokens=tokens, stored=stored, classes=expected.classes
         )
+        return written._replace(confirm=partial(files.confirm, source, data_dir=data_dir))
 
     folder = prepare_once(
         data_dir / "table",

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from tasks.errors import DataError
+from tasks.series.planned import plan_series
 from tasks.store.manifest import SPLITS
 
 CLASSES = ["bad", "good"]
@@ -179,6 +180,18 @@ def test_files_of_several_kinds_are_refused_with_their_folder(prepare, tmp_path)
     (folder / "b.csv").write_text("state\n")
     with pytest.raises(DataError, match=r"mixed mixes kinds of files: \.csv, \.ts$"):
         prepare(path=str(folder))
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_prepared(prepare, tmp_path, monkeypatch):
+    def change_behind(*args, **options):
+        planned = plan_series(*args, **options)
+        (tmp_path / "machines.csv").write_text("")
+        return planned
+
+    monkeypatch.setattr("tasks.series.task.plan_series", change_behind)
+    with pytest.raises(DataError, match=r"machines\.csv has changed while it was read"):
+        prepare()
+    assert not list((tmp_path / "data").glob("series/*[!k]"))
 
 
 def test_archives_whose_series_differ_in_their_channels_are_refused(prepare, tmp_path):

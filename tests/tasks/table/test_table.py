@@ -12,6 +12,7 @@ from tasks.store.describe import describe
 from tasks.store.manifest import SPLITS, read_manifest
 from tasks.table.examples import Example
 from tasks.table.scan import parse_time
+from tasks.table.task import plan_files
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
@@ -176,6 +177,31 @@ def test_what_was_prepared_is_used_when_its_file_is_gone(tmp_path, prepare):
     assert prepare(sha256=sha256) == folder == prepare()
     with pytest.raises(DataError, match=r"logs\.csv is no file"):
         prepare(sha256=sha256, split_seed=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("\n,,late,INFO", r"logs\.csv has changed while it was read; call again when"),
+        (None, r"logs\.csv, line \d+ had another label when it was first read"),
+    ],
+    ids=["grown", "other labels"],
+)
+def test_a_file_that_changes_while_it_is_read_is_not_prepared(
+    tmp_path, prepare, monkeypatch, line, message
+):
+    path = tmp_path / "logs.csv"
+
+    def change_behind(*args, **options):
+        parts = plan_files(*args, **options)
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text + line if line else text.replace("INFO", "WARN"), encoding="utf-8")
+        return parts
+
+    monkeypatch.setattr("tasks.table.task.plan_files", change_behind)
+    with pytest.raises(DataError, match=message):
+        prepare()
+    assert not list((tmp_path / "data").glob("table/*[!k]"))
 
 
 def test_a_moved_file_is_the_same_data(tmp_path, prepare):
