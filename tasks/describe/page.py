@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from matplotlib import rc_context
@@ -99,13 +100,14 @@ def _draw_lengths(axis: Axes, found: Description) -> None:
 
 
 def _drawn(draw: Callable[[Axes], None], *, height: float) -> str:
-    """Return a drawing as SVG that stands within a page."""
+    """Return a drawing as SVG that stands within a page; its letters are the browser's."""
     figure = Figure(figsize=(8, height), layout="constrained")
     axis = figure.subplots()
     axis.spines[["top", "right"]].set_visible(False)
     draw(axis)
     file = io.StringIO()
-    with rc_context({"svg.hashsalt": "describe", "svg.fonttype": "path"}):
+    with rc_context({"svg.hashsalt": "describe", "svg.fonttype": "none"}), catch_warnings():
+        filterwarnings("ignore", "Glyph .* missing")  # here, where texts are but measured
         figure.savefig(file, format="svg", metadata={"Date": None})
     svg = file.getvalue()
     return svg[svg.index("<svg") :]

@@ -127,6 +127,12 @@ def test_the_page_stands_alone(tmp_path, capsys):
     assert not re.search(r"(src|href)=[\"'](?!#)", html)
 
 
+def test_a_drawing_has_letters_that_its_own_font_lacks(tmp_path, capsys):
+    page = tmp_path / "page.html"
+    describe(tmp_path, capsys, lines(200, ["警告", "ok"]), "--html", str(page))
+    assert re.search(r"<text[^>]*>警告</text>", page.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
