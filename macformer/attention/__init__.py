@@ -11,6 +11,9 @@ and ``key_padding_mask`` ``(B, S)``, True at padding. The YAML gives the method'
 (Hydra's ``_partial_``), the layer gives the shapes; a factory without use for ``max_seq_len``, the
 longest sequence that the layer will see, leaves it out. Attention is bidirectional.
 
+Where no row of a split has padding there is no mask: None means that every key is present, and the
+result is that of a mask which is False everywhere.
+
 What stands at padding has no influence, whether in keys, in values or, where L = S, in queries; not
 even what is not finite, and not on gradients either. :func:`blank_padding` sees to that at the
 start of a forward pass; a module still leaves padding out of its sums and counts. How far a batch

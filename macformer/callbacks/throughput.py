@@ -61,11 +61,14 @@ class Stopwatch:
     def count(self, batch: Mapping[str, Tensor]) -> None:
         if self._started is None:
             return
-        padding = batch["key_padding_mask"]
+        inputs, padding = batch["inputs"], batch.get("key_padding_mask")
+        channels = inputs.shape[-1] if inputs.is_floating_point() else 1  # of a position
+        positions = inputs.numel() // channels
         self._current.batches += 1
         self._current.examples += len(batch["labels"])
-        self._current.positions += padding.numel()
-        self._current.tokens = self._current.tokens + (~padding).sum()
+        self._current.positions += positions
+        present = positions if padding is None else (~padding).sum()
+        self._current.tokens = self._current.tokens + present
 
     @property
     def num_batches(self) -> int:

@@ -70,9 +70,9 @@ def inspect(
     table = summarise(lines, whole, error=settings.error)
     share, limit = limit_of(lines, whole)
     text = table.to_markdown(index=False, floatfmt=".2f")
-    lengths = [int((~batch["key_padding_mask"]).sum(-1).max()) for batch in batches]
+    longest = max(batch["inputs"].shape[-1] for batch in batches)
     text += (
-        f"\n\nAt up to {max(lengths)} tokens softmax takes {100 * share:.0f} % of the time: no "
+        f"\n\nAt up to {longest} tokens softmax takes {100 * share:.0f} % of the time: no "
         f"attention makes this model more than {limit:.2f} times as fast. An error of 1 is that of "
         f"the mean of the values; up to {settings.error:g} a layer is named as one to replace.\n"
     )

@@ -48,11 +48,14 @@ class PretrainedEncoder(nn.Module):
         return sum(num_heads * kept[name] for name, (num_heads, _) in self._sizes.items())
 
     def forward(
-        self, inputs: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"]
-    ) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"]]:
+        self, inputs: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"] | None = None
+    ) -> tuple[Float[Tensor, "B N D"], Bool[Tensor, "B N"] | None]:
         """Return the states and the mask."""
-        ids = (inputs - 1).masked_fill(key_padding_mask, self.padding_id)
-        out = self.model(input_ids=ids, attention_mask=(~key_padding_mask).long())
+        ids, mask = inputs - 1, None
+        if key_padding_mask is not None:
+            ids = ids.masked_fill(key_padding_mask, self.padding_id)
+            mask = (~key_padding_mask).long()
+        out = self.model(input_ids=ids, attention_mask=mask)
         return out.last_hidden_state, key_padding_mask
 
 

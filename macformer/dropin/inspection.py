@@ -17,7 +17,7 @@ from macformer.dropin.transfer import measure
 from macformer.measuring import now
 from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.runs.build import build_data
-from macformer.training.objectives import Batch
+from macformer.training.objectives import Batch, predict
 
 _SOFTMAX = "softmax"
 
@@ -32,8 +32,9 @@ def load_batches(cfg: DictConfig, *, num_batches: int, batch_size: int) -> list[
 
 
 def _trimmed(batch: Batch) -> Batch:
-    present = ~batch["key_padding_mask"]
-    longest = int(present.sum(-1).max())
+    if "key_padding_mask" not in batch:
+        return batch
+    longest = int((~batch["key_padding_mask"]).sum(-1).max())
     cut = {name: batch[name][..., :longest] for name in ("inputs", "key_padding_mask")}
     return {**batch, **cut}
 
@@ -64,13 +65,13 @@ def inspect_layers(
     names = [*rows, *learnt]
     passes: list[float] = []
     for place, batch in enumerate(batches):
-        inputs = (batch["inputs"], batch["key_padding_mask"])
-        start = now(inputs[0].device)
-        model.eval()(*inputs)
-        passes += [now(inputs[0].device) - start] if place > 0 else []
+        device = batch["inputs"].device
+        start = now(device)
+        predict(model.eval(), batch)
+        passes += [now(device) - start] if place > 0 else []
         found: list[dict[str, Any]] = []
         with answered(_asker(names, rows, built, found, max_seq_len=max_seq_len)):
-            model(*inputs)
+            predict(model, batch)
         lines += found if place > 0 else []
     return pd.DataFrame(lines), median(passes)
 

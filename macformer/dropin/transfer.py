@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from macformer.attention import SoftmaxAttention, UniformAttention
 from macformer.dropin.observe import Call, answered
 from macformer.dropin.sites import DropinError
-from macformer.training.objectives import Batch, Loss, predict
+from macformer.training.objectives import Batch, Loss, inputs_of, predict
 
 _SIZES = {"num_heads": 1, "head_dim": 1}  # which neither of the two has any use for
 
@@ -42,9 +42,10 @@ def transfer_attention(model: nn.Module, batch: Batch) -> Loss:
         errors.append(error)
         return softmax
 
-    asked = [batch[name] for name in ("inputs", "key_padding_mask", "places") if name in batch]
     with torch.no_grad(), answered(answer):
-        logits = model.forward(*asked)  # no call, whose hooks would take it for a prediction
+        logits = model.forward(
+            *inputs_of(batch)
+        )  # no call, whose hooks would take it for a prediction
     if not errors:
         raise DropinError("the model has no attention of this project; use model=encoder")
     loss = torch.stack(errors).sum()

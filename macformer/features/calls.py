@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention import PPSBN
 from macformer.models import MultiheadAttention
-from macformer.training.objectives import Batch
+from macformer.training.objectives import Batch, predict
 
 
 class AttentionCall(NamedTuple):
@@ -33,7 +33,7 @@ def core_attentions(model: nn.Module) -> list[nn.Module]:
 def record_attention(model: nn.Module, batch: Batch) -> list[AttentionCall]:
     """Run a batch through a model in evaluation mode, and return each layer's attention call."""
     with _recording(model) as calls:
-        model.eval()(batch["inputs"], batch["key_padding_mask"])
+        predict(model.eval(), batch)
     return calls
 
 

@@ -37,14 +37,18 @@ class SequenceClassifier(nn.Module):
     def forward(
         self,
         inputs: Int[Tensor, "B *pair N"] | Float[Tensor, "B *pair N channels"],
-        key_padding_mask: Bool[Tensor, "B *pair N"],
+        key_padding_mask: Bool[Tensor, "B *pair N"] | None = None,
         places: Int[Tensor, "B Q"] | None = None,
     ) -> Float[Tensor, "B C"] | Float[Tensor, "B Q C"]:
-        """Return the logits of each sequence or pair, or those at the places of each sequence."""
-        mask = key_padding_mask.flatten(0, -2)
-        states, mask = self.encoder(inputs.flatten(0, key_padding_mask.ndim - 2), mask)
+        """Return the logits of each sequence or pair, or those at the places of each sequence.
+
+        Without a mask no sequence has padding.
+        """
+        rows = inputs.shape[: -2 if inputs.is_floating_point() else -1]
+        mask = None if key_padding_mask is None else key_padding_mask.flatten(0, -2)
+        states, mask = self.encoder(inputs.flatten(0, len(rows) - 1), mask)
         if places is not None:
             asked = places[..., None] + self.encoder.num_front_tokens
             return self.head(states.take_along_dim(asked, 1))
         pooled = self.pooling(states, mask)
-        return self.head(pooled.unflatten(0, key_padding_mask.shape[:-1]))
+        return self.head(pooled.unflatten(0, rows))

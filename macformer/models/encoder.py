@@ -112,13 +112,14 @@ class SequenceEncoder(nn.Module):
     def forward(
         self,
         inputs: Int[Tensor, "B N"] | Float[Tensor, "B N channels"],
-        key_padding_mask: Bool[Tensor, "B N"],
-    ) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"]]:
-        """Return the states and their mask, the tokens in front included."""
+        key_padding_mask: Bool[Tensor, "B N"] | None = None,
+    ) -> tuple[Float[Tensor, "B M D"], Bool[Tensor, "B M"] | None]:
+        """Return the states and their mask, if there is one, the tokens in front included."""
         x, mask = self.embedding(inputs), key_padding_mask
         if self.front is not None:
             x = torch.cat([self.front.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
-            mask = pad(mask, (self.num_front_tokens, 0), value=False)
+            if mask is not None:
+                mask = pad(mask, (self.num_front_tokens, 0), value=False)
         x = self.dropout(self.positions(x))
         for layer in self.layers:
             x = layer(x, mask)

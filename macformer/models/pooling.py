@@ -18,8 +18,10 @@ class MeanPooling(nn.Module):
         super().__init__()
 
     def forward(
-        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
+        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B D"]:
+        if key_padding_mask is None:
+            return x.mean(1)
         present = ~key_padding_mask[..., None]
         return torch.where(present, x, 0).sum(1) / present.sum(1).clamp(min=1)
 
@@ -33,9 +35,11 @@ class PaddedMeanPooling(MeanPooling):
     counts_padding = True
 
     def forward(
-        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
+        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B D"]:
-        return torch.where(key_padding_mask[..., None], 0, x).mean(1)
+        if key_padding_mask is not None:
+            x = torch.where(key_padding_mask[..., None], 0, x)
+        return x.mean(1)
 
 
 class UnmaskedMeanPooling(MeanPooling):
@@ -44,7 +48,7 @@ class UnmaskedMeanPooling(MeanPooling):
     counts_padding = True
 
     def forward(
-        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
+        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B D"]:
         return x.mean(1)
 
@@ -58,7 +62,7 @@ class ClsPooling(nn.Module):
         super().__init__()
 
     def forward(
-        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"]
+        self, x: Float[Tensor, "B N D"], key_padding_mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B D"]:
         return x[:, 0]
 

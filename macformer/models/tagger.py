@@ -15,7 +15,7 @@ class TokenTagger(nn.Module):
         self.head = nn.Linear(embed_dim, num_classes)
 
     def forward(
-        self, inputs: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"]
+        self, inputs: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"] | None = None
     ) -> Float[Tensor, "B*N C"]:
         states, _ = self.encoder(inputs, key_padding_mask)
         return self.head(states[:, self.encoder.num_front_tokens :]).flatten(0, 1)

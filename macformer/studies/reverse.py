@@ -20,8 +20,7 @@ def reverse_batches(
 ) -> Iterator[Batch]:
     """Draw batches of random sequences without end; ids start at 1, labels at 0."""
     generator = torch.Generator().manual_seed(seed)
-    padding = torch.zeros(batch_size, seq_len, dtype=torch.bool)
     while True:
         symbols = torch.randint(num_symbols, (batch_size, seq_len), generator=generator)
         labels = symbols.flip(1).flatten()
-        yield {"inputs": symbols + 1, "key_padding_mask": padding, "labels": labels}
+        yield {"inputs": symbols + 1, "labels": labels}

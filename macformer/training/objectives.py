@@ -79,8 +79,13 @@ def predict(
     model: nn.Module, batch: Batch
 ) -> Float[Tensor, "B C"] | Float[Tensor, "B questions C"]:
     """Give a model what a batch holds beside its labels; return the logits."""
+    return model(*inputs_of(batch))
+
+
+def inputs_of(batch: Batch) -> list[Tensor | None]:
+    """Return what a model is called with: inputs, their mask or None, and places where asked."""
     asked = [batch["places"]] if "places" in batch else []
-    return model(batch["inputs"], batch["key_padding_mask"], *asked)
+    return [batch["inputs"], batch.get("key_padding_mask"), *asked]
 
 
 def judge(

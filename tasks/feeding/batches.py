@@ -12,7 +12,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 from torch import Tensor
 
 from tasks.errors import DataError
-from tasks.feeding.collate import gather_batch
+from tasks.feeding.collate import gather_batch, has_padding
 from tasks.store.rows import Rows
 
 _BATCHES_PER_POOL = 64
@@ -29,6 +29,7 @@ class TrainingBatches:
         padded_len: Length that rows are padded to; None pads to the longest row of a batch.
         multiple_of: Of which that longest row's length becomes a multiple, up to max_seq_len.
         start: First batch to yield.
+        masked: Whether batches say where padding is; see :func:`tasks.feeding.collate.has_padding`.
         bucket_by_length: Whether a batch holds rows of similar length: each run of 64 global
             batches is sorted by length, cut into batches, and these are shuffled.
     """
@@ -44,6 +45,7 @@ class TrainingBatches:
         seed: int,
         rank: int,
         num_ranks: int,
+        masked: bool,
         start: int,
         bucket_by_length: bool,
     ) -> None:
@@ -55,6 +57,7 @@ class TrainingBatches:
         self.seed = seed
         self.rank = rank
         self.num_ranks = num_ranks
+        self.masked = masked
         self.start = start
         self.bucket_by_length = bucket_by_length
         self.batches_per_epoch = len(rows) // (batch_size * num_ranks)
@@ -75,6 +78,7 @@ class TrainingBatches:
                     max_len=self.max_seq_len,
                     padded_len=self.padded_len,
                     multiple_of=self.multiple_of,
+                    masked=self.masked,
                 )
             epoch, first = epoch + 1, 0
 
@@ -98,6 +102,7 @@ class EvaluationBatches:
     Args:
         padded_len: Length that rows are padded to; None pads to the longest row of a batch.
         multiple_of: Of which that longest row's length becomes a multiple, up to max_seq_len.
+        masked: Whether batches say where padding is; see :func:`tasks.feeding.collate.has_padding`.
         limit: Batches of a rank that will be scored, as a number or as a share; None: all.
         bucket_by_length: Whether rows come in the order of their lengths instead. Which rows are
             scored does not depend on it.
@@ -113,6 +118,7 @@ class EvaluationBatches:
         multiple_of: int,
         rank: int,
         num_ranks: int,
+        masked: bool,
         limit: int | float | None,
         bucket_by_length: bool,
     ) -> None:
@@ -120,6 +126,7 @@ class EvaluationBatches:
         self.max_seq_len = max_seq_len
         self.padded_len = padded_len
         self.multiple_of = multiple_of
+        self.masked = masked
         first, last = (len(rows) * r // num_ranks for r in (rank, rank + 1))
         order = torch.arange(first, last)
         if bucket_by_length:
@@ -139,11 +146,12 @@ class EvaluationBatches:
                 max_len=self.max_seq_len,
                 padded_len=self.padded_len,
                 multiple_of=self.multiple_of,
+                masked=self.masked,
             )
 
 
 class ChosenBatches:
-    """Batches of given rows, as often as one goes through them.
+    """Batches of given rows, as often as one goes through them; masked if any holds padding.
 
     Args:
         batches: The rows of each.
@@ -162,6 +170,10 @@ class ChosenBatches:
         self.max_seq_len = max_seq_len
         self.padded_len = padded_len
         self.batches = [batch.to(rows.device) for batch in batches]
+        self.masked = any(
+            has_padding(rows, batch, max_len=max_seq_len, padded_len=padded_len)
+            for batch in self.batches
+        )
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -169,7 +181,11 @@ class ChosenBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batches:
             yield gather_batch(
-                self.rows, indices, max_len=self.max_seq_len, padded_len=self.padded_len
+                self.rows,
+                indices,
+                max_len=self.max_seq_len,
+                padded_len=self.padded_len,
+                masked=self.masked,
             )
 
 

@@ -17,6 +17,7 @@ from tasks.feeding.batches import (
     longest_of_row,
     sort_by_length,
 )
+from tasks.feeding.collate import has_padding
 from tasks.feeding.lightning_counters import num_batches_processed
 from tasks.feeding.masking import HiddenTokens, HiddenTokensOfSplit
 from tasks.store.describe import describe
@@ -27,6 +28,8 @@ from tasks.store.write import name_folder
 
 class TaskDataModule(pl.LightningDataModule):
     """Batches of one task: inputs, key_padding_mask (True at padding), labels, perhaps places.
+
+    Batches of a split in which no row has padding have no mask.
 
     Training is one endless stream whose position is part of a checkpoint: a resumed run sees the
     batches that an uninterrupted one would have seen.
@@ -94,6 +97,7 @@ class TaskDataModule(pl.LightningDataModule):
         self.bucket_by_length = bucket_by_length
         self.hidden_share = hidden_share
         self.rows: dict[str, Rows] = {}
+        self._has_padding: dict[str, bool] = {}
         self._folder: Path | None = None
         self._start = 0
 
@@ -111,12 +115,22 @@ class TaskDataModule(pl.LightningDataModule):
             self._check_places(split, rows)
             if self.hidden_share is not None and not isinstance(rows, TokenRows):
                 raise DataError("rows of this task hold numbers; pretrain=mlm hides tokens")
+        self._has_padding = {
+            split: has_padding(
+                rows,
+                torch.arange(len(rows)),
+                max_len=self.max_seq_len,
+                padded_len=self._padded_len,
+                multiple_of=self.pad_to_multiple_of,
+            )
+            for split, rows in self.rows.items()
+        }
         if self.device_resident:
             device = self.trainer.strategy.root_device if self.trainer else "cpu"
             self.rows = {split: rows.to(device) for split, rows in self.rows.items()}
 
     def train_dataloader(self) -> TrainingBatches | HiddenTokens:
-        options = self._options()
+        options = self._options("train")
         options["batch_size"] *= self.accumulate
         batches = TrainingBatches(
             self.rows["train"], seed=self.seed, start=self.num_batches_consumed, **options
@@ -139,7 +153,7 @@ class TaskDataModule(pl.LightningDataModule):
     def _evaluation(
         self, split: str, limit: int | float | None
     ) -> EvaluationBatches | HiddenTokensOfSplit:
-        batches = EvaluationBatches(self.rows[split], limit=limit, **self._options())
+        batches = EvaluationBatches(self.rows[split], limit=limit, **self._options(split))
         if self.hidden_share is None:
             return batches
         return HiddenTokensOfSplit(batches, share=self.hidden_share)
@@ -229,7 +243,8 @@ class TaskDataModule(pl.LightningDataModule):
 
     def test_rows(self) -> Int[Tensor, "rows"]:
         """Return the rows of this rank's share of the test split, in the order of its batches."""
-        batches = EvaluationBatches(self.rows["test"], limit=self._test_limit, **self._options())
+        options = self._options("test")
+        batches = EvaluationBatches(self.rows["test"], limit=self._test_limit, **options)
         rows = torch.cat(batches.batches)
         if self.hidden_share is None:
             return rows
@@ -265,14 +280,19 @@ class TaskDataModule(pl.LightningDataModule):
         assert self._folder is not None
         return self._folder
 
-    def _options(self) -> dict[str, Any]:
+    @property
+    def _padded_len(self) -> int | None:
+        return None if self.trim_batches else self.padded_len
+
+    def _options(self, split: str) -> dict[str, Any]:
         return {
             "batch_size": self.batch_size,
             "max_seq_len": self.max_seq_len,
-            "padded_len": None if self.trim_batches else self.padded_len,
+            "padded_len": self._padded_len,
             "multiple_of": self.pad_to_multiple_of,
             "rank": self.trainer.global_rank if self.trainer else 0,
             "num_ranks": self.trainer.world_size if self.trainer else 1,
+            "masked": self._has_padding[split],
             "bucket_by_length": self.bucket_by_length,
         }
 

@@ -56,18 +56,22 @@ def hide_tokens(
         batch: inputs (B, N), or (B, 2, N) for pairs, whose documents become rows of their own.
 
     Returns:
-        inputs and key_padding_mask (B, N), places (B, Q), and labels (B, Q), the ids at the places.
+        inputs and, where the batch has one, key_padding_mask (B, N), places (B, Q), and labels
+        (B, Q), the ids at the places.
     """
-    inputs, mask = (batch[name].flatten(0, -2) for name in ("inputs", "key_padding_mask"))
+    rows = {
+        name: batch[name].flatten(0, -2) for name in ("inputs", "key_padding_mask") if name in batch
+    }
+    inputs = rows["inputs"]
+    mask = rows.get("key_padding_mask", torch.zeros_like(inputs, dtype=torch.bool))
     scores = torch.rand(inputs.shape, generator=generator, device=inputs.device)
     order = scores.masked_fill_(mask, 2.0).argsort(-1)  # present ones in random order, then padding
     num_hidden = ((~mask).sum(-1, keepdim=True) * share).round().long().clamp(min=1)
     num_asked = max(1, round(share * inputs.shape[-1]))
     turn = torch.arange(num_asked, device=inputs.device) % num_hidden
     places = order.gather(-1, turn)
-    return {
+    return rows | {
         "inputs": inputs.scatter(-1, places, PADDING_ID),
-        "key_padding_mask": mask,
         "places": places,
         "labels": inputs.gather(-1, places),
     }

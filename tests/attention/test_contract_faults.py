@@ -22,6 +22,7 @@ FAULTS = {
     "ZeroKeysStay": "padding behind equals cutting it off",
     "LeaksNaN": "padding is inert",
     "LeaksBackward": "padding is inert",
+    "LearnsFromMasksAlone": "a mask without padding is no mask",
     "StatisticsOfPaddedQueries": "padding is inert",
     "ShortcutOnPaddedLength": "output does not depend on how far a batch is padded",
     "StridedLocal": "output does not depend on how far a batch is padded",

@@ -22,6 +22,7 @@ from macformer.callbacks.throughput import Interval, summarise
 
 MIB = 2**20
 BATCH = {
+    "inputs": torch.ones(3, 2, dtype=torch.int64),
     "labels": torch.zeros(3),
     "key_padding_mask": torch.tensor([[False, True], [False, False], [True, True]]),
 }
@@ -46,6 +47,20 @@ def test_stopwatch_counts_only_while_it_runs(monkeypatch):
     assert found["examples_per_second"] == pytest.approx(4.5)
     assert found["examples_per_second_q25"] == pytest.approx(3.75)
     assert found["positions_per_second_q75"] == pytest.approx(10.5)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [torch.ones(3, 2, 5, dtype=torch.int64), torch.ones(3, 10, 4)],
+    ids=["pairs", "series"],
+)
+def test_without_a_mask_all_positions_are_tokens(inputs):
+    watch = Stopwatch(torch.device("cpu"))
+    watch.start()
+    watch.count({"inputs": inputs, "labels": torch.zeros(3)})
+    watch.stop()
+    found = summarise(watch.intervals, num_ranks=1)
+    assert [found[name] for name in throughput.COUNTED] == [3, 30, 30]
 
 
 def test_nothing_timed_gives_no_rate(monkeypatch):

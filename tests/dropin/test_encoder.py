@@ -87,6 +87,22 @@ def test_pairs_pass_through_one_encoder(transformers):
     assert logits.shape == (3, 10)
 
 
+@pytest.mark.parametrize("attention", ["rmfa_exp", "softmax"])
+def test_rows_without_padding_reach_attention_without_a_mask(transformers, attention):
+    model = build_model(compose(*SMALL, BERT, f"attention={attention}")).eval()
+    masks = []
+
+    def keep(module, args, kwargs):
+        masks.append(kwargs["key_padding_mask"])
+
+    for layer in model.encoder.model.encoder.layer:
+        layer.attention.self.macformer.register_forward_pre_hook(keep, with_kwargs=True)
+    inputs = torch.randint(1, 16, (3, 24))
+    logits = model(inputs)
+    assert masks == [None, None]
+    torch.testing.assert_close(model(inputs, torch.zeros_like(inputs, dtype=torch.bool)), logits)
+
+
 @pytest.fixture
 def folder(transformers, tmp_path):
     sizes = dict(pair.split(": ") for pair in SIZES.split(", "))

@@ -62,6 +62,21 @@ def test_softmax_has_no_error_and_the_mean_of_the_values_has_one():
     assert whole > 0 and (lines["seconds"] > 0).all()
 
 
+def test_rows_without_a_mask_are_inspected_whole():
+    torch.manual_seed(0)
+    model = Encoder()
+    replace_attention(model, SOFTMAX, max_seq_len=LENGTH)
+    rows = {"mean": lambda max_seq_len, **sizes: UniformAttention(**sizes)}
+    bare = [{"inputs": batch["inputs"]} for batch in batches(2)]
+    full = [{**batch, "key_padding_mask": torch.zeros(BATCH, LENGTH).bool()} for batch in bare]
+    errors = [
+        inspect_layers(model, given, rows, learnt={}, max_seq_len=LENGTH)[0]["error"].tolist()
+        for given in (bare, full)
+    ]
+    assert len(errors[0]) == 4
+    assert errors[0] == pytest.approx(errors[1], abs=1e-6)
+
+
 def test_the_summary_follows_from_times_and_errors():
     """Of 10 s softmax takes 2 in each of two layers; a row takes half, and is right in one."""
     lines = pd.DataFrame(

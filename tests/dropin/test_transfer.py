@@ -42,9 +42,11 @@ class Classifier(nn.Module):
                 if parameter.ndim == 2:
                     parameter.mul_(2)
 
-    def forward(self, inputs: Tensor, key_padding_mask: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, key_padding_mask: Tensor | None) -> Tensor:
         states = self.encoder(inputs, src_key_padding_mask=key_padding_mask)
-        return self.head(states.masked_fill(key_padding_mask[..., None], 0).sum(1))
+        if key_padding_mask is not None:
+            states = states.masked_fill(key_padding_mask[..., None], 0)
+        return self.head(states.sum(1))
 
 
 @pytest.fixture
@@ -88,6 +90,14 @@ def test_padding_counts_nowhere(model, batch):
         mask = batch["key_padding_mask"][..., None]
         inputs = torch.where(mask, garbage, batch["inputs"])
         losses.append(transfer_attention(model, {**batch, "inputs": inputs}).loss)
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_rows_without_a_mask_are_full(model, batch):
+    put_in(model.eval(), SCALED)
+    full = {**batch, "key_padding_mask": torch.zeros_like(batch["key_padding_mask"])}
+    bare = {name: batch[name] for name in ("inputs", "labels")}
+    losses = [transfer_attention(model, rows).loss for rows in (full, bare)]
     torch.testing.assert_close(losses[0], losses[1])
 
 

@@ -92,6 +92,17 @@ def test_poolings_by_hand():
     assert ClsPooling(embed_dim=1)(x, mask).item() == 1.0
 
 
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize(
+    "pooling", [MeanPooling, PaddedMeanPooling, UnmaskedMeanPooling, ClsPooling]
+)
+def test_without_a_mask_no_row_has_padding(pooling, paired):
+    model = build(pooling=pooling, paired=paired)
+    ids = tokens(3, 2, N) if paired else tokens(3, N)
+    logits = model(ids, torch.zeros_like(ids, dtype=torch.bool))
+    torch.testing.assert_close(model(ids), logits)
+
+
 def test_tokens_in_front_start_at_zero_and_take_the_first_positions():
     """Behind a silent mixer and FFN each state is the norm of embedding plus position."""
     front = encoder(embed_dim=D, num_front_tokens=1, num_layers=0)

@@ -1,5 +1,6 @@
 """What every task promises, checked on each YAML of configs/task."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import hydra
@@ -8,7 +9,10 @@ import torch
 from omegaconf import OmegaConf
 
 import configs
+from macformer.attention import softmax
+from macformer.runs.build import build_model
 from macformer.runs.config import compose
+from macformer.training import classify
 from tasks.feeding.collate import gather_batch
 from tasks.feeding.data_module import TaskDataModule
 from tasks.store.manifest import SPLITS
@@ -36,6 +40,11 @@ SMALL = {
 }
 
 
+# Tasks whose rows are all longer than batches here, and one whose test split is not.
+FULL = {"image", "pathfinder", "pathfinder64", "pathx"}
+NOT_FULL = {("text", "test")}
+
+
 def test_every_task_is_checked():
     assert set(TASKS) == set(SMALL)
     assert len(TASKS) == 12
@@ -44,7 +53,7 @@ def test_every_task_is_checked():
 @pytest.fixture(scope="module", params=TASKS)
 def task_config(request, sources, few_images_per_chunk):
     """Compose one task, small, with what the rest of the configuration gives it."""
-    cfg = compose(f"task={request.param}", f"max_seq_len={MAX_SEQ_LEN}")
+    cfg = compose(f"task={request.param}", f"max_seq_len={MAX_SEQ_LEN}", "attention=softmax")
     small = dict(SMALL[request.param])
     if request.param in sources:
         small["source_dir"] = str(sources[request.param])
@@ -88,8 +97,8 @@ def test_batches_are_of_the_agreed_form(task_config, data_module):
     train = [batch for batch, _ in zip(data_module.train_dataloader(), range(7), strict=False)]
     assert all(len(batch["labels"]) == BATCH_SIZE for batch in train)
     for batch in (*train, *data_module.val_dataloader(), *data_module.test_dataloader()):
-        ids, padding, labels = batch["inputs"], batch["key_padding_mask"], batch["labels"]
-        assert set(batch) - {"places"} == {"inputs", "key_padding_mask", "labels"}
+        ids, padding, labels = batch["inputs"], padding_of(batch), batch["labels"]
+        assert set(batch) - {"places", "key_padding_mask"} == {"inputs", "labels"}
         assert labels.shape == batch.get("places", labels).shape
         assert ids.shape == padding.shape == (len(labels), *sides, MAX_SEQ_LEN)
         assert (ids.dtype, padding.dtype, labels.dtype) == (torch.int64, torch.bool, torch.int64)
@@ -97,6 +106,42 @@ def test_batches_are_of_the_agreed_form(task_config, data_module):
         assert labels.min() >= 0 and labels.max() < task.num_classes
         assert torch.equal(padding, ids == 0)
         assert not padding[..., 0].any()
+
+
+def padding_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return where padding is; nowhere in a batch without a mask."""
+    return batch.get("key_padding_mask", torch.zeros_like(batch["inputs"], dtype=torch.bool))
+
+
+def test_attention_gets_a_mask_only_where_rows_of_the_split_have_padding(
+    task_config, data_module, monkeypatch
+):
+    """So that on a GPU flash attention, which refuses masks, can take full rows."""
+    masks, kernels = [], []
+
+    def choose(self, query, key, value, mask, dropout):
+        masks.append(mask)
+        kernels.append(softmax.fastest_kernel(query, key, value, mask, dropout).name)
+        return nullcontext()
+
+    monkeypatch.setattr(softmax, "can_use_cudnn_attention", lambda inputs: False)
+    monkeypatch.setattr(softmax, "can_use_flash_attention", lambda inputs: inputs.attn_mask is None)
+    monkeypatch.setattr(softmax, "can_use_efficient_attention", lambda inputs: True)
+    monkeypatch.setattr(softmax.SoftmaxAttention, "_choose_kernel", choose)
+    model = build_model(task_config)
+    loaders = data_module.train_dataloader(), data_module.val_dataloader()
+    for split, batches in zip(SPLITS, (*loaders, data_module.test_dataloader()), strict=True):
+        masks.clear(), kernels.clear()
+        batch = next(iter(batches))
+        classify(model, batch)
+        rows = data_module.rows[split]
+        full = int(rows.lengths(torch.arange(len(rows))).min()) >= MAX_SEQ_LEN
+        assert full or task_config.task.name not in FULL
+        assert not full or (task_config.task.name, split) not in NOT_FULL
+        num_layers = len(model.encoder.layers)
+        mask = None if full else batch["inputs"].ne(0).flatten(0, -2)[:, None, None, :]
+        torch.testing.assert_close(masks, [mask] * num_layers)
+        assert kernels == ["FLASH_ATTENTION" if full else "EFFICIENT_ATTENTION"] * num_layers
 
 
 def test_evaluation_sees_each_row_once(task_config, data_module):
@@ -136,7 +181,7 @@ def test_an_end_of_sequence_needs_one_more_id(task_config, data_dir):
         task_config, {"task": {"append_eos": True, "vocab_size": task.vocab_size + 1}}
     )
     for batch in build(cfg, data_dir).val_dataloader():
-        last = (~batch["key_padding_mask"]).sum(-1, keepdim=True) - 1
+        last = (~padding_of(batch)).sum(-1, keepdim=True) - 1
         assert (batch["inputs"].gather(-1, last) == task.vocab_size).all()
 
 
@@ -147,7 +192,7 @@ def test_trimming_leaves_out_nothing_but_padding(task_config, data_dir):
     )
     for expected, batch in zip(full.val_dataloader(), trimmed.val_dataloader(), strict=True):
         width = batch["inputs"].shape[-1]
-        assert not batch["key_padding_mask"].all(dim=tuple(range(batch["inputs"].ndim - 1)))[-1]
+        assert not padding_of(batch).all(dim=tuple(range(batch["inputs"].ndim - 1)))[-1]
         assert torch.equal(batch["inputs"], expected["inputs"][..., :width])
-        assert torch.equal(batch["key_padding_mask"], expected["key_padding_mask"][..., :width])
-        assert expected["key_padding_mask"][..., width:].all()
+        assert torch.equal(padding_of(batch), padding_of(expected)[..., :width])
+        assert padding_of(expected)[..., width:].all()

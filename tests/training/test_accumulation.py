@@ -28,7 +28,7 @@ def test_gradients_are_those_of_the_whole_batch(make_run, padded, accumulate):
     batch = next(iter(built.data.train_dataloader()))
     assert batch["key_padding_mask"].any()
     if not padded:
-        batch["key_padding_mask"] = torch.zeros_like(batch["key_padding_mask"])
+        del batch["key_padding_mask"]
     model = built.module.model
     whole = gradients_of(model, batch, accumulate=1)
     parts = gradients_of(model, batch, accumulate=accumulate)

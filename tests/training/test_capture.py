@@ -151,6 +151,15 @@ def test_each_shape_has_a_graph_of_its_own(graphs):
     assert graphs.num_recordings == 2
 
 
+def test_batches_with_a_mask_and_without_have_graphs_of_their_own(graphs):
+    bare = [{name: batch[name] for name in ("inputs", "labels")} for batch in BATCHES]
+    batches = [batch for pair in zip(BATCHES * 2, bare * 2, strict=True) for batch in pair]
+    model = Scale()
+    captured = compute(CapturedGradients(model, **PLAIN), batches)
+    assert_close(captured, compute(Gradients(model, **PLAIN), batches), rtol=0, atol=0)
+    assert graphs.num_recordings == 2
+
+
 def test_a_replaced_tensor_makes_every_graph_anew(graphs):
     model = Scale()
     captured = CapturedGradients(model, **PLAIN)

@@ -7,6 +7,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from macformer.training import BalancedClassification, classify
+from macformer.training.objectives import inputs_of
 
 
 class Fixed(nn.Module):
@@ -27,6 +28,16 @@ def batch(labels: list[int]) -> dict[str, torch.Tensor]:
         "key_padding_mask": torch.zeros(shape, dtype=torch.bool),
         "labels": torch.tensor(labels),
     }
+
+
+def test_a_model_is_told_of_padding_and_places_if_there_are_any():
+    full = {name: torch.tensor([n]) for n, name in enumerate(("inputs", "key_padding_mask"))}
+    places = {"places": torch.tensor([2])}
+    assert inputs_of({"labels": torch.tensor([3]), **full}) == [0, 1]
+    assert inputs_of({**places, **full}) == [0, 1, 2]
+    bare = {"inputs": full["inputs"]}
+    assert inputs_of(bare) == [0, None]
+    assert inputs_of({**places, **bare}) == [0, None, 2]
 
 
 def test_classes_weigh_as_scikit_learn_balances_them():

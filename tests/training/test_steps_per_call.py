@@ -102,7 +102,7 @@ def test_throughput_counts_the_examples_of_every_step(make_run):
     cfg, _ = make_run("max_steps=11")
     built = build_run(cfg)
     trainer, module = built.trainer, built.module
-    batch = {"labels": torch.zeros(5), "key_padding_mask": torch.zeros(5, 2, dtype=torch.bool)}
+    batch = {"labels": torch.zeros(5), "inputs": torch.zeros(5, 2, dtype=torch.int64)}
     throughput = Throughput(warmup_batches=4, interval=3)
     throughput.on_train_start(trainer, module)
     for num_steps in (3, 3, 3, 2):  # the first two calls warm up

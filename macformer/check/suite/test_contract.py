@@ -50,12 +50,13 @@ class Observed(NamedTuple):
     parameter_grads: dict[str, Tensor | None]
 
 
-def observe(attention: nn.Module, inputs: list[Tensor], mask: Tensor, mode: str) -> Observed:
+def observe(attention: nn.Module, inputs: list[Tensor], mask: Tensor | None, mode: str) -> Observed:
     module = copy.deepcopy(attention).train(mode == "training")
     torch.manual_seed(1)
     leaves = [x.clone().requires_grad_() for x in inputs]
     out = module(*leaves, key_padding_mask=mask)
-    out = torch.where(of_queries(mask, inputs[0])[:, None, :, None], 0, out)
+    if mask is not None:
+        out = torch.where(of_queries(mask, inputs[0])[:, None, :, None], 0, out)
     out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out).cos())
     grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves]
     return Observed(out.detach(), grads, {n: p.grad for n, p in module.named_parameters()})
@@ -128,11 +129,14 @@ def test_output_does_not_depend_on_how_far_a_batch_is_padded(subject, num_tokens
             assert_close(out[b : b + 1, :, :n], expected[b])
 
 
-def test_a_mask_without_padding_is_no_mask(subject):
+@pytest.mark.parametrize("mode", ["evaluation", "training"])
+def test_a_mask_without_padding_is_no_mask(subject, mode):
+    """Forward and backward: where no row of a task has padding there is no mask."""
+    full = torch.zeros(2, 13, dtype=torch.bool)
     for query_len in subject.query_lengths:
         inputs = subject.draw(query_len)
-        out = subject.attention(*inputs, key_padding_mask=torch.zeros(2, 13, dtype=torch.bool))
-        assert_close(out, subject.attention(*inputs))
+        expected = observe(subject.attention, inputs, full, mode)
+        assert_close(observe(subject.attention, inputs, None, mode), expected)
 
 
 def test_a_fully_padded_example_stays_finite(subject):

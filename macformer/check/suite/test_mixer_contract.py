@@ -79,7 +79,9 @@ def observe(module, x, mask=BEHIND):
     """Return present outputs, and the gradients of input and parameters that they send back."""
     module = copy.deepcopy(module)
     x = x.clone().requires_grad_()
-    out = torch.where(mask[..., None], 0, module(x, mask))
+    out = module(x, mask)
+    if mask is not None:
+        out = torch.where(mask[..., None], 0, out)
     out.backward(torch.arange(out.numel(), dtype=out.dtype).view_as(out).cos())
     assert x.grad is not None
     return out.detach(), x.grad, {name: p.grad for name, p in module.named_parameters()}
@@ -104,6 +106,12 @@ def test_padding_equals_cutting_it_off_however_far_it_goes(mixer):
         out = module(x[:, :length], mask)
         for row, present in enumerate((9, 12)):
             assert_close(out[row, :present], module(x[row : row + 1, :present])[0])
+
+
+def test_a_mask_without_padding_is_no_mask(mixer):
+    module, x = make(mixer), draw()
+    expected = observe(module, x, torch.zeros_like(BEHIND))
+    assert_close(observe(module, x, None), expected)
 
 
 def test_examples_are_independent(mixer):

@@ -45,6 +45,15 @@ class LeaksBackward(Sound):
         return phi_q @ (phi_k.mT @ value) / (phi_q @ phi_k.sum(-2)[..., None])
 
 
+class LearnsFromMasksAlone(Sound):
+    """Without a mask the output is right, and keys get no gradient."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        if key_padding_mask is None:
+            key = key.detach()
+        return super().forward(query, key, value, key_padding_mask=key_padding_mask)
+
+
 class StatisticsOfPaddedQueries(Sound):
     """Queries are centred by the mean over all of them, padded ones too."""
 

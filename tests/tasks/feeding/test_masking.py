@@ -42,6 +42,14 @@ def test_each_row_loses_its_share_and_at_least_one_token(share, counts):
     assert not batch["key_padding_mask"].gather(1, hidden["places"]).any()
 
 
+def test_rows_without_a_mask_lose_what_full_rows_lose():
+    full = make_batch(torch.full((4,), 20))
+    bare = {name: full[name] for name in ("inputs", "labels")}
+    hidden, expected = hide(bare, share=0.3), hide(full, share=0.3)
+    assert set(hidden) == {"inputs", "places", "labels"}
+    assert all(torch.equal(hidden[name], expected[name]) for name in hidden)
+
+
 def test_every_token_is_as_likely():
     batch = make_batch(torch.full((4000,), 20))
     hidden = hide(batch, share=0.25)
@@ -72,6 +80,7 @@ def stream(*, start, rank=0, seed=3):
     )
     options = {"batch_size": 4, "max_seq_len": 10, "padded_len": 10, "multiple_of": 1}
     more = {"seed": seed, "rank": rank, "num_ranks": 2, "bucket_by_length": False}
+    more["masked"] = False
     batches = HiddenTokens(
         TrainingBatches(rows, start=start, **options, **more), share=0.3, seed=seed
     )

@@ -50,6 +50,7 @@ def logits_of(
         multiple_of=multiple_of,
         rank=0,
         num_ranks=1,
+        masked=True,
         limit=None,
         bucket_by_length=bucket_by_length,
     )

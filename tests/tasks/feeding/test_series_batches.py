@@ -41,6 +41,7 @@ def test_batches_of_series_are_in_the_order_of_their_lengths():
         padded_len=None,
         rank=0,
         num_ranks=1,
+        masked=True,
         limit=None,
         bucket_by_length=True,
         multiple_of=1,
