@@ -8,7 +8,9 @@ import csv
 import math
 from contextlib import nullcontext
 from functools import partial
+from itertools import pairwise
 
+import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -255,6 +257,87 @@ def test_captured_as_shipped_trains_as_eager_steps_in_bf16(make_run, graphs, acc
     assert graphs.num_recordings == 1
     assert cfg.step.steps_per_call == cfg.log_interval > 1 and cfg.task.device_resident
     assert losses["captured"] == losses["eager"] and len(losses["eager"]) == 4
+
+
+def test_an_optimiser_finds_gradients_and_its_state_where_they_were(graphs):
+    model = Scale()
+    captured = CapturedGradients(model, **PLAIN)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    places = []
+    for batch in BATCHES * 3:
+        captured(batch)
+        optimizer.step()
+        places.append(
+            [
+                (p.data_ptr(), p.grad.data_ptr(), *(x.data_ptr() for x in state.values()))
+                for p, state in optimizer.state.items()
+            ]
+        )
+    replayed = places[3:]
+    assert len(replayed[0]) == 2 and replayed == [replayed[0]] * 6
+
+
+@pytest.fixture
+def programs(graphs, monkeypatch):
+    """Compile by tracing alone; write down what is compiled, run beside and recorded, in turn."""
+    events: list[str] = []
+
+    def keep(graph, inputs):
+        events.append("compile")
+        return graph.forward
+
+    def run_beside(function, stream):
+        events.append("run beside")
+        return function()
+
+    record = capture.record
+
+    def record_alone(function, device):
+        events.append("record")
+        outputs = record(function, device)
+        events.append("recorded")
+        return outputs
+
+    compile = partial(torch.compile, backend=keep)
+    monkeypatch.setattr(
+        torch, "compile", lambda f, *, fullgraph, options: compile(f, fullgraph=fullgraph)
+    )
+    monkeypatch.setattr(capture, "run_beside", run_beside)
+    monkeypatch.setattr(capture, "record", record_alone)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks are no graph code
+    torch.compiler.reset()
+    return events
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # the compiler's own
+def test_a_compiled_step_is_compiled_before_it_is_recorded_and_once_for_most_widths(
+    make_run, graphs, programs
+):
+    """The first width has a program of its own, any other the second one, which takes all."""
+    options = (
+        "attention=rmfa_exp",
+        "ppsbn=with",
+        "batch_size=2",
+        "max_steps=24",
+        "task.trim_batches=true",
+        "task.bucket_by_length=true",
+        "data.pad_to_multiple_of=8",
+        "trainer=captured",
+    )
+    captured = weights_after(make_run, *options, folder="captured")
+    steps = programs.copy()
+    num_widths = graphs.num_recordings
+    assert num_widths > 2 and "compile" not in steps
+    programs.clear()
+    compiled = weights_after(make_run, *options, "step=compiled", folder="compiled")
+    assert graphs.num_recordings == 2 * num_widths
+    assert [event for event in programs if event != "compile"] == steps
+    assert programs[:2] == ["run beside", "compile"] and programs.count("compile") == 2
+    for event, following in pairwise(programs):
+        assert event != "record" or following == "recorded"  # and nothing is compiled meanwhile
+    for name, value in captured.items():
+        assert torch.equal(compiled[name], value), name
 
 
 def read_losses(run_dir):
