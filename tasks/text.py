@@ -18,8 +18,9 @@ from tasks.sources.content import content_of, list_files
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
 from tasks.splits import check_fractions
+from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 from tasks.tokenizers import TOKENS, Encoder, fit_tokenizer
 
 NUM_CLASSES = 2

@@ -22,8 +22,8 @@ from tasks.feeding.lightning_counters import num_batches_processed
 from tasks.feeding.masking import HiddenTokens, HiddenTokensOfSplit
 from tasks.store.describe import describe
 from tasks.store.manifest import SPLITS, read_manifest
+from tasks.store.once import name_folder
 from tasks.store.rows import Rows, TokenRows
-from tasks.store.write import name_folder
 
 
 class TaskDataModule(pl.LightningDataModule):

@@ -12,7 +12,8 @@ from jaxtyping import Integer
 
 from tasks.floors.sample import Sample, draw_sample
 from tasks.store.manifest import MANIFEST, read_manifest, write_json
-from tasks.store.write import lock_of, progress_bar
+from tasks.store.once import lock_of
+from tasks.store.write import progress_bar
 
 # The accuracy over fewer rows has a standard error above 5 points.
 _LEAST_TEST_ROWS = 100

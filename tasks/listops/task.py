@@ -18,8 +18,9 @@ from tasks.listops.generate import Chunk as RawChunk
 from tasks.listops.release import read_listops_tsv
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 
 NUM_CLASSES = 10
 

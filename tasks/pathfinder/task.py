@@ -20,7 +20,8 @@ from tasks.pathfinder.release import DIFFICULTY, Picture, list_pictures, read_pi
 from tasks.pathfinder.style import STYLES
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.once import prepare_once
+from tasks.store.write import Chunk, Contents, Split
 
 NUM_CLASSES = 2
 

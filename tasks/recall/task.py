@@ -13,8 +13,9 @@ from tasks.floors import state_floors
 from tasks.recall.mqar import Mqar
 from tasks.recall.selective_copy import SelectiveCopy
 from tasks.store.manifest import SPLITS
+from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 
 # Raise it, and task.generator_version in YAML, when a seed gives other bytes than before.
 _GENERATOR = 1

@@ -28,8 +28,9 @@ from tasks.series.planned import (
 from tasks.series.rows import WINDOW_LABELS, Tokens, Windows, values_of
 from tasks.series.tables import SeriesColumns
 from tasks.store.manifest import SPLITS, read_manifest
+from tasks.store.once import prepare_once
 from tasks.store.rows import SeriesRows, open_series
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 from tasks.table.classes import Expected, check_plan
 from tasks.table.plan import Shares, facts_of, rows_of_splits
 

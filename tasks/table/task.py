@@ -10,8 +10,9 @@ from tasks.errors import check_generator, check_name, check_whole, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
 from tasks.sources.digest import digest_of
+from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
-from tasks.store.write import Contents, prepare_once
+from tasks.store.write import Contents
 from tasks.table.classes import Expected, check_labels, check_plan
 from tasks.table.contents import KEEP, Tokens, table_contents
 from tasks.table.examples import Columns, Example, check_columns

@@ -13,8 +13,9 @@ from tasks.errors import DataError
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
 from tasks.feeding.data_module import TaskDataModule
 from tasks.store.manifest import SPLITS
+from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 
 # Where Slurm is installed, Lightning advises every trainer to start under it.
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")

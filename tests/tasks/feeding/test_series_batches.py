@@ -6,8 +6,9 @@ import torch
 from tasks.feeding.batches import EvaluationBatches
 from tasks.feeding.collate import gather_batch
 from tasks.store.manifest import channel_statistics
+from tasks.store.once import prepare_once
 from tasks.store.rows import SeriesRows, open_series
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 
 LENGTHS = [3, 1, 5]
 

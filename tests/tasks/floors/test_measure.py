@@ -9,8 +9,9 @@ import pytest
 
 from tasks.floors import Floor, add_floors
 from tasks.store.manifest import read_manifest
+from tasks.store.once import prepare_once
 from tasks.store.rows import open_split
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 
 ROWS = {"train": 300, "validation": 4, "test": 120}
 

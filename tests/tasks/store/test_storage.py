@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tasks.errors import DataError
 from tasks.store.arrays import GrowingArray
 from tasks.store.manifest import SPLITS, read_manifest, verify
+from tasks.store.once import prepare_once
 from tasks.store.rows import open_split
-from tasks.store.write import Chunk, Contents, Split, prepare_once
+from tasks.store.write import Chunk, Contents, Split
 
 LENGTHS = np.array([2, 3, 1])
 
