@@ -8,7 +8,9 @@ The options are those of macformer-train. Each row of the table is one fit, with
 progress bar (on a terminal), between whose stretches of steps a bare loop takes as many: the same
 model, optimiser and schedule, eager, in the same precision. A stretch is log_interval steps. Times
 are CPU time of the process on a CPU, and wall time on a GPU that has finished its work. Rows of the
-data are random and of full length, so that any task can be measured without its data.
+data are random and of full length, so that any task can be measured without its data; one is a
+token shorter, so that batches have a padding mask. With --full none is, as in pictures, and no
+batch has one.
 """
 
 import argparse
@@ -38,17 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="options of macformer-train")
     parser.add_argument("--vs", action="append", default=[], help="options of a further row")
     parser.add_argument("--rounds", type=int, default=7, help="stretches of each loop")
+    parser.add_argument("--full", action="store_true", help="no row has padding: no mask")
     args = parser.parse_args(arguments)
     rows = []
     for variation in ([], *(text.split() for text in args.vs)):
         overrides = [*args.overrides, *variation]
-        rows.append({"options": " ".join(overrides), **measure(overrides, rounds=args.rounds)})
+        times = measure(overrides, rounds=args.rounds, full=args.full)
+        rows.append({"options": " ".join(overrides), **times})
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".4g"))
 
 
-def measure(overrides: Sequence[str], *, rounds: int) -> dict[str, object]:
+def measure(overrides: Sequence[str], *, rounds: int, full: bool) -> dict[str, object]:
     """Return the medians, in ms per step, and the ratio of neighbouring stretches."""
-    turns = take_turns(overrides, rounds=rounds)
+    turns = take_turns(overrides, rounds=rounds, full=full)
     ratios = [ours / bare for ours, bare in zip(turns.ours, turns.bare, strict=True)]
     return {
         "device": turns.device.type,
@@ -60,7 +64,7 @@ def measure(overrides: Sequence[str], *, rounds: int) -> dict[str, object]:
     }
 
 
-def take_turns(overrides: Sequence[str], *, rounds: int) -> "TakeTurns":
+def take_turns(overrides: Sequence[str], *, rounds: int, full: bool) -> "TakeTurns":
     """Fit on random rows, with stretches of a bare loop in between."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = compose(overrides, rounds=rounds, run_dir=folder)
@@ -68,7 +72,7 @@ def take_turns(overrides: Sequence[str], *, rounds: int) -> "TakeTurns":
             torch.set_num_threads(cfg.num_threads)
         run, twin = (build_run(cfg) for _ in range(2))
         run.data.prepare = lambda data_dir: data_dir
-        run.data.load = partial(draw_rows, cfg)
+        run.data.load = partial(draw_rows, cfg, full=full)
         turns = TakeTurns(twin, stretch=cfg.log_interval)
         run.trainer.callbacks.append(turns)
         run.trainer.fit(run.module, run.data)
@@ -88,13 +92,15 @@ def compose(overrides: Sequence[str], *, rounds: int, run_dir: str) -> DictConfi
     return cfg
 
 
-def draw_rows(cfg: DictConfig, folder: Path, split: str) -> TokenRows:
-    """Draw rows of full length, enough for a few batches."""
+def draw_rows(cfg: DictConfig, folder: Path, split: str, *, full: bool) -> TokenRows:
+    """Draw rows of full length, or all but one, enough for a few batches."""
     num_rows, num_documents = 4 * cfg.batch_size, 2 if cfg.task.paired else 1
     documents = torch.arange(num_rows * num_documents)
+    offsets = torch.arange(len(documents) + 1) * cfg.max_seq_len
+    offsets[-1] -= 0 if full else 1
     return TokenRows(
         ids=torch.randint(cfg.task.vocab_size - 1, (len(documents) * cfg.max_seq_len,)),
-        offsets=torch.arange(len(documents) + 1) * cfg.max_seq_len,
+        offsets=offsets,
         documents=documents.view(num_rows, 2) if cfg.task.paired else documents,
         labels=torch.randint(cfg.task.num_classes, (num_rows,)),
         first_id=1,

@@ -4,6 +4,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+
+from macformer.runs.config import compose
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_step.py"
 
@@ -26,6 +29,15 @@ TINY = (
 )
 
 
+@pytest.mark.parametrize("task", ["listops_short", "retrieval"])
+@pytest.mark.parametrize("full", [False, True])
+def test_one_row_has_padding_unless_all_are_full(bench_step, task, full):
+    cfg = compose(f"task={task}", "recipe=smoke", *TINY)
+    rows = bench_step.draw_rows(cfg, Path(), "train", full=full)
+    lengths = rows.lengths(torch.arange(len(rows))).flatten().tolist()
+    assert sorted(lengths) == [8 - (not full), *[8] * (len(lengths) - 1)]
+
+
 @pytest.mark.parametrize("trainer", ["default", "captured"])
 def test_each_loop_has_its_own_time(bench_step, monkeypatch, trainer):
     """With a clock that only the steps of the bare loop move, those of Lightning take no time."""
@@ -40,6 +52,6 @@ def test_each_loop_has_its_own_time(bench_step, monkeypatch, trainer):
     monkeypatch.setattr(bench_step, "optimisation_step", step_and_tick)
     monkeypatch.setattr(bench_step, "now", lambda device, cpu_time: float(num_steps))
     options = ("task=listops_short", "recipe=smoke", f"trainer={trainer}", *TINY)
-    turns = bench_step.take_turns(options, rounds=2)
+    turns = bench_step.take_turns(options, rounds=2, full=False)
     assert turns.bare == [1.0, 1.0] and turns.ours == [0.0, 0.0]
     assert num_steps == 3 * (2 + 2)  # and two stretches that warm up

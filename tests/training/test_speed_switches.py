@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from macformer.runs import cell
+from tasks.feeding import data_module
 
 OPTIONS = ("attention=rmfa_exp", "ppsbn=with", "attention.num_features=32")
 
@@ -35,6 +36,30 @@ def test_data_on_the_device_give_the_same_bits(make_run, bucketed):
     assert same["train"]["loss"] == results["train"]["loss"]
     for name, value in expected.items():
         assert torch.equal(weights[name], value), name
+
+
+@pytest.mark.slow
+def test_a_run_of_full_rows_ends_with_the_bits_of_one_with_masks(make_run, monkeypatch):
+    """Training, validation, test, rates and costs; expressions are all longer than the cut."""
+    has_padding, found = data_module.has_padding, []
+
+    def ask(rows, indices, **widths):
+        found.append(has_padding(rows, indices, **widths))
+        return found[-1]
+
+    monkeypatch.setattr(data_module, "has_padding", ask)
+    _, weights, results = result_of(make_run, "max_seq_len=4", folder="bare")
+    assert found == [False] * 3
+    monkeypatch.setattr(data_module, "has_padding", lambda rows, indices, **widths: True)
+    _, expected, masked = result_of(make_run, "max_seq_len=4", folder="masked")
+    for name, value in expected.items():
+        assert torch.equal(weights[name], value), name
+    for name in ("accuracy", "num_examples", "majority_rate"):
+        assert results[name] == masked[name]
+    for phase in ("train", "inference"):
+        for count in ("examples", "tokens", "positions"):
+            assert results[phase][count] == masked[phase][count] > 0
+    assert results["cost"]["state_size"] == masked["cost"]["state_size"]
 
 
 def test_a_fused_optimiser_takes_the_same_steps_up_to_rounding(make_run):
