@@ -46,7 +46,7 @@ def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -
     Raises:
         ValueError: If a key, a mode, a peer or a value is unknown.
     """
-    from macformer.benchmark.measure import MODES
+    from macformer.benchmark.cases import MODES
     from macformer.benchmark.peers import PEERS
 
     defaults = OmegaConf.create(files("configs").joinpath("benchmark.yaml").read_text())

@@ -1,11 +1,8 @@
-"""Time and peak memory of attentions over the length of the sequence, relative to softmax."""
+"""Time and peak memory of attentions over the length of the sequence."""
 
 import resource
-import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,35 +11,12 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor, nn
-from torch.nn.functional import normalize
 from torch.profiler import ProfilerActivity, profile
 
-import configs
-from macformer.attention import contract
-from macformer.benchmark.clock import GPU_INPUTS, Call, make_stopwatch
-from macformer.benchmark.peers import PEERS, SDPA_KERNELS
+from macformer.benchmark.cases import Case, attempt, build_cases, builders, is_gpu
+from macformer.benchmark.clock import Call, make_stopwatch
+from macformer.benchmark.table import describe_case, relate
 from macformer.measuring import GIB, MIB, count_flops
-from macformer.runs.build import build_attention
-from macformer.runs.config import compose
-
-MODES = ("forward", "forward_backward")
-BASELINES = ("softmax", *SDPA_KERNELS)
-
-
-@dataclass
-class Case:
-    """One method at one length in one mode, and what was measured of it."""
-
-    attention: str
-    length: int
-    mode: str
-    calls: list[Call] = field(default_factory=list)  # on several inputs
-    stopwatch: Callable[[], float] = lambda: float("nan")
-    seconds: list[float] = field(default_factory=list)
-    peak_mib: float = float("nan")
-    gflop: float = float("nan")
-    failure: str = ""
 
 
 def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
@@ -61,10 +35,10 @@ def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
             progress.update(task, advance=1, description=description)
 
         for length in cfg.length:
-            cases = [case for mode in cfg.mode for case in _cases(cfg, length, mode)]
+            cases = [case for mode in cfg.mode for case in build_cases(cfg, length, mode)]
             _measure(cases, cfg, report)
-            rows += [_row(case, cfg, ceilings) for case in cases]
-    return _relate(pd.DataFrame(rows))
+            rows += [describe_case(case, cfg, ceilings) for case in cases]
+    return relate(pd.DataFrame(rows))
 
 
 def limit_memory(limit: int) -> None:
@@ -83,90 +57,12 @@ def _measure(cases: list[Case], cfg: DictConfig, report: Callable[[Case], None])
     for case in cases:
         report(case)
         if not case.failure:
-            _attempt(case, partial(_measure_once, case, cfg))
+            attempt(case, partial(_measure_once, case, cfg))
     for _ in range(cfg.rounds):
         for case in cases:
             report(case)
             if not case.failure and sum(case.seconds) < cfg.seconds:
-                _attempt(case, lambda case=case: case.seconds.append(case.stopwatch()))
-
-
-def attention_names(cfg: DictConfig) -> list[str]:
-    """List the rows to measure: those asked for, or every file that is not a base."""
-    if cfg.attention is not None:
-        return list(cfg.attention)
-    folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
-    names = {path.stem for folder in folders for path in folder.glob("attention/*.yaml")}
-    return sorted(name for name in names if not name.startswith("_"))
-
-
-@cache
-def _compose_row(name: str, config_dirs: tuple[str, ...]) -> DictConfig:
-    return compose(f"attention={name}", "bounds.input_norm=1.0", config_dirs=config_dirs)
-
-
-def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
-    """Say how to build every attention of the configuration, and the peers."""
-    shapes = {"num_heads": cfg.num_heads, "head_dim": cfg.head_dim}
-
-    def shipped(name: str) -> nn.Module:
-        # Inputs have unit norm, which is what ppSBN would hand to the attention.
-        composed = _compose_row(name, tuple(cfg.config_dirs))
-        return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
-
-    peer = shapes | {"num_features": cfg.num_features, "max_seq_len": max(cfg.length)}
-    methods = {name: partial(shipped, name) for name in attention_names(cfg)}
-    peers = set(cfg.vs) | (set(SDPA_KERNELS) if _is_gpu(cfg) else set())
-    return methods | {
-        name: partial(contract.build, PEERS[name], **peer) for name in PEERS if name in peers
-    }
-
-
-def _cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
-    num_inputs = GPU_INPUTS if _is_gpu(cfg) else 1
-    inputs = [_draw_inputs(cfg, length, mode) for _ in range(num_inputs)]
-    grad = torch.randn_like(inputs[0][-1])
-
-    def prepare(case: Case, build: Callable[[], nn.Module]) -> None:
-        method = build().to(cfg.device)
-        case.calls = [_call(method, x, grad, mode) for x in inputs]
-
-    cases = []
-    for name, build in builders(cfg).items():
-        case = Case(name, length, mode)
-        _attempt(case, partial(prepare, case, build))
-        cases.append(case)
-    return cases
-
-
-def _draw_inputs(cfg: DictConfig, length: int, mode: str) -> list[Tensor]:
-    shape = (cfg.batch_size, cfg.num_heads, length, cfg.head_dim)
-    options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
-    query, key, value = (torch.randn(shape, **options) for _ in range(3))
-    inputs = [normalize(query, dim=-1), normalize(key, dim=-1), value]
-    return [x.requires_grad_(mode == "forward_backward") for x in inputs]
-
-
-def _call(method: nn.Module, inputs: list[Tensor], grad: Tensor, mode: str) -> Call:
-    """Return a pass of a method over inputs, which leaves nothing behind."""
-    if mode == "forward":
-        return torch.no_grad()(lambda: method(*inputs))
-
-    def forward_backward() -> None:
-        views = (x.view_as(x) for x in inputs)  # the FLOP counter takes no leaves
-        method(*views).backward(grad)
-        for x in inputs:
-            x.grad = None
-
-    return forward_backward
-
-
-def _attempt(case: Case, action: Callable[[], None]) -> None:
-    """Run an action of a case; what it raises becomes the case's failure, in one line."""
-    try:
-        action()
-    except Exception as error:  # a peer may raise anything, and the others go on
-        case.failure = str(error).strip().split("\n")[0][:120] or type(error).__name__
+                attempt(case, lambda case=case: case.seconds.append(case.stopwatch()))
 
 
 def _measure_once(case: Case, cfg: DictConfig) -> None:
@@ -203,7 +99,7 @@ def measure_ceilings(cfg: DictConfig) -> tuple[float, float]:
 
     Of operands that are large enough to keep it busy, and do not stay in its cache.
     """
-    side, num_bytes = (8192, 2**30) if _is_gpu(cfg) else (1024, 2**26)
+    side, num_bytes = (8192, 2**30) if is_gpu(cfg) else (1024, 2**26)
     options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
     a, b = (torch.randn(side, side, **options) for _ in range(2))
     source = torch.randn(num_bytes // a.itemsize, **options)
@@ -214,61 +110,3 @@ def measure_ceilings(cfg: DictConfig) -> tuple[float, float]:
     flops = 2 * side**3 / min(product() for _ in range(20))
     copied = 2 * source.nbytes / min(copy() for _ in range(20))
     return flops / 1e9, copied / 1e9
-
-
-def _is_gpu(cfg: DictConfig) -> bool:
-    return torch.device(cfg.device).type == "cuda"
-
-
-def _row(case: Case, cfg: DictConfig, ceilings: tuple[float, float]) -> dict[str, object]:
-    seconds = case.seconds or [float("nan")]
-    median = statistics.median(seconds)
-    itemsize = getattr(torch, cfg.dtype).itemsize
-    tensors = 4 if case.mode == "forward" else 12  # q, k, v, o; then q, k, v, o, do, dq, dk, dv
-    size = cfg.batch_size * cfg.num_heads * case.length * cfg.head_dim * itemsize
-    gigabytes = tensors * size / 1e9  # that any method moves
-    return {
-        "attention": case.attention,
-        "mode": case.mode,
-        "length": case.length,
-        "rounds": len(case.seconds),
-        "ms": 1e3 * median,
-        "spread": (max(seconds) - min(seconds)) / median,
-        "peak MiB": case.peak_mib,
-        "GFLOP": case.gflop,
-        "share of FLOP/s": case.gflop / median / ceilings[0],
-        "MB": 1e3 * gigabytes,
-        "share of bandwidth": gigabytes / median / ceilings[1],
-        "failure": case.failure,
-    }
-
-
-def _relate(table: pd.DataFrame) -> pd.DataFrame:
-    """Add the ratio to softmax, and the power of the length by which the time grows.
-
-    On a GPU softmax counts as its fastest kernel does, whichever torch would have chosen.
-    """
-    softmax = table[table.attention.isin(BASELINES)]
-    base = softmax.groupby(["mode", "length"]).ms.min()
-    keys = pd.MultiIndex.from_frame(table[["mode", "length"]])
-    place = list(table.columns).index("ms") + 1
-    table.insert(place, "ratio", table.ms / base.reindex(keys).to_numpy())
-    slopes = {
-        name: length_exponent(group, "ms") for name, group in table.groupby(["attention", "mode"])
-    }
-    names = zip(table.attention, table["mode"], strict=True)
-    table.insert(place + 1, "slope", [slopes[name] for name in names])
-    return table
-
-
-def length_exponent(rows: pd.DataFrame, column: str) -> float:
-    """Fit the power of the length by which a column grows, over the longest lengths.
-
-    Those from a quarter of the longest on, where the length outweighs what does not depend on it;
-    NaN where fewer than two of them were measured.
-    """
-    measured = rows.dropna(subset=[column])
-    measured = measured[measured["length"] >= measured["length"].max() / 4]
-    if measured["length"].nunique() < 2:
-        return float("nan")
-    return float(np.polyfit(np.log(measured["length"]), np.log(measured[column]), 1)[0])

@@ -13,7 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
-from macformer.benchmark.measure import length_exponent, run_benchmark
+from macformer.benchmark.measure import run_benchmark
+from macformer.benchmark.table import length_exponent
 from macformer.plotting import draw_over_length
 from macformer.studies.seeds import mean_sd, over_seeds
 

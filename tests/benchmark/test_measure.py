@@ -8,8 +8,10 @@ from torch.testing import assert_close
 
 from macformer.attention.contract import build
 from macformer.benchmark import measure as benchmark
+from macformer.benchmark.cases import attention_names
 from macformer.benchmark.cli import load_config, main
-from macformer.benchmark.peers import PublishedCausal
+from macformer.benchmark.peers import PEERS, SDPA_KERNELS, PublishedCausal
+from macformer.benchmark.table import relate
 
 
 def test_peak_memory_of_a_known_allocation():
@@ -60,13 +62,13 @@ def test_attention_from_another_folder(tmp_path):
 
 
 def test_all_shipped_attentions_are_found():
-    names = benchmark.attention_names(load_config([]))
+    names = attention_names(load_config([]))
     assert {"softmax", "rmfa_exp", "rfa", "uniform"} <= set(names)
     assert not any(name.startswith("_") for name in names)
 
 
 def test_missing_peer_is_skipped_by_name(tmp_path, monkeypatch):
-    monkeypatch.setitem(benchmark.PEERS, "performer-pytorch", lambda **_: __import__("no_peer"))
+    monkeypatch.setitem(PEERS, "performer-pytorch", lambda **_: __import__("no_peer"))
     arguments = ("attention=softmax", "vs=performer-pytorch", "length=16", "mode=forward")
     table = run(tmp_path, *arguments).set_index("attention")
     assert "no_peer" in table.failure["performer-pytorch"]
@@ -78,14 +80,14 @@ def test_slow_methods_sit_out_rounds(tmp_path):
     assert run(tmp_path, *arguments).rounds.item() == 1
 
 
-@pytest.mark.parametrize("peer", sorted(set(benchmark.PEERS) - set(benchmark.SDPA_KERNELS)))
+@pytest.mark.parametrize("peer", sorted(set(PEERS) - set(SDPA_KERNELS)))
 def test_peers_are_attentions(peer, tmp_path):
     """A peer either gives an output of the right shape, or says which package it misses."""
     shape = (2, 3, 1024, 32)
     query, key, value = (torch.randn(shape) for _ in range(3))
     try:
         shapes = {"num_heads": 3, "head_dim": 32, "num_features": 16}
-        method = build(benchmark.PEERS[peer], **shapes, max_seq_len=1024)
+        method = build(PEERS[peer], **shapes, max_seq_len=1024)
     except ImportError as error:
         assert "No module named" in str(error)
     else:
@@ -127,7 +129,7 @@ def test_softmax_counts_as_its_fastest_kernel_does():
             "ms": [3.0, 2.0, float("nan"), 5.0],
         }
     )
-    assert benchmark._relate(measured).ratio.tolist()[:2] == [1.5, 1.0]
+    assert relate(measured).ratio.tolist()[:2] == [1.5, 1.0]
     assert measured.iloc[-1].ratio == 2.5
 
 

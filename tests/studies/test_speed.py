@@ -5,7 +5,7 @@ from itertools import product
 import pandas as pd
 import pytest
 
-from macformer.benchmark.measure import length_exponent
+from macformer.benchmark.table import length_exponent
 from macformer.studies.speed import DRAWN, measure, plot, table
 
 

@@ -1,0 +1,119 @@
+"""The cases of a benchmark: every attention and peer at a length, ready to be called."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+import configs
+from macformer.attention import contract
+from macformer.benchmark.clock import GPU_INPUTS, Call
+from macformer.benchmark.peers import PEERS, SDPA_KERNELS
+from macformer.runs.build import build_attention
+from macformer.runs.config import compose
+
+MODES = ("forward", "forward_backward")
+
+
+@dataclass
+class Case:
+    """One method at one length in one mode, and what was measured of it."""
+
+    attention: str
+    length: int
+    mode: str
+    calls: list[Call] = field(default_factory=list)  # on several inputs
+    stopwatch: Callable[[], float] = lambda: float("nan")
+    seconds: list[float] = field(default_factory=list)
+    peak_mib: float = float("nan")
+    gflop: float = float("nan")
+    failure: str = ""
+
+
+def attention_names(cfg: DictConfig) -> list[str]:
+    """List the rows to measure: those asked for, or every file that is not a base."""
+    if cfg.attention is not None:
+        return list(cfg.attention)
+    folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
+    names = {path.stem for folder in folders for path in folder.glob("attention/*.yaml")}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+@cache
+def _compose_row(name: str, config_dirs: tuple[str, ...]) -> DictConfig:
+    return compose(f"attention={name}", "bounds.input_norm=1.0", config_dirs=config_dirs)
+
+
+def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
+    """Say how to build every attention of the configuration, and the peers."""
+    shapes = {"num_heads": cfg.num_heads, "head_dim": cfg.head_dim}
+
+    def shipped(name: str) -> nn.Module:
+        # Inputs have unit norm, which is what ppSBN would hand to the attention.
+        composed = _compose_row(name, tuple(cfg.config_dirs))
+        return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
+
+    peer = shapes | {"num_features": cfg.num_features, "max_seq_len": max(cfg.length)}
+    methods = {name: partial(shipped, name) for name in attention_names(cfg)}
+    peers = set(cfg.vs) | (set(SDPA_KERNELS) if is_gpu(cfg) else set())
+    return methods | {
+        name: partial(contract.build, PEERS[name], **peer) for name in PEERS if name in peers
+    }
+
+
+def build_cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
+    """Draw inputs, and build every method of the configuration for them."""
+    num_inputs = GPU_INPUTS if is_gpu(cfg) else 1
+    inputs = [_draw_inputs(cfg, length, mode) for _ in range(num_inputs)]
+    grad = torch.randn_like(inputs[0][-1])
+
+    def prepare(case: Case, build: Callable[[], nn.Module]) -> None:
+        method = build().to(cfg.device)
+        case.calls = [_call(method, x, grad, mode) for x in inputs]
+
+    cases = []
+    for name, build in builders(cfg).items():
+        case = Case(name, length, mode)
+        attempt(case, partial(prepare, case, build))
+        cases.append(case)
+    return cases
+
+
+def _draw_inputs(cfg: DictConfig, length: int, mode: str) -> list[Tensor]:
+    shape = (cfg.batch_size, cfg.num_heads, length, cfg.head_dim)
+    options = {"device": cfg.device, "dtype": getattr(torch, cfg.dtype)}
+    query, key, value = (torch.randn(shape, **options) for _ in range(3))
+    inputs = [normalize(query, dim=-1), normalize(key, dim=-1), value]
+    return [x.requires_grad_(mode == "forward_backward") for x in inputs]
+
+
+def _call(method: nn.Module, inputs: list[Tensor], grad: Tensor, mode: str) -> Call:
+    """Return a pass of a method over inputs, which leaves nothing behind."""
+    if mode == "forward":
+        return torch.no_grad()(lambda: method(*inputs))
+
+    def forward_backward() -> None:
+        views = (x.view_as(x) for x in inputs)  # the FLOP counter takes no leaves
+        method(*views).backward(grad)
+        for x in inputs:
+            x.grad = None
+
+    return forward_backward
+
+
+def attempt(case: Case, action: Callable[[], None]) -> None:
+    """Run an action of a case; what it raises becomes the case's failure, in one line."""
+    try:
+        action()
+    except Exception as error:  # a peer may raise anything, and the others go on
+        case.failure = str(error).strip().split("\n")[0][:120] or type(error).__name__
+
+
+def is_gpu(cfg: DictConfig) -> bool:
+    """Say whether what is measured runs on a GPU."""
+    return torch.device(cfg.device).type == "cuda"
