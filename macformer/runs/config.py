@@ -99,7 +99,7 @@ def run_main(main: Callable[[], None], *, command: str) -> None:
         sys.argv[1:] = _with_options(sys.argv[1:], options)
         with errors_of_main():
             main()
-    except COMPOSITION_ERRORS as error:
+    except (*COMPOSITION_ERRORS, OSError) as error:  # of a folder that cannot be made
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
         print(f"{command}: {one_line(error)}", file=sys.stderr)

@@ -111,6 +111,12 @@ def test_a_mistyped_name_is_one_line_that_names_it(options, words, mine, complai
     assert all(word in line for word in words), line
 
 
+def test_a_folder_that_cannot_be_made_is_one_line_that_names_it(tmp_path, complaint):
+    (tmp_path / "file").touch()
+    line = complaint("recipe=smoke", f"paths.output_dir={tmp_path / 'file'}")
+    assert "Not a directory" in line and str(tmp_path / "file") in line
+
+
 @pytest.mark.parametrize("pooling", ["PaddedMeanPooling", "UnmaskedMeanPooling"])
 def test_padding_that_a_pooling_counts_is_not_trimmed(pooling, make_run):
     target = f"recipe.default.pooling._target_=macformer.models.{pooling}"
