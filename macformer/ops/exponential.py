@@ -1,35 +1,38 @@
 r"""Attention through positive random features that are never stored.
 
-The exponent of a feature is shifted by something that cancels between numerator and denominator:
-at the keys by the peak :math:`c_f = \max_s w_f^\top k_s - \|k_s\|^2 / 2` over one head's present
-keys, which moves into the exponent of the queries, and there by the maximum over features. No
-exponential exceeds one, and every denominator is at least one. Neither shift has a gradient.
+It is softmax twice: each feature averages the values by a softmax over keys, and each query
+averages these means by a softmax over features.
+
+.. math::
+    m_f = \sum_s e^{w_f^\top k_s - \|k_s\|^2 / 2 - c_f} v_s, \qquad
+    o_l = \sum_f e^{w_f^\top q_l + c_f - z_l} m_f
+
+where c and z make the weights sum to one; the norm of a query cancels. On a CPU both go forward
+through torch's kernel of softmax. The Triton kernels take the largest exponent of a feature for
+:math:`c_f`, and that of a query for :math:`z_l`, which cancels as well. No exponential exceeds one,
+and no shift has a gradient.
 """
 
 import math
+from collections.abc import Iterator
 from functools import partial
+from itertools import product
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
+from macformer.ops.flash import attend, heads_as_examples, lowest, to_one_width
 from macformer.ops.linear import linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import (
-    Pull,
     Results,
-    Tile,
     accumulation_dtype,
-    apply_state,
-    empty_sums,
     key_lengths,
-    load_keys,
     of_heads,
     on_folded,
-    padding_of,
-    tiled_backward,
-    tiles,
+    tile_tokens,
 )
 
 
@@ -60,120 +63,140 @@ def exponential_attention_reference(
     )
 
 
-class Queries:
-    r""":math:`\exp(w_f^\top q + c_f - \max_g (w_g^\top q + c_g))`, no norm left (a FeatureMap)."""
-
-    weights, constant = 1.0, 0.0
-
-    def __init__(self, omega: Tensor, peaks: Tensor):
-        self.omega, self.peaks = omega, peaks
-        self.num_features = self.num_columns = omega.shape[-1]
-
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        exponents = torch.baddbmm(self.peaks[tile[:2]], x, of_heads(self.omega, x, tile))
-        return exponents.sub_(exponents.amax(-1, keepdim=True)).exp_()
-
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        phi = self.features(x, tile)
-
-        def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_exponents = torch.bmm(y, state).mul_(phi)
-            return torch.bmm(grad_exponents, of_heads(self.omega, x, tile).mT)
-
-        return phi, pull
-
-
-class Keys:
-    r""":math:`\exp(w_f^\top k - s \|k\|^2 / 2 - c_f)`, no more than one even at padding.
-
-    (A FeatureMap.)
-    """
-
-    weights, constant = 1.0, 0.0
-
-    def __init__(self, omega: Tensor, peaks: Tensor, scale: float):
-        self.omega, self.peaks, self.scale = omega, peaks, scale
-        self.num_features = self.num_columns = omega.shape[-1]
-
-    def exponents(self, x: Tensor, tile: Tile) -> Tensor:
-        """Return the exponents before they are shifted."""
-        half_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-        return torch.bmm(x, of_heads(self.omega, x, tile)).sub_(half_square.mul_(self.scale / 2))
-
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        return self.exponents(x, tile).sub_(self.peaks[tile[:2]]).clamp_(max=0).exp_()
-
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        phi = self.features(x, tile)
-
-        def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_exponents = torch.bmm(y, state).mul_(phi)
-            grad_x = torch.bmm(grad_exponents, of_heads(self.omega, x, tile).mT)
-            total = grad_exponents.sum(-1, keepdim=True)
-            return grad_x.addcmul_(total, x, value=-self.scale)
-
-        return phi, pull
-
-
-@without_autocast
-def sum_below_peaks(
-    key: Tensor, value: Tensor, keys: Keys, key_padding_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Do what :func:`macformer.ops.tiled.sum_over_keys` does, and set the peaks of ``keys``.
-
-    Each tile may raise the peaks, by which the sums so far then shrink. Without keys they are 0.
-    """
-    state, total = empty_sums(key, value, keys)
-    least = torch.finfo(state.dtype).min
-    keys.peaks.fill_(least)
-    for tile in tiles(key_lengths(key, key_padding_mask), key.shape[1], keys.num_columns):
-        k, v = load_keys(key, value, key_padding_mask, tile, state.dtype)
-        exponents, peaks, sums = keys.exponents(k, tile), keys.peaks[tile[:2]], state[tile[:2]]
-        if key_padding_mask is not None:
-            exponents.masked_fill_(padding_of(key_padding_mask, tile), least)
-        raised = torch.maximum(peaks, exponents.amax(-2, keepdim=True))
-        sums.mul_(peaks.sub_(raised).exp_()).baddbmm_(v.mT, exponents.sub_(raised).exp_())
-        peaks.copy_(raised)
-    keys.peaks.masked_fill_(keys.peaks == least, 0)
-    return state, total
-
-
-def _tiles_forward(
+def attend_twice(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    norms: Tensor,
+    *,
+    omega: Tensor,
+    key_padding_mask: Tensor | None,
+) -> Results:
+    """Return the output, z in place of a denominator, and the state: m, a row of ones, and c.
+
+    Args:
+        norms: What :func:`prepare` returns, as omega, key and value.
+    """
+    (batch, heads), value_dim, dtype = key.shape[:2], value.shape[-1], norms.dtype
+    directions = of_heads(omega, norms[0], (0, slice(0, heads), slice(None))).mT.contiguous()
+    tensors = directions.expand(batch, -1, -1, -1), key.to(dtype), value.to(dtype), query.to(dtype)
+    w, k, v, q = to_one_width(*tensors)
+    sums = []
+    for b, length in enumerate(key_lengths(key, key_padding_mask)):
+        tokens = slice(b, b + 1), slice(None), slice(max(1, length))
+        sums.append(attend(w[b : b + 1], k[tokens], v[tokens], norms[tokens].mT, scale=1.0))
+    means, totals = (torch.cat(x) for x in zip(*sums, strict=True))
+    is_empty = totals < lowest(dtype) / 2
+    means.masked_fill_(is_empty, 0)
+    totals.masked_fill_(is_empty, 0)
+    q, w, m, c = heads_as_examples(q, w, means, totals)
+    out, normaliser = (x.view(*query.shape[:3], -1) for x in attend(q, w, m, c.mT, scale=1.0))
+    state = torch.cat([means[..., :value_dim], torch.ones_like(totals), totals], -1)
+    return out[..., :value_dim].contiguous(), normaliser, state.mT.contiguous()
+
+
+def pull_twice(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    norms: Tensor,
+    grad_out: Tensor,
+    out: Tensor,
+    normaliser: Tensor,
+    state: Tensor,
     *,
     omega: Tensor,
     scale: float,
     key_padding_mask: Tensor | None,
-    eps: float,
 ) -> Results:
-    peaks = omega.new_empty(*key.shape[:2], 1, omega.shape[-1])
-    sums = sum_below_peaks(key, value, Keys(omega, peaks, scale), key_padding_mask)
-    out, denominator, state = apply_state(query, Queries(omega, peaks), *sums, eps=eps)
-    return out, denominator, torch.cat([state, peaks], dim=-2)
+    """Return the gradients of :func:`attend_twice`, some heads at a time."""
+    (batch, heads, num_queries, _), dtype = query.shape, state.dtype
+    empty = torch.empty_like if key_padding_mask is None else torch.zeros_like
+    options = {"dtype": dtype, "memory_format": torch.contiguous_format}
+    grads = [empty(x, **options) for x in (query, key, value)]
+    lengths = key_lengths(key, key_padding_mask)
+    num_heads = max(1, _num_tokens(state) // max(num_queries, key.shape[2]))
+    for b, h in product(range(batch), range(0, heads, num_heads)):
+        at = b, slice(h, min(h + num_heads, heads))
+        tokens = *at, slice(lengths[b])
+        sums, (grad_q, grad_k, grad_v) = state[at], (x[at] for x in grads)
+        w = of_heads(omega, sums, tokens)
+        tensors = (x[at].to(dtype) for x in (query, grad_out, out, normaliser))
+        grad_sums = _pull_queries(*tensors, w, sums, into=grad_q)
+        tensors = (x[tokens].to(dtype) for x in (key, value, norms))
+        into = grad_k[:, tokens[2]], grad_v[:, tokens[2]]
+        _pull_keys(*tensors, w, sums, grad_sums, scale=scale, into=into)
+    first, second, third = (x.to(y.dtype) for x, y in zip(grads, (query, key, value), strict=True))
+    return first, second, third
 
 
-def _tiles_backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *results: Tensor,
-    omega: Tensor,
+def _pull_queries(
+    q: Tensor, grad: Tensor, out: Tensor, normaliser: Tensor, w: Tensor, state: Tensor, into: Tensor
+) -> Tensor:
+    """Write the gradient of some heads' queries, and return that of the sums over keys."""
+    sums, shifts = state[:, :-1], state[:, -1:]
+    grad_sums = torch.zeros_like(sums)
+    rows = torch.cat([grad, (grad * out).sum(-1, keepdim=True).neg_()], -1)
+    for t, p in _tiles_of_weights(q, w, -normaliser, shifts):
+        grad_sums.baddbmm_(rows[:, t].mT, p)
+        grad_exponents = torch.bmm(rows[:, t], sums).mul_(p)
+        torch.bmm(grad_exponents, w.mT, out=into[:, t])
+    return grad_sums
+
+
+def _pull_keys(
+    k: Tensor,
+    v: Tensor,
+    norms: Tensor,
+    w: Tensor,
+    state: Tensor,
+    grad_sums: Tensor,
+    *,
     scale: float,
-    key_padding_mask: Tensor | None,
-    eps: float,
-) -> Results:
-    *results, state = results
-    state, peaks = _without_peaks(state)
-    queries, keys = Queries(omega, peaks), Keys(omega, peaks, scale)
-    options = {"key_map": keys, "key_padding_mask": key_padding_mask, "eps": eps}
-    return tiled_backward(query, key, value, queries, *results, state, **options)
+    into: tuple[Tensor, Tensor],
+) -> None:
+    """Write the gradients of some heads' keys and values."""
+    grad_k, grad_v = into
+    rows = torch.cat([v, torch.ones_like(norms)], -1)
+    for t, p in _tiles_of_weights(k, w, norms, -state[:, -1:]):
+        torch.bmm(p, grad_sums[:, :-1].mT, out=grad_v[:, t])
+        grad_exponents = torch.bmm(rows[:, t], grad_sums).mul_(p)
+        torch.bmm(grad_exponents, w.mT, out=grad_k[:, t])
+        grad_k[:, t].addcmul_(grad_exponents.sum(-1, keepdim=True), k[:, t], value=-scale)
 
 
-def _without_peaks(state: Tensor) -> tuple[Tensor, Tensor]:
-    """Split what the forward pass keeps into the sums and the peaks of the keys."""
-    return state[..., :-1, :].contiguous(), state[..., -1:, :].contiguous()
+def _tiles_of_weights(
+    x: Tensor, w: Tensor, of_tokens: Tensor, of_features: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    r"""Yield some tokens i after the other, and :math:`\exp(w_f^\top x_i + u_i + c_f)` of them."""
+    rows = torch.cat([x, of_tokens, torch.ones_like(of_tokens)], -1)  # the product adds u and c
+    columns = torch.cat([w, torch.ones_like(of_features), of_features], -2)
+    num_tokens = _num_tokens(w)
+    for start in range(0, x.shape[1], num_tokens):
+        tokens = slice(start, min(start + num_tokens, x.shape[1]))
+        yield tokens, torch.bmm(rows[:, tokens], columns).exp_()
+
+
+def _num_tokens(features: Tensor) -> int:
+    """Return the tokens whose weights and the gradients of these make a tile."""
+    return tile_tokens(2 * features.shape[-1])
+
+
+def prepare(
+    key: Tensor, value: Tensor, omega: Tensor, scale: float, key_padding_mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    r"""Return keys and values without what stands at padding, :math:`-s \|k\|^2 / 2`, and omega.
+
+    The exponential of what stands for the norm of padding is zero, and omega has the root of s.
+    """
+    dtype = accumulation_dtype(key)
+    norms = torch.linalg.vector_norm(key, dim=-1, keepdim=True, dtype=dtype)
+    norms = norms.square_().mul_(-scale / 2)
+    if key_padding_mask is not None:
+        padding = key_padding_mask[:, None, :, None]
+        key, value = key.masked_fill(padding, 0), value.masked_fill(padding, 0)
+        norms.masked_fill_(padding, lowest(dtype))
+    return key, value, norms, omega.to(dtype) * math.sqrt(scale)
 
 
 @without_autocast
@@ -187,10 +210,9 @@ def _forward(
     eps: float,
 ) -> Results:
     if not takes_kernels("exponential_attention", query, key, value):
-        omega = omega.to(accumulation_dtype(key)) * math.sqrt(scale)
-        options = {"num_columns": omega.shape[-1], "key_padding_mask": key_padding_mask}
-        op = partial(_tiles_forward, omega=omega, scale=scale, eps=eps)
-        return on_folded(op, (query, key, value), **options)
+        key, value, norms, omega = prepare(key, value, omega, scale, key_padding_mask)
+        options = {"num_columns": 2 * omega.shape[-1], "key_padding_mask": key_padding_mask}
+        return on_folded(partial(attend_twice, omega=omega), (query, key, value, norms), **options)
     from macformer.ops import exponential_triton, fused
 
     assert scale == 1  # on a GPU queries and keys are scaled before
@@ -214,14 +236,14 @@ def _backward(
     *results: Tensor,
 ) -> list[Tensor]:
     if not takes_kernels("exponential_attention", query, key, value):
-        omega = omega.to(accumulation_dtype(key)) * math.sqrt(scale)
-        options = {"num_columns": omega.shape[-1], "key_padding_mask": key_padding_mask}
-        op = partial(_tiles_backward, omega=omega, scale=scale, eps=eps)
-        return list(on_folded(op, (query, key, value, *results), **options))
+        key, value, norms, omega = prepare(key, value, omega, scale, key_padding_mask)
+        options = {"num_columns": 2 * omega.shape[-1], "key_padding_mask": key_padding_mask}
+        op = partial(pull_twice, omega=omega, scale=scale)
+        return list(on_folded(op, (query, key, value, norms, *results), **options))
     from macformer.ops import exponential_triton, fused
 
     *results, state = results
-    state, peaks = _without_peaks(state)
+    state, peaks = state[..., :-1, :].contiguous(), state[..., -1:, :].contiguous()
     queries, keys = exponential_triton.exponentials(query, omega, peaks)
     options = {"key_map": keys, "key_padding_mask": key_padding_mask, "eps": eps}
     return list(fused.fused_backward(query, key, value, queries, *results, state, **options))
@@ -261,8 +283,8 @@ def exponential_attention(
     is added, and no norm takes a feature out of its range.
 
     On CUDA, Triton kernels take query, key and value of one dtype below float64 and dims to 128.
-    Everything else falls back to tiles of plain torch in float32 or float64.
-    The output is rounded once.
+    Everything else falls back to plain torch in float32 or float64, which stores no weights on a
+    CPU. The output is rounded once.
 
     Args:
         omega: One set of directions for all heads, or one for each; it receives no gradient.

@@ -7,10 +7,11 @@ stores those of one call. Nothing here is recorded for differentiation.
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
+_aten = torch.ops.aten
+_flash = _aten._scaled_dot_product_flash_attention_for_cpu.default
+_flash_backward = _aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 UNIT = 16  # numbers of keys that are multiples of it take a tenth less of the kernel's time
 
@@ -18,6 +19,30 @@ UNIT = 16  # numbers of keys that are multiples of it take a tenth less of the k
 def round_up(num_keys: int) -> int:
     """Return the least number from this one on that suits the kernel."""
     return -(-num_keys // UNIT) * UNIT
+
+
+def to_one_width(*tensors: Tensor) -> list[Tensor]:
+    """Put zeros behind shorter vectors, since the kernel knows one width."""
+    width = max(x.shape[-1] for x in tensors)
+    return [pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in tensors]
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """Return what a mask adds to the logit of a key that does not count.
+
+    It is finite, so that a query without any key has a normaliser, of next to nothing.
+    """
+    return -3e4 if dtype == torch.float16 else -1e30
+
+
+def heads_as_examples(
+    *tensors: Float[Tensor, "B H _ _"],
+) -> tuple[Float[Tensor, "BH 1 _ _"], ...]:
+    """Give each head an example of its own, which is worth it where a mask is the same for all.
+
+    The kernel writes the heads of an example side by side, which is slow to add up.
+    """
+    return tuple(x.flatten(0, 1)[:, None] for x in tensors)
 
 
 def attend(

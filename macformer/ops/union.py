@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import pad
 
-from macformer.ops.flash import attend, attend_backward
+from macformer.ops.flash import attend, attend_backward, lowest, to_one_width
 
 
 @runtime_checkable
@@ -95,10 +94,6 @@ def bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, lowest(dtype))
 
 
-def lowest(dtype: torch.dtype) -> float:
-    return -3e4 if dtype == torch.float16 else -1e30
-
-
 def union_attention(
     query: Float[Tensor, "B H L E"],
     key: Float[Tensor, "B H S E"],
@@ -120,11 +115,8 @@ def union_attention(
         layers: Parts with no query in common; those of the first layer have every query.
         scale: :math:`\sigma`.
     """
-    width = max(query.shape[-1], value.shape[-1])  # the kernel knows one
-    q, k, v = (
-        pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in (query, key, value)
-    )
-    return _Union.apply(q, k, v, layers, scale)[..., : value.shape[-1]]
+    out = _Union.apply(*to_one_width(query, key, value), layers, scale)
+    return out[..., : value.shape[-1]]
 
 
 class _Union(torch.autograd.Function):

@@ -86,10 +86,25 @@ def test_a_scale_is_one_of_dot_products(op):
     assert_close(torch.autograd.grad(out, inputs, grad), wanted, rtol=1e-9, atol=1e-11)
 
 
-def test_denominators_are_at_least_one():
+def test_what_is_kept_is_that_of_two_softmaxes():
     query, key, value, omega = draw_inputs(67, 31, norm=30.0)
-    _, denominator, _ = OPERATOR(query, key, value, omega, 1.0, None, 1e-6)
-    assert float(denominator.min()) >= 1 - 1e-12
+    _, normaliser, state = OPERATOR(query, key, value, omega, 1.0, None, 1e-6)
+    exponents = (key @ omega - key.square().sum(-1, keepdim=True) / 2).mT
+    means, ones, shifts = state.split((VALUE_DIM, 1, 1), -2)
+    assert_close(means.mT, exponents.softmax(-1) @ value)
+    assert (ones == 1).all()
+    assert_close(shifts.mT, exponents.logsumexp(-1, keepdim=True))
+    assert_close(normaliser, (query @ omega + shifts).logsumexp(-1, keepdim=True))
+
+
+def test_denominators_of_the_kernels_are_at_least_one():
+    *inputs, omega = draw_inputs(5, 6, norm=30.0, dtype=torch.float32)
+    query, key, value, omega = (x.detach().to(DEVICE) for x in (*inputs, omega))
+    peaks = exponential_triton.find_peaks(key, omega, None)
+    queries, keys = exponential_triton.exponentials(query, omega, peaks)
+    options = {"key_map": keys, "key_padding_mask": None, "eps": 1e-6}
+    _, denominator, _ = fused.fused_forward(query, key, value, queries, **options)
+    assert float(denominator.min()) >= 1 - 1e-6
 
 
 def test_padding():
