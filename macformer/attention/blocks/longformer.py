@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from macformer.attention.contract import blank_padding
 from macformer.ops.band import band_parts
 from macformer.ops.blocks import attend_everywhere
+from macformer.ops.flash import heads_as_examples
 from macformer.ops.present import mark_present
 from macformer.ops.union import Part, bias, span, union_attention
 
@@ -45,6 +46,9 @@ class Longformer(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
+        shape = *query.shape[:3], value.shape[-1]
+        if key_padding_mask is None:
+            query, key, value = heads_as_examples(query, key, value)
         present, first = mark_present(key, key_padding_mask), self.num_global
         local = None if key_padding_mask is None else present
         if first:
@@ -58,4 +62,4 @@ class Longformer(nn.Module):
         if first:
             rows = attend_everywhere(query[:, :, :first], key, value, present)
             out = torch.cat([rows, out[:, :, first:]], 2)
-        return out
+        return out.view(shape)

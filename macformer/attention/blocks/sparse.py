@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 from macformer.attention.contract import blank_padding
 from macformer.ops.band import band_parts
 from macformer.ops.blocks import count_blocks, fill_up
-from macformer.ops.flash import round_up
+from macformer.ops.flash import heads_as_examples, round_up
 from macformer.ops.present import mark_present
 from macformer.ops.union import Part, Picked, View, bias, span, union_attention
 
@@ -66,18 +66,27 @@ class FixedSparseAttention(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
+        shape = *query.shape[:3], value.shape[-1]
+        if key_padding_mask is None:
+            query, key, value = heads_as_examples(query, key, value)
         present = mark_present(key, key_padding_mask)
-        layers = [[self._summary(present, query)]]
+        layers = [[self._summary(present, query, is_whole=key_padding_mask is None)]]
         if self.num_first + self.num_last < self.block_size:
             layers.append(self._own(present, query))
-        return union_attention(query, key, value, layers, scale=query.shape[-1] ** -0.5)
+        out = union_attention(query, key, value, layers, scale=query.shape[-1] ** -0.5)
+        return out.view(shape)
 
-    def _summary(self, present: Bool[Tensor, "B S"], query: Tensor) -> Part:
-        """Return the part of the summary columns, and of at least one column that is masked."""
+    def _summary(self, present: Bool[Tensor, "B S"], query: Tensor, *, is_whole: bool) -> Part:
+        """Return the part of the summary columns.
+
+        Unless every one of them is seen, a column is masked beside them: there may be no other.
+        """
         num_keys, device = present.shape[1], present.device
         blocks = torch.arange(num_keys, device=device).split(self.block_size)
         head, tail = slice(self.num_first), slice(self.block_size - self.num_last, None)
         index = torch.cat([x for block in blocks for x in (block[head], block[tail])])
+        if is_whole and len(index) and not self.causal:
+            return Part(span(0, None), Picked(index))
         short = round_up(len(index) + 1) - len(index)  # a short row may have no summary column
         masks = [bias(pad(present[:, None, None, index], (0, short)), query.dtype)]
         index = pad(index, (0, short))
