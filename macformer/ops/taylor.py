@@ -48,7 +48,7 @@ class Quadratic:
         self.dim = query.shape[-1]
         self.weights = quadratic_weights(self.dim, query)
         self.num_features = self.num_columns = len(self.weights)
-        self.phi, self.grad_phi = Memory(), Memory()
+        self.memory = Memory()  # of features, and after their last use of the gradient at them
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
         return self._features(_around(x)).mT
@@ -57,7 +57,7 @@ class Quadratic:
         rows = _around(x)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_phi = self.grad_phi.take(x, len(x), self.num_features, x.shape[1])
+            grad_phi = self.memory.take(x, len(x), self.num_features, x.shape[1])
             *grad_pairs, grad_linear = torch.bmm(state.mT, y.mT, out=grad_phi).split(self.dim, 1)
             grad = torch.zeros_like(rows)
             own, grad_own = rows[:, : self.dim], grad[:, : self.dim].copy_(grad_linear)
@@ -74,7 +74,7 @@ class Quadratic:
 
     def _features(self, rows: Tensor) -> Tensor:
         """Return features in rows, given entries in rows."""
-        phi = self.phi.take(rows, len(rows), self.num_features, rows.shape[-1])
+        phi = self.memory.take(rows, len(rows), self.num_features, rows.shape[-1])
         own, partners = rows[:, : self.dim], self._partners(rows)
         pairs = phi[:, : -self.dim].unflatten(1, partners.shape[1:3])
         torch.mul(partners, own.unsqueeze(1), out=pairs)
