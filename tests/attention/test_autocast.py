@@ -45,15 +45,16 @@ class Choices(TorchDispatchMode):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("ppsbn", ["without", "with"])
 @pytest.mark.parametrize("row", ROWS)
-def test_kernels_take_what_autocast_leaves(row, ppsbn):
+def test_kernels_take_what_autocast_leaves(row, ppsbn, masked):
     cfg = compose("task=listops", f"attention={row}", f"ppsbn={ppsbn}")
     factory = instantiate(cfg.mixer.attention)
     attention = build(factory, num_heads=HEADS, head_dim=DIM, max_seq_len=LENGTH).train()
     shape = BATCH, HEADS, LENGTH, DIM
     inputs = [torch.randn(shape).bfloat16().requires_grad_() for _ in range(3)]
-    mask = torch.arange(LENGTH) >= torch.tensor([[LENGTH], [20]])
+    mask = torch.arange(LENGTH) >= torch.tensor([[LENGTH], [20]]) if masked else None
     with Choices() as choices:
         with AsOnCUDA(), torch.autocast("cpu", dtype=torch.bfloat16):
             out = attention(*inputs, key_padding_mask=mask)
