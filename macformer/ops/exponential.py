@@ -136,10 +136,11 @@ def _pull_queries(
     """Write the gradient of some heads' queries, and return that of the sums over keys."""
     sums, shifts = state[:, :-1], state[:, -1:]
     grad_sums = torch.zeros_like(sums)
-    rows = torch.cat([grad, (grad * out).sum(-1, keepdim=True).neg_()], -1)
     for t, p in _tiles_of_weights(q, w, -normaliser, shifts):
-        grad_sums.baddbmm_(rows[:, t].mT, p)
-        grad_exponents = torch.bmm(rows[:, t], sums).mul_(p)
+        g = grad[:, t]
+        rows = torch.cat([g, (g * out[:, t]).sum(-1, keepdim=True).neg_()], -1)
+        grad_sums.baddbmm_(rows.mT, p)
+        grad_exponents = torch.bmm(rows, sums).mul_(p)
         torch.bmm(grad_exponents, w.mT, out=into[:, t])
     return grad_sums
 
@@ -157,10 +158,10 @@ def _pull_keys(
 ) -> None:
     """Write the gradients of some heads' keys and values."""
     grad_k, grad_v = into
-    rows = torch.cat([v, torch.ones_like(norms)], -1)
     for t, p in _tiles_of_weights(k, w, norms, -state[:, -1:]):
         torch.bmm(p, grad_sums[:, :-1].mT, out=grad_v[:, t])
-        grad_exponents = torch.bmm(rows[:, t], grad_sums).mul_(p)
+        rows = torch.cat([v[:, t], torch.ones_like(norms[:, t])], -1)
+        grad_exponents = torch.bmm(rows, grad_sums).mul_(p)
         torch.bmm(grad_exponents, w.mT, out=grad_k[:, t])
         grad_k[:, t].addcmul_(grad_exponents.sum(-1, keepdim=True), k[:, t], value=-scale)
 
@@ -169,12 +170,13 @@ def _tiles_of_weights(
     x: Tensor, w: Tensor, of_tokens: Tensor, of_features: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
     r"""Yield some tokens i after the other, and :math:`\exp(w_f^\top x_i + u_i + c_f)` of them."""
-    rows = torch.cat([x, of_tokens, torch.ones_like(of_tokens)], -1)  # the product adds u and c
     columns = torch.cat([w, torch.ones_like(of_features), of_features], -2)
     num_tokens = _num_tokens(w)
     for start in range(0, x.shape[1], num_tokens):
-        tokens = slice(start, min(start + num_tokens, x.shape[1]))
-        yield tokens, torch.bmm(rows[:, tokens], columns).exp_()
+        t = slice(start, min(start + num_tokens, x.shape[1]))
+        u = of_tokens[:, t]
+        rows = torch.cat([x[:, t], u, torch.ones_like(u)], -1)  # so the product adds u and c
+        yield t, torch.bmm(rows, columns).exp_()
 
 
 def _num_tokens(features: Tensor) -> int:
