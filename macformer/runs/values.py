@@ -4,6 +4,7 @@
 one given in its place must be of its kind. A name that no file has must be one that its part takes.
 """
 
+import difflib
 import inspect
 import math
 import pydoc
@@ -36,7 +37,11 @@ def check_values(cfg: DictConfig) -> None:
     given = [option.get_key_element().lstrip("+") for option in given_values(cfg)]
     keys = [key for key in given if key not in ALLOWED and key.split(".")[0] not in ELSEWHERE]
     files = compose_files(cfg) if keys else cfg
-    faults = [*_misplaced(cfg), *(fault for key in keys for fault in _faults(key, cfg, files))]
+    faults = [
+        *_misplaced(cfg),
+        *_unread(cfg),
+        *(fault for key in keys for fault in _faults(key, cfg, files)),
+    ]
     if faults:
         raise OptionError("; ".join(faults))
 
@@ -49,6 +54,18 @@ def _misplaced(cfg: DictConfig) -> Iterator[str]:
                 f"{group} has what it needs one level too low, in {group}.{group}; "
                 f"a defaults list has /{group}/NAME@_here_, not /{group}/NAME"
             )
+
+
+def _unread(cfg: DictConfig) -> Iterator[str]:
+    """Find the keys of a task in a user's folders that nothing reads, as one mistyped."""
+    if not user_folders():
+        return
+    text = OmegaConf.to_yaml(cfg)
+    unread = [key for key in cfg.task if not re.search(rf"\$\{{[^}}]*\b{re.escape(key)}\b", text)]
+    for key in unread:
+        near = difflib.get_close_matches(key, set(cfg.task) - set(unread), n=1)
+        hint = f"; it has a key {near[0]}" if near else ""
+        yield f"nothing reads task.{key}{hint}"
 
 
 def _faults(key: str, cfg: DictConfig, files: DictConfig) -> Iterator[str]:

@@ -86,3 +86,12 @@ def test_a_base_at_the_wrong_place_is_named_with_the_right_one(tmp_path, base, f
     with pytest.raises(ConfigError, match=fault):
         compose("attention=mine/wrong", config_dirs=[tmp_path])
     assert compose("attention=mine/right", config_dirs=[tmp_path]).attention.dropout == 0.5
+
+
+def test_a_mistyped_key_of_a_task_is_named_with_the_one_that_is_near(tmp_path):
+    (tmp_path / "task").mkdir()
+    task = "defaults: [listops_short, _self_]\nname: mine\nmax_lne: 3\nnote: x\n"
+    (tmp_path / "task" / "mine.yaml").write_text(task)
+    fault = "^nothing reads task.max_lne; it has a key max_len; nothing reads task.note$"
+    with pytest.raises(ConfigError, match=fault):
+        compose("task=mine", config_dirs=[tmp_path])
