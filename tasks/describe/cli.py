@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         form = Form(args.encoding, args.separator, not args.no_quotes)
         files = Files(args.path, args.validation, args.test, sha256=None, form=form)
         shares = Shares(args.validation_fraction, args.test_fraction, args.seed)
+        shares.check()
         if _is_series(args):
             found = describe_series(_series_options(args, files, shares), command=command)
         else:

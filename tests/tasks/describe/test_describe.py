@@ -155,6 +155,7 @@ def test_a_drawing_has_letters_that_its_own_font_lacks(tmp_path, capsys):
             ["{}", "--text", "message", "--label", "severity", "--name", "No"],
             "the name 'No' is no text to a configuration",
         ),
+        ([*CALL, "--no-floors", "--seed", "-1"], r"task\.split_seed is -1; it must be a whole"),
         (
             ["{}", "--text", "message", "--label", "${{severity}}"],
             r"'\$\{severity\}' is a reference to a configuration",
