@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.backends.cuda import (
@@ -29,7 +30,8 @@ class SoftmaxAttention(nn.Module):
     def __init__(self, *, num_heads: int, head_dim: int, dropout: float):
         super().__init__()
         self.dropout = dropout
-        self.kernels: dict[str, str] = {}  # of a GPU, that the last pass of a phase ran through
+        # Of a GPU, that the last pass of a phase ran through; a compiled pass does not say.
+        self.kernels: dict[str, str] = {}
 
     def forward(
         self,
@@ -50,28 +52,41 @@ class SoftmaxAttention(nn.Module):
     def _choose_kernel(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
     ) -> AbstractContextManager[object]:
-        if not query.is_cuda:
+        if not has_choice(query):
             return nullcontext()
+        if torch.compiler.is_compiling():  # in whose programs torch's questions cannot stand
+            return sdpa_kernel(candidates(key, mask), set_priority=True)
         kernel = fastest_kernel(query, key, value, mask, dropout)
         self.kernels["train" if self.training else "inference"] = kernel.name.lower()
         return sdpa_kernel(kernel)
 
 
-def fastest_kernel(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
-) -> SDPBackend:
-    """Choose the kernel of a GPU for these inputs by what the host knows of them.
+def has_choice(query: Tensor) -> bool:
+    """Say whether there are several kernels for a tensor: on a GPU alone."""
+    return query.is_cuda
+
+
+def candidates(key: Tensor, mask: Tensor | None) -> list[SDPBackend]:
+    """Return the kernels of a GPU from the fastest on, of which the first that takes all is run.
 
     The order is that of Hopper, where cuDNN leads. Flash attention takes no mask, and cuDNN takes
     it as a bias: torch issue 196678 reports NaN in its gradients where the last block of 128 keys
     is half full, so that it is left out there. Dropped weights leave the memory-efficient kernel.
     """
-    inputs = SDPAParams(query, key, value, mask, dropout, False, False)
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     half_block = mask is not None and key.shape[-2] % 128 == 64
-    if not half_block and can_use_cudnn_attention(inputs):
-        return SDPBackend.CUDNN_ATTENTION
-    if can_use_flash_attention(inputs):
-        return SDPBackend.FLASH_ATTENTION
-    if can_use_efficient_attention(inputs):
-        return SDPBackend.EFFICIENT_ATTENTION
-    return SDPBackend.MATH
+    return kernels if half_block else [SDPBackend.CUDNN_ATTENTION, *kernels]
+
+
+def fastest_kernel(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
+) -> SDPBackend:
+    """Choose the kernel of a GPU for these inputs by what the host knows of them."""
+    inputs = SDPAParams(query, key, value, mask, dropout, False, False)
+    able = {
+        SDPBackend.CUDNN_ATTENTION: can_use_cudnn_attention,
+        SDPBackend.FLASH_ATTENTION: can_use_flash_attention,
+        SDPBackend.EFFICIENT_ATTENTION: can_use_efficient_attention,
+        SDPBackend.MATH: lambda inputs: True,
+    }
+    return next(kernel for kernel in candidates(key, mask) if able[kernel](inputs))
