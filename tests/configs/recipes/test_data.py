@@ -73,7 +73,7 @@ def test_switches_of_the_data(recipe, task, expected, composed):
 @pytest.mark.by_recipe(
     {  # rows of the splits of what is generated
         "skyformer": {"pathfinder": (160_000, 20_000, 20_000), "listops_short": (6000, 500, 1000)},
-        "laptop": {"pathfinder": (20_000, 2000, 4000), "listops_short": (96_000, 2000, 4000)},
+        "laptop": {"pathfinder": (20_000, 2000, 4000), "listops_short": (96_000, 8000, 8000)},
     }
 )
 def test_a_protocol_may_say_how_much_is_generated(recipe, task, expected, composed):
