@@ -61,7 +61,7 @@ def inspect(
     batches = load_batches(cfg, num_batches=settings.num_batches, batch_size=settings.batch_size)
     model: Any = build_model(cfg)
     learnt = {}
-    if cfg.model.start is not None:
+    if cfg.model.get("start") is not None:
         row = [o for o in chosen if o.startswith(("attention", "ppsbn"))]
         learnt[" ".join([*row, "learnt"])] = put_in(model)
     softmax = partial(SoftmaxAttention, dropout=0.0)

@@ -34,9 +34,10 @@ def load_batches(cfg: DictConfig, *, num_batches: int, batch_size: int) -> list[
 def _trimmed(batch: Batch) -> Batch:
     if "key_padding_mask" not in batch:
         return batch
-    longest = int((~batch["key_padding_mask"]).sum(-1).max())
-    cut = {name: batch[name][..., :longest] for name in ("inputs", "key_padding_mask")}
-    return {**batch, **cut}
+    padding = batch["key_padding_mask"]
+    longest = int((~padding).sum(-1).max())
+    names = ("inputs", "key_padding_mask")
+    return {**batch, **{name: batch[name].narrow(padding.ndim - 1, 0, longest) for name in names}}
 
 
 @torch.no_grad()

@@ -159,3 +159,12 @@ def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
 def test_a_mistake_is_one_line(capsys):
     assert main(["task=listops_short", "model.path=nowhere", "task=nope"]) == 2
     assert capsys.readouterr().err.startswith("macformer-inspect: ")
+
+
+def test_a_model_without_attention_of_another_library_is_one_line(tmp_path, capsys):
+    sizes = "task.num_examples={train: 4, validation: 4, test: 4}", "task.max_len=12"
+    options = ["model=transformer", "task=mqar_small", *sizes, "recipe=smoke"]
+    options += ["task.num_pairs=2", f"paths.data_dir={tmp_path}"]
+    assert main([*options, f"--output={tmp_path / 'out'}"]) == 2
+    assert "SequenceEncoder has no attention that can be replaced" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
