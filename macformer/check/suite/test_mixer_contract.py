@@ -75,7 +75,7 @@ def test_output_has_the_shape_and_dtype_of_the_input(mixer):
             assert out.shape == (2, N, D) and out.dtype == dtype and out.isfinite().all()
 
 
-def observe(module, x, mask=BEHIND):
+def observe(module, x, mask: torch.Tensor | None = BEHIND):
     """Return present outputs, and the gradients of input and parameters that they send back."""
     module = copy.deepcopy(module)
     x = x.clone().requires_grad_()
