@@ -43,9 +43,8 @@ def transfer_attention(model: nn.Module, batch: Batch) -> Loss:
         return softmax
 
     with torch.no_grad(), answered(answer):
-        logits = model.forward(
-            *inputs_of(batch)
-        )  # no call, whose hooks would take it for a prediction
+        # No call, whose hooks would take it for a prediction.
+        logits = model.forward(*inputs_of(batch))
     if not errors:
         raise DropinError("the model has no attention of this project; use model=encoder")
     loss = torch.stack(errors).sum()

@@ -292,7 +292,8 @@ def exponential_attention(
         omega: One set of directions for all heads, or one for each; it receives no gradient.
         scale: s, the factor of dot products in the kernel that is estimated.
         key_padding_mask: True at padding; such keys leave both sums.
-        eps: Keeps the denominator of an example without keys away from zero.
+        eps: Keeps the denominator of an example without keys away from zero in the kernels; without
+            them the output of such an example is zero.
         out_dtype: Of the output, that of value unless given.
 
     Raises:

@@ -87,22 +87,18 @@ def sum_over_keys(
     key: Tensor, value: Tensor, key_map: FeatureMap, key_padding_mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the state of the keys, and the part of the sums that is the same for all queries."""
-    state, total = empty_sums(key, value, key_map)
+    rows, dtype = (
+        value.shape[-1] + 1,
+        accumulation_dtype(key),
+    )  # the denominator's, below the values
+    state = key.new_zeros(*key.shape[:2], rows, key_map.num_features, dtype=dtype)
+    total = key.new_zeros(*key.shape[:2], 1, rows, dtype=dtype)
     for tile in tiles(key_lengths(key, key_padding_mask), key.shape[1], key_map.num_columns):
         k, v = load_keys(key, value, key_padding_mask, tile, state.dtype)
         b, h, _ = tile
         state[b, h].baddbmm_(v.mT, key_map.features(k, tile))
         total[b, h] += v.sum(-2, keepdim=True)
     return state.mul_(key_map.weights), total.mul_(key_map.constant)
-
-
-def empty_sums(key: Tensor, value: Tensor, key_map: FeatureMap) -> tuple[Tensor, Tensor]:
-    """Return zeros for :func:`sum_over_keys`, with a row of the denominator below the values."""
-    rows, dtype = value.shape[-1] + 1, accumulation_dtype(key)
-    return (
-        key.new_zeros(*key.shape[:2], rows, key_map.num_features, dtype=dtype),
-        key.new_zeros(*key.shape[:2], 1, rows, dtype=dtype),
-    )
 
 
 def apply_state(
