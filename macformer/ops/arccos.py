@@ -14,14 +14,8 @@ from torch import Tensor
 from macformer.ops.linear import linear_attention
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.sphere import placed, to_sphere
-from macformer.ops.tiled import (
-    FeatureMap,
-    Pull,
-    Tile,
-    add_of_heads,
-    of_heads,
-    where_positive,
-)
+from macformer.ops.tiled import FeatureMap, Pull, where_positive
+from macformer.ops.tiling import Tile, add_of_heads, of_heads
 
 
 def arccos_features(

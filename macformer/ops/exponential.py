@@ -24,16 +24,9 @@ from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
 from macformer.ops.flash import attend, heads_as_examples, lowest, to_one_width
-from macformer.ops.linear import linear_attention, without_autocast
+from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import (
-    Results,
-    accumulation_dtype,
-    key_lengths,
-    of_heads,
-    on_folded,
-    tile_tokens,
-)
+from macformer.ops.tiling import Results, key_lengths, of_heads, on_folded, tile_tokens
 
 
 def exponential_features(

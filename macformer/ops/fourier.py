@@ -9,17 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
-from macformer.ops.linear import linear_attention
+from macformer.ops.linear import accumulation_dtype, linear_attention
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.sphere import placed, to_sphere
-from macformer.ops.tiled import (
-    FeatureMap,
-    Pull,
-    Tile,
-    accumulation_dtype,
-    add_of_heads,
-    of_heads,
-)
+from macformer.ops.tiled import FeatureMap, Pull
+from macformer.ops.tiling import Tile, add_of_heads, of_heads
 
 
 def fourier_features(

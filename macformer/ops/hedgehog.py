@@ -10,16 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.linear import linear_attention, without_autocast
+from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention, through_tiles
-from macformer.ops.tiled import (
-    FeatureMap,
-    Pull,
-    Tile,
-    accumulation_dtype,
-    add_of_heads,
-    of_heads,
-)
+from macformer.ops.tiled import FeatureMap, Pull
+from macformer.ops.tiling import Tile, add_of_heads, of_heads
 
 
 @without_autocast

@@ -65,3 +65,7 @@ def linear_attention(
         phi_k, v = phi_k.masked_fill(padding, 0), v.masked_fill(padding, 0)
     denominator = phi_q @ phi_k.sum(-2).unsqueeze(-1)
     return (phi_q @ (phi_k.mT @ v) / guard_denominator(denominator, eps=eps)).to(value.dtype)
+
+
+def accumulation_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

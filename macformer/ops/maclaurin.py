@@ -9,14 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
-from macformer.ops.linear import linear_attention
+from macformer.ops.linear import accumulation_dtype, linear_attention
 from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import (
-    accumulation_dtype,
-    tiled_backward,
-    tiled_forward,
-)
+from macformer.ops.tiled import tiled_backward, tiled_forward
 
 
 class MaclaurinFeatures(NamedTuple):

@@ -6,7 +6,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from macformer.ops.tiled import Pull, Tile, of_heads
+from macformer.ops.tiled import Pull
+from macformer.ops.tiling import Tile, of_heads
 
 
 class Products:

@@ -11,17 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.linear import linear_attention, without_autocast
+from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.registration import Backward, Forward, Size, register_attention
-from macformer.ops.tiled import (
-    FeatureMap,
-    Pull,
-    Tile,
-    accumulation_dtype,
-    tiled_backward,
-    tiled_forward,
-    where_positive,
-)
+from macformer.ops.tiled import FeatureMap, Pull, tiled_backward, tiled_forward, where_positive
+from macformer.ops.tiling import Tile
 
 
 @without_autocast

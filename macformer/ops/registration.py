@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from macformer.ops.tiled import FeatureMap, accumulation_dtype, tiled_backward, tiled_forward
+from macformer.ops.linear import accumulation_dtype
+from macformer.ops.tiled import FeatureMap, tiled_backward, tiled_forward
 
 Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
 Backward = Callable[..., Sequence[Tensor]]

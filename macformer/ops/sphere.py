@@ -4,7 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from macformer.ops.tiled import FeatureMap, Pull, Tile, accumulation_dtype
+from macformer.ops.linear import accumulation_dtype
+from macformer.ops.tiled import FeatureMap, Pull
+from macformer.ops.tiling import Tile
 
 # Keeps zero at zero; gradients grow by at most its root's inverse, which float16 can hold.
 EPS = 1e-8

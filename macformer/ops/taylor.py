@@ -8,16 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
+from macformer.ops.linear import accumulation_dtype
 from macformer.ops.maclaurin import MaclaurinFeatures
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import (
-    Memory,
-    Pull,
-    Tile,
-    accumulation_dtype,
-    tiled_backward,
-    tiled_forward,
-)
+from macformer.ops.tiled import Pull, tiled_backward, tiled_forward
+from macformer.ops.tiling import Memory, Tile
 
 
 def taylor_attention_reference(

@@ -12,22 +12,17 @@ queries, and reads that at the keys. A tile is small enough to stay in one core'
 projection to product.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from macformer.ops.linear import guard_denominator, without_autocast
+from macformer.ops.linear import accumulation_dtype, guard_denominator, without_autocast
+from macformer.ops.tiling import Results, Tile, key_lengths, on_folded, padding_of, tiles
 
-# What a map computes of one tile, in numbers: 1 MiB of float32, which a second-level cache holds.
-TILE_NUMBERS = 2**18
-
-Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
 Pull = Callable[[Tensor, Tensor], Tensor]
-Results = tuple[Tensor, Tensor, Tensor]
 
 
 @runtime_checkable
@@ -87,10 +82,8 @@ def sum_over_keys(
     key: Tensor, value: Tensor, key_map: FeatureMap, key_padding_mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the state of the keys, and the part of the sums that is the same for all queries."""
-    rows, dtype = (
-        value.shape[-1] + 1,
-        accumulation_dtype(key),
-    )  # the denominator's, below the values
+    dtype = accumulation_dtype(key)
+    rows = value.shape[-1] + 1  # the denominator's is the last
     state = key.new_zeros(*key.shape[:2], rows, key_map.num_features, dtype=dtype)
     total = key.new_zeros(*key.shape[:2], 1, rows, dtype=dtype)
     for tile in tiles(key_lengths(key, key_padding_mask), key.shape[1], key_map.num_columns):
@@ -187,116 +180,9 @@ def _gradients(
     return grad_query, grad_key, grad_value
 
 
-def on_folded(
-    op: Callable[..., Results],
-    tensors: Sequence[Tensor],
-    *,
-    num_columns: int,
-    key_padding_mask: Tensor | None,
-) -> Results:
-    """Call a pass on examples as heads of one where they are short: a tile then takes several.
-
-    Args:
-        op: Takes the tensors, query and key first, and ``key_padding_mask``.
-        num_columns: The numbers that its feature map computes of each token.
-    """
-    query, key = tensors[:2]
-    batch, heads, query_len, _ = query.shape
-    tokens = heads * max(query_len, key.shape[2])
-    if batch == 1 or 2 * tokens > tile_tokens(num_columns):
-        return op(*tensors, key_padding_mask=key_padding_mask)
-    if key_padding_mask is not None:
-        key_padding_mask = key_padding_mask.repeat_interleave(heads, dim=0)[None]
-    folded = [x.flatten(0, 1)[None] for x in tensors]
-    first, second, third = op(*folded, key_padding_mask=key_padding_mask)
-    return tuple(x[0].unflatten(0, (batch, heads)) for x in (first, second, third))
-
-
-def accumulation_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def tile_tokens(num_columns: int) -> int:
-    """Return the tokens of one thread's tile."""
-    return max(1, TILE_NUMBERS // max(1, num_columns))
-
-
-def tiles(lengths: list[int], heads: int, num_columns: int) -> Iterator[Tile]:
-    """Cut each example into tiles of whole heads, or of one head's tokens where it is long."""
-    most = tile_tokens(num_columns)
-    for b, length in enumerate(lengths):
-        num_tokens = max(1, math.ceil(length / max(1, math.ceil(length / most))))
-        num_heads = max(1, most // num_tokens)
-        for h in range(0, heads, num_heads):
-            for t in range(0, length, num_tokens):
-                yield b, slice(h, min(h + num_heads, heads)), slice(t, min(t + num_tokens, length))
-
-
-def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
-    """Return each example's length without the padding behind its last token.
-
-    On a GPU, where reading a length would wait for the device, the padding counts.
-    """
-    batch, _, key_len, _ = key.shape
-    if key_padding_mask is None or key.is_cuda:
-        return [key_len] * batch
-    position = torch.arange(1, key_len + 1, device=key.device)
-    return (~key_padding_mask * position).flatten(1).amax(-1).tolist()
-
-
-class Memory:
-    """Memory that a map writes at each tile; fresh pages would cost more than what is written."""
-
-    def __init__(self):
-        self.numbers: Tensor | None = None
-
-    def take(self, like: Tensor, *shape: int) -> Tensor:
-        """Return a tensor that holds whatever was written last."""
-        size = math.prod(shape)
-        if self.numbers is None or self.numbers.numel() < size:
-            self.numbers = like.new_empty(size)
-        return self.numbers[:size].view(shape)
-
-
-def of_heads(columns: Tensor, x: Tensor, tile: Tile) -> Tensor:
-    """Return what each head of a tile is multiplied by, from one matrix for all or one for each.
-
-    Heads of examples that :func:`on_folded` made one of begin again with the first matrix.
-    """
-    columns = columns.to(x.dtype)
-    if len(columns) == 1:
-        return columns.expand(len(x), -1, -1)
-    return columns[_heads(columns, tile)]
-
-
-def _heads(columns: Tensor, tile: Tile) -> slice | Tensor:
-    heads = tile[1]
-    if heads.stop <= len(columns):
-        return heads
-    return torch.arange(heads.start, heads.stop, device=columns.device) % len(columns)
-
-
-def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
-    """Add the gradient of each head of a tile at what :func:`of_heads` took."""
-    if len(columns) == 1:
-        columns += gradient.sum(0)
-        return
-    heads = _heads(columns, tile)
-    if isinstance(heads, slice):
-        columns[heads] += gradient
-    else:
-        columns.index_add_(0, heads, gradient)
-
-
 def where_positive(grad: Tensor, x: Tensor) -> Tensor:
     """Return the gradient at the input of a rectifier, given that at its output and either."""
     return torch.ops.aten.threshold_backward(grad, x, 0.0)
-
-
-def padding_of(key_padding_mask: Tensor, tile: Tile) -> Tensor:
-    b, _, t = tile
-    masks_heads = key_padding_mask.ndim == 3  # of folded examples
-    return (key_padding_mask[tile] if masks_heads else key_padding_mask[b, t])[..., None]
 
 
 def load_keys(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from macformer.ops import dispatch, tiled
+from macformer.ops import dispatch, tiling
 
 SHAPE = (2, 3, 11, 8)
 
@@ -60,4 +60,4 @@ def test_tiles_on_cuda_do_not_wait_for_the_device():
     key, *_ = draw_fakes([torch.float32])
     with FakeTensorMode(allow_non_fake_inputs=True):
         mask = torch.empty(2, 11, dtype=torch.bool, device="cuda")
-        assert tiled.key_lengths(key, mask) == [11, 11]
+        assert tiling.key_lengths(key, mask) == [11, 11]

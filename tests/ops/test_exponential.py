@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from macformer.ops import exponential_attention, tiled
+from macformer.ops import exponential_attention, tiling
 from macformer.ops.exponential import exponential_attention_reference
 
 triton = pytest.importorskip("triton")
@@ -20,7 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_NUMBERS", 64 * NUM_FEATURES)
+    monkeypatch.setattr(tiling, "TILE_NUMBERS", 64 * NUM_FEATURES)
 
 
 def draw_inputs(query_len, key_len, heads=1, dtype=torch.float64, norm=1.0):

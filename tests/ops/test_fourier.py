@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from macformer.ops import arccos_attention, fourier_attention, tiled
+from macformer.ops import arccos_attention, fourier_attention, tiling
 from macformer.ops.fourier import fourier_attention_reference, fourier_features
 from macformer.ops.sphere import EPS
 
@@ -19,7 +19,7 @@ BATCH, HEADS, HEAD_DIM, VALUE_DIM, NUM_FEATURES = 2, 3, 5, 7, 11
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_NUMBERS", 64 * 2 * NUM_FEATURES)
+    monkeypatch.setattr(tiling, "TILE_NUMBERS", 64 * 2 * NUM_FEATURES)
 
 
 def draw_inputs(query_len, key_len, heads=1, dtype=torch.float64):

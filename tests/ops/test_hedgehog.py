@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from macformer.ops import hedgehog_attention, tiled
+from macformer.ops import hedgehog_attention, tiling
 
 B, H, E, EV = 2, 3, 5, 7
 
@@ -23,7 +23,7 @@ def weigh(query, key, weight_query, weight_key):
 @pytest.mark.parametrize(("query_len", "key_len"), [(37, 45), (1, 2)])
 def test_output_and_gradients_are_those_of_the_matrix(query_len, key_len, padded, monkeypatch):
     """Of an example over several tiles, and of several in one."""
-    monkeypatch.setattr(tiled, "TILE_NUMBERS", 16 * 2 * E)
+    monkeypatch.setattr(tiling, "TILE_NUMBERS", 16 * 2 * E)
     shapes = (B, H, query_len, E), (B, H, key_len, E), (B, H, key_len, EV), (H, E, E), (H, E, E)
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     query, key, value, *weights = inputs

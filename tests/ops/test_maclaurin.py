@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from macformer.ops import MaclaurinFeatures, maclaurin_attention, tiled
+from macformer.ops import MaclaurinFeatures, maclaurin_attention, tiled, tiling
 from macformer.ops.maclaurin import maclaurin_attention_reference
 from macformer.ops.maclaurin_tiled import Products
 
@@ -18,7 +18,7 @@ WIDTHS = (11, 7, 7, 2)
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_NUMBERS", 64 * (sum(WIDTHS) + HEAD_DIM))
+    monkeypatch.setattr(tiling, "TILE_NUMBERS", 64 * (sum(WIDTHS) + HEAD_DIM))
 
 
 def draw_features(heads=1, *, linear=0.25, widths=WIDTHS) -> MaclaurinFeatures:
@@ -234,7 +234,7 @@ def test_short_examples_share_a_tile(heads, monkeypatch):
         return features(self, x, tile)
 
     # seven rows of ten tokens; an example has three
-    monkeypatch.setattr(tiled, "TILE_NUMBERS", 79 * (sum(WIDTHS) + HEAD_DIM))
+    monkeypatch.setattr(tiling, "TILE_NUMBERS", 79 * (sum(WIDTHS) + HEAD_DIM))
     monkeypatch.setattr(Products, "features", record)
     inputs = [torch.cat([x, x, x, x]).detach().requires_grad_() for x in draw_inputs(10, 10)]
     mask = padding((10, 3, 0, 1, 7, 10, 9, 2), 10)

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import elu
 from torch.testing import assert_close
 
-from macformer.ops import cosine_attention, elu_attention, relu_attention, tiled
+from macformer.ops import cosine_attention, elu_attention, relu_attention, tiling
 
 BATCH, HEADS, HEAD_DIM, VALUE_DIM = 2, 3, 5, 7
 SHIFT, HORIZON = 0.25, 200
@@ -16,7 +16,7 @@ SHIFT, HORIZON = 0.25, 200
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_NUMBERS", 64 * HEAD_DIM)
+    monkeypatch.setattr(tiling, "TILE_NUMBERS", 64 * HEAD_DIM)
 
 
 def elu_weights(query, key):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from macformer.ops import maclaurin_attention, taylor_attention, tiled
+from macformer.ops import maclaurin_attention, taylor_attention, tiling
 from macformer.ops.taylor import as_products, num_quadratic_features, taylor_attention_reference
 
 triton = pytest.importorskip("triton")
@@ -16,7 +16,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 @pytest.mark.parametrize("dim", [1, 2, 5, 6])
 @pytest.mark.parametrize("form", ["tiles", "products"])
 def test_output_and_gradients_are_those_of_the_polynomial(dim, form, monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_NUMBERS", 16 * dim * (dim // 2 + 2))
+    monkeypatch.setattr(tiling, "TILE_NUMBERS", 16 * dim * (dim // 2 + 2))
     shapes = [(2, 3, 37, dim), (2, 3, 41, dim), (2, 3, 41, 7)]
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     mask = torch.arange(41) >= torch.tensor([[41], [23]])
