@@ -68,7 +68,7 @@ class Nystromformer(nn.Module):
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
         """Keep mean keys and the values solved for them; a convolution reads all values, too."""
         convolved = 0 if self.conv is None else seq_len * value_dim
-        return self.num_landmarks * (head_dim + value_dim) + convolved
+        return min(self.num_landmarks, seq_len) * (head_dim + value_dim) + convolved
 
     def forward(
         self,
@@ -85,10 +85,10 @@ class Nystromformer(nn.Module):
             )
         q, k, v = blank_padding(query, key, value, key_padding_mask)
         queries = query_padding(q, k, key_padding_mask)
-        mean_q, no_query = segment_means(q, num_segments=self.num_landmarks, padding_mask=queries)
-        mean_k, no_key = segment_means(
-            k, num_segments=self.num_landmarks, padding_mask=key_padding_mask
-        )
+        # no more segments than tokens: the others would be empty, and inverted at m^3 all the same
+        num_segments = min(self.num_landmarks, max(query.shape[2], key.shape[2]))
+        mean_q, no_query = segment_means(q, num_segments=num_segments, padding_mask=queries)
+        mean_k, no_key = segment_means(k, num_segments=num_segments, padding_mask=key_padding_mask)
         near = scaled_dot_product_attention(
             mean_q.to(k.dtype), k, v, attn_mask=_allow(key_padding_mask)
         )

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from macformer.attention import Nystromformer, SoftmaxAttention
 from macformer.attention.landmarks import nystromformer
+from macformer.measuring import count_flops
 
 SHAPES = {"num_heads": 2, "head_dim": 5}
 
@@ -76,6 +77,14 @@ def test_a_short_row_has_the_landmarks_of_its_tokens():
     padded = [torch.nn.functional.pad(x, (0, 0, 0, 40), value=torch.nan) for x in inputs]
     mask = (torch.arange(53) >= 13).expand(2, -1)
     assert_close(build(num_landmarks=32)(*padded, key_padding_mask=mask)[:, :, :13], out)
+
+
+def test_a_short_row_pays_for_the_landmarks_of_its_tokens_only():
+    inputs = torch.randn(3, 2, 2, 13, 5, dtype=torch.float64)
+    few, many = (build(num_landmarks=m) for m in (13, 32))
+    assert count_flops(lambda: many(*inputs)) == count_flops(lambda: few(*inputs))
+    sizes = {"seq_len": 13, "head_dim": 5, "value_dim": 5}
+    assert many.state_size(**sizes) == few.state_size(**sizes)
 
 
 @pytest.mark.parametrize("length", [1, 4, 13])
