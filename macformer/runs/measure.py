@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from macformer.attention import SoftmaxAttention
 from macformer.callbacks import DeviceUse, PeakMemory, Throughput
 from macformer.provenance import device_name
 from macformer.runs.build import Run
@@ -49,8 +50,8 @@ def measurements(built: Run) -> dict[str, Any]:
 
 def _kernels(model: nn.Module, phase: str) -> str | None:
     """Name the kernels that softmax ran through, where a GPU has several."""
-    chosen = [getattr(module, "kernels", {}) for module in model.modules()]
-    return ", ".join(sorted({kernels[phase] for kernels in chosen if phase in kernels})) or None
+    softmax = [module for module in model.modules() if isinstance(module, SoftmaxAttention)]
+    return ", ".join(sorted({s.kernels[phase] for s in softmax if phase in s.kernels})) or None
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:

@@ -36,6 +36,15 @@ def test_metrics_hold_all_that_a_table_needs(make_run):
         assert rates["peak_memory_gib"] >= 0
 
 
+def test_a_mixer_without_attention_is_measured_to_the_end(make_run):
+    """Its parts may have attributes of any name: S4D's `kernels` is a method."""
+    _, run_dir = make_run("mixer=s4d", "max_steps=4")
+    assert cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert metrics["status"] == "finished"
+    assert metrics["softmax_kernel"] == {"train": None, "inference": None}
+
+
 def test_accuracy_counts_every_test_row(make_run):
     _, run_dir = make_run()
     assert cell.run(run_dir)
