@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -141,8 +142,8 @@ def _moved(value: Any, old: str, new: str) -> Any:
 
 
 def write_config(folder: Path, cfg: DictConfig) -> None:
-    """Write the resolved configuration of a run."""
-    with whole_file(folder / CONFIG_NAME) as file:
+    """Write the resolved configuration of a run; several processes may, before one has its lock."""
+    with whole_file(folder / CONFIG_NAME, writer=f".{uuid4().hex}") as file:
         file.write(OmegaConf.to_yaml(cfg, resolve=True).encode())
 
 
@@ -232,10 +233,14 @@ def read_predictions(run_dir: Path) -> dict[str, np.ndarray] | None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of another one when it is whole and on the disk."""
+def whole_file(path: Path, *, writer: str = "") -> Iterator[BinaryIO]:
+    """Open a file that takes the place of another one when it is whole and on the disk.
+
+    Args:
+        writer: What tells this writer from others of the same file, where there may be several.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}{writer}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

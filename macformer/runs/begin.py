@@ -12,7 +12,9 @@ from torch import nn
 
 from macformer.record import CHECKPOINTS_NAME, read_metrics, read_status, write_config
 from macformer.runs.checkpoint import load_weights
+from macformer.runs.data_now import DataNow
 from macformer.runs.process import is_running, run_in_process
+from macformer.runs.stop import TIME_LIMIT, Stopped
 
 _SECONDS = 2.0  # between looks at a run that another process trains
 
@@ -21,7 +23,8 @@ def pretrain(cfg: DictConfig) -> Path | None:
     """Return the folder of the finished run that comes before this one, trained now if need be.
 
     Raises:
-        ValueError: If it failed.
+        ValueError: If it failed, or was trained on other data than there are now.
+        Stopped: If it was interrupted, and goes on when this run does.
     """
     if cfg.get("pretrain") is None:
         return None
@@ -37,8 +40,12 @@ def pretrain(cfg: DictConfig) -> Path | None:
             continue
         write_config(run_dir, before)
         if not run_in_process(run_dir, overwrite=False) and not is_running(run_dir):
-            reason = (read_metrics(run_dir) or {}).get("reason")
-            raise ValueError(f"pretraining failed ({run_dir}): {reason}")
+            end = read_metrics(run_dir) or {}
+            if end.get("status") == "interrupted":
+                raise Stopped(f"pretraining: {end['reason']}", TIME_LIMIT)
+            raise ValueError(f"pretraining failed ({run_dir}): {end.get('reason')}")
+    if change := DataNow().change(before, run_dir):
+        raise ValueError(f"pretraining {change}; remove {run_dir} to pretrain again")
     return run_dir
 
 

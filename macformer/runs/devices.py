@@ -64,7 +64,9 @@ def device_names(cfg: DictConfig) -> tuple[list[str], int]:
     gpus = visible_gpus() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else []
     if not gpus or torch.version.cuda is None:
         return ["cpu"], 1
-    return gpus, cfg.trainer.devices if isinstance(cfg.trainer.devices, int) else len(gpus)
+    devices = cfg.trainer.devices
+    count = devices if isinstance(devices, int) and devices > 0 else len(gpus)  # -1: all
+    return gpus, count
 
 
 def visible_gpus() -> list[str]:

@@ -118,7 +118,6 @@ ALLOWED = {
     "model.encoder.ffn_dim": COUNT,
     "model.encoder.dropout": number(lambda value: 0 <= value < 1, "of at least 0 and below 1"),
     "mixer.num_heads": COUNT,
-    "callbacks.best.monitor": one_of("val/accuracy", "val/loss"),  # what a validation gives
     "callbacks.best.mode": one_of("max", "min"),
     "step.steps_per_call": COUNT,
     "paths.data_dir": FOLDER,
@@ -163,10 +162,11 @@ def check_options(cfg: DictConfig) -> None:
     Raises:
         OptionError: With one line for all of them.
     """
-    values = {key: OmegaConf.select(cfg, key, default=ABSENT) for key in (*ALLOWED, *FOLLOWS)}
+    known = {**ALLOWED, "callbacks.best.monitor": one_of(*_validated(cfg))}
+    values = {key: OmegaConf.select(cfg, key, default=ABSENT) for key in (*known, *FOLLOWS)}
     faults = [
         _fault(key, values[key], allowed)
-        for key, allowed in ALLOWED.items()
+        for key, allowed in known.items()
         if values[key] is not ABSENT and not allowed.accepts(values[key])
     ]
     faults += [
@@ -181,6 +181,13 @@ def check_options(cfg: DictConfig) -> None:
         ]
     if faults:
         raise OptionError("; ".join(faults))
+
+
+def _validated(cfg: DictConfig) -> list[str]:
+    """List what a validation of the task gives."""
+    metrics = OmegaConf.select(cfg, "task.metrics")
+    names = metrics if OmegaConf.is_dict(metrics) else ()
+    return [f"val/{name}" for name in ("accuracy", "loss", *names)]
 
 
 def check_option(key: str, value: Any) -> None:

@@ -45,6 +45,18 @@ def test_a_mixer_without_attention_is_measured_to_the_end(make_run):
     assert metrics["softmax_kernel"] == {"train": None, "inference": None}
 
 
+def test_a_score_of_the_task_may_choose_the_checkpoint(make_run):
+    f1 = "_target_: torchmetrics.classification.MulticlassF1Score, num_classes: 10, average: macro"
+    scores = f"+task.metrics={{macro_f1: {{{f1}, validate_args: false}}}}"
+    _, run_dir = make_run(scores, "callbacks.best.monitor=val/macro_f1")
+    assert cell.run(run_dir)
+    with (run_dir / "metrics.csv").open() as file:
+        reached = {int(r["step"]): r["val/macro_f1"] for r in csv.DictReader(file)}
+    scored = {step: float(score) for step, score in reached.items() if score}
+    best = read_metrics(run_dir)["accuracy"]["best"]["step"]
+    assert set(scored) == {4, 8} and scored[best] == max(scored.values())
+
+
 def test_accuracy_counts_every_test_row(make_run):
     _, run_dir = make_run()
     assert cell.run(run_dir)

@@ -74,3 +74,13 @@ def test_the_cpu_is_one_device(monkeypatch, accelerator, cuda, expected):
     monkeypatch.setattr(devices.torch.version, "cuda", cuda)
     cfg = OmegaConf.create({"trainer": {"accelerator": accelerator, "devices": 1}})
     assert devices.device_names(cfg) == (expected, 1)
+
+
+@pytest.mark.parametrize("asked", [-1, "auto", 2])
+def test_a_run_on_all_gpus_claims_all_of_them(monkeypatch, asked):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(devices.torch.version, "cuda", "13.0")
+    cfg = OmegaConf.create({"trainer": {"accelerator": "gpu", "devices": asked}})
+    names, count = devices.device_names(cfg)
+    with claim_devices(names, count=count) as claim:
+        assert sorted(claim.devices) == ["0", "1"]

@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from macformer.record import CHECKPOINTS_NAME, read_metrics, read_status
+from macformer.record import (
+    CHECKPOINTS_NAME,
+    read_metrics,
+    read_status,
+    write_end,
+    write_metrics,
+)
 from macformer.runs import begin, cell
 from macformer.runs.config import ConfigError, compose
+from macformer.runs.stop import Stopped
 
 CHOSEN = ("attention=rmfa_exp", "ppsbn=with", "pretrain=mlm")
 
@@ -119,3 +126,31 @@ def test_who_comes_second_waits(make_pretrained, monkeypatch, capsys):
     assert cell.run(run_dir)
     assert capsys.readouterr().out.count("waiting for") == 1
     assert started == [cfg.pretrain.run.cell]
+
+
+def test_a_run_whose_pretraining_is_interrupted_is_interrupted(make_pretrained, monkeypatch):
+    """A sweep goes on with it; what has failed it leaves alone."""
+    make, _ = make_pretrained
+    _, run_dir = make(folder="run")
+
+    def interrupt(folder, *, overwrite):
+        write_end(folder, "interrupted", "trainer.max_time was up at step 1 of 2")
+        return False
+
+    monkeypatch.setattr(begin, "run_in_process", interrupt)
+    with pytest.raises(Stopped, match=r"pretraining: trainer\.max_time was up"):
+        cell.run(run_dir)
+    assert read_status(run_dir) == "interrupted"
+
+
+def test_an_encoder_pretrained_on_other_data_is_refused(make_pretrained, monkeypatch):
+    make, _ = make_pretrained
+    cfg, first = make("seed=0", folder="first")
+    assert cell.run(first)
+    before = Path(cfg.pretrain.run.paths.run_dir)
+    record = read_metrics(before)
+    write_metrics(before, {**record, "data_digest": "that of other rows"})
+    _, second = make("seed=1", folder="second")
+    assert not cell.run(second)
+    reason = read_metrics(second)["reason"]
+    assert "on other data (digest that of other rows" in reason and str(before) in reason

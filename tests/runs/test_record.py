@@ -4,9 +4,11 @@ import json
 import logging
 import shutil
 import subprocess
+from threading import Thread
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from macformer import provenance, record
 from macformer.provenance import package_version, source_commit
@@ -102,3 +104,22 @@ def test_the_commit_of_another_repository_is_not_ours(tmp_path):
     assert source_commit(installed) is None
     assert len(source_commit(tmp_path / "macformer") or "") >= 7
     assert json.dumps(source_commit(tmp_path / "macformer")).isascii()
+
+
+def test_two_processes_may_write_one_configuration(tmp_path):
+    """Cells that begin with one pretraining do so at once; the last to end is what stands there."""
+    first, second = (OmegaConf.create({"seed": seed}) for seed in (0, 1))
+    write = OmegaConf.to_yaml
+
+    def meanwhile(cfg, **options):
+        monkeypatch.setattr(OmegaConf, "to_yaml", write)
+        thread = Thread(target=record.write_config, args=(tmp_path, second))
+        thread.start()
+        thread.join()
+        return write(cfg, **options)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(OmegaConf, "to_yaml", meanwhile)
+        record.write_config(tmp_path, first)
+    assert OmegaConf.load(tmp_path / "config.yaml").seed == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]

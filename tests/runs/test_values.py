@@ -23,6 +23,10 @@ SMOKE = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp")
         ("task.trim_batches=often", "task.trim_batches is often; it must be true or false"),
         ("callbacks.throughput=3", "callbacks.throughput is 3; it must be a mapping"),
         ("callbacks.best.monitor=val/f1", "val/f1; it must be val/accuracy or val/loss"),
+        (
+            "callbacks.best.monitor=val/macro_f1",
+            "val/macro_f1; it must be val/accuracy or val/loss",
+        ),
         ("callbacks.best.mode=least", "callbacks.best.mode is least; it must be max or min"),
         ("nuisance=3", "nuisance is 3; it must be a mapping"),
         ("identity=mine", "identity is computed, and no option"),
