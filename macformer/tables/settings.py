@@ -96,7 +96,8 @@ def _label(options: Options) -> str:
 def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Keep of each row the setting of some options that was best in validation, over its seeds.
 
-    Settings of fewer finished seeds than another one of the row has do not compete.
+    Settings of fewer finished seeds than another one of the row has do not compete. A row without
+    a finished run keeps the first one of each seed.
 
     Returns:
         The runs kept, without these options in their names, and the settings chosen: what a row is
@@ -141,6 +142,8 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
                 }
             )
             group = group[of_best]
+        else:  # nothing to choose by: what became of one setting stands for all
+            group = group[~group["seed"].duplicated()]
         kept.append(rest.loc[group.index])
     return pd.concat(kept), pd.DataFrame(chosen)
 

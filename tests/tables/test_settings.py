@@ -120,6 +120,21 @@ def test_a_setting_with_a_seed_missing_does_not_compete():
     assert chosen.loc[0, ["num_settings", "num_short"]].tolist() == [1, 1]
 
 
+def test_a_row_without_a_finished_run_is_one_row():
+    """Each seed of it once: a row that is there twice is refused, and with it every table."""
+    scores = {"softmax": (0.4, 0.5), "rfa": (nan, nan)}
+    runs = pd.DataFrame(
+        run(row, seed=seed, val=val, learning_rate=rate)
+        for row, vals in scores.items()
+        for rate, val in zip((0.001, 0.003), vals, strict=True)
+        for seed in (0, 1)
+    )
+    best, chosen = select_best(find_options(runs), ["learning_rate"])
+    assert set(label_options(best)["options"]) == {""}
+    assert best[best["attention"] == "rfa"]["seed"].tolist() == [0, 1]
+    assert chosen["attention"].tolist() == ["softmax"]
+
+
 def test_runs_that_were_tuned_are_shown_at_their_best_without_being_asked():
     tuned = {"best_of": ["attention.num_features", "ppsbn"]}
     runs = pd.DataFrame(run(val=n / 100, mixer={"num_features": n}, **tuned) for n in (16, 8, 128))
