@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from macformer.dropin.observe import Call, answered
 from macformer.dropin.rows import Factory
-from macformer.dropin.transfer import measure
+from macformer.dropin.transfer import compare_with_softmax
 from macformer.measuring import now
 from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.runs.build import build_data
@@ -106,7 +106,7 @@ def _line(row: str, call: Call) -> dict[str, Any]:
     start = now(call.query.device)
     call.by(call.attention)
     seconds = now(call.query.device) - start
-    error, _ = measure(call)
+    error, _ = compare_with_softmax(call)
     return {"row": row, "layer": call.name, "error": float(error), "seconds": seconds}
 
 

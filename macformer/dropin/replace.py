@@ -10,9 +10,9 @@ from torch import nn
 
 from macformer.attention.contract import build
 from macformer.dropin import multihead
-from macformer.dropin.cost import attention_share, upper_limit
 from macformer.dropin.reached import stop_watching, watch
 from macformer.dropin.rows import Factory, describe_row, row_factory
+from macformer.dropin.savings import attention_share, upper_limit
 from macformer.dropin.sites import CHILD, NAME, DropinError, Layers, Site, choose
 
 
@@ -26,7 +26,7 @@ class Report:
         num_parameters: Learnable numbers that the new attention adds.
         max_seq_len: The longest sequence that it was built for.
         attention_share: Of the model's multiplications at that length, the share that was
-            replaced; see :mod:`macformer.dropin.cost`.
+            replaced; see :mod:`macformer.dropin.savings`.
     """
 
     replaced: tuple[str, ...]

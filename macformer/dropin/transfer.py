@@ -38,7 +38,7 @@ def transfer_attention(model: nn.Module, batch: Batch) -> Loss:
 
     def answer(call: Call) -> Tensor:
         with torch.set_grad_enabled(learns):
-            error, softmax = measure(call)
+            error, softmax = compare_with_softmax(call)
         errors.append(error)
         return softmax
 
@@ -60,7 +60,7 @@ def transfer_attention(model: nn.Module, batch: Batch) -> Loss:
     return Loss(loss, num_correct, num_correct.new_full((), labels.numel()))
 
 
-def measure(call: Call) -> tuple[Float[Tensor, ""], Tensor]:
+def compare_with_softmax(call: Call) -> tuple[Float[Tensor, ""], Tensor]:
     """Return the squared error over the signal of an attention, and softmax's answer."""
     with torch.no_grad():
         softmax = call.by(SoftmaxAttention(**_SIZES, dropout=0.0))

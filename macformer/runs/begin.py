@@ -58,8 +58,8 @@ def load_encoder(model: nn.Module, run_dir: Path) -> None:
     load_weights(model, run_dir / CHECKPOINTS_NAME / "best.ckpt", part="encoder")
 
 
-def cost(run_dir: Path) -> dict[str, Any]:
-    """Return what a run has cost, and reached: the record of the pretraining of another one."""
+def pretraining_record(run_dir: Path) -> dict[str, Any]:
+    """Return what the record of a run says about its pretraining: its cost and its accuracy."""
     metrics = read_metrics(run_dir) or {}
     return {
         "name": metrics["name"],

@@ -27,12 +27,12 @@ from macformer.record import (
     write_metrics,
     write_predictions,
 )
-from macformer.runs.begin import cost, load_encoder, pretrain
+from macformer.runs.begin import load_encoder, pretrain, pretraining_record
 from macformer.runs.build import Run, build_run
 from macformer.runs.checkpoint import WholeCheckpoints, find_start
-from macformer.runs.cost import measure_cost
 from macformer.runs.devices import Claim, claim_devices, device_names
-from macformer.runs.measure import flat, measurements, summary
+from macformer.runs.measurements import flat, measurements, summary
+from macformer.runs.model_cost import measure_cost
 from macformer.runs.process import BUSY, FAILED, run_lock
 from macformer.runs.score import DECIDING, find_callback, score_run
 from macformer.runs.stop import TIME_LIMIT, Stopped, die_with_parent, stop_signals_raise
@@ -76,7 +76,7 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
         print(f"{cfg.cell}: {run_dir}", flush=True)
         write_metrics(run_dir, record)
         pretrained = pretrain(cfg)
-        record["pretraining"] = None if pretrained is None else cost(pretrained)
+        record["pretraining"] = None if pretrained is None else pretraining_record(pretrained)
         with claim_devices(names, count=count) as claim:
             if count == 1 and names != ["cpu"]:
                 os.environ["CUDA_VISIBLE_DEVICES"] = claim.devices[0]

