@@ -36,9 +36,10 @@ def measure_cost(built: Run, cfg: DictConfig) -> dict[str, Any]:
     Returns:
         ``cost``: floating-point operations of a forward pass over one example that is padded to the
         full length, the numbers that the model keeps of a sequence of that length, and the mean,
-        median and 95th percentile of the milliseconds of single test examples. ``trimmed`` and
-        ``served``: the rates of :func:`macformer.callbacks.summarise`, on batches without needless
-        padding, of training and of answering the test split.
+        median and 95th percentile of the milliseconds of single test examples. Rates of
+        :func:`macformer.callbacks.summarise`, on batches without needless padding: ``trimmed`` of
+        training steps, and ``served`` of answers, as one pays for them in use: forward passes over
+        test examples, ``batch_size`` at a time.
     """
     if cfg.get("cost") is None:
         return {}
@@ -105,7 +106,7 @@ def _time_trimmed(built: Run, device: torch.device, cfg: DictConfig) -> dict[str
 
 
 def _time_served(built: Run, device: torch.device, cfg: DictConfig) -> dict[str, Any] | None:
-    """Time answers to test batches of like length."""
+    """Time answers to test examples of like length, as many at a time as a test has."""
     batches = _batches(built, cfg, split="test")
     if batches is None:
         return None

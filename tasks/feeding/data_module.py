@@ -130,10 +130,11 @@ class TaskDataModule(pl.LightningDataModule):
             self.rows = {split: rows.to(device) for split, rows in self.rows.items()}
 
     def train_dataloader(self) -> TrainingBatches | HiddenTokens:
-        options = self._options("train")
-        options["batch_size"] *= self.accumulate
         batches = TrainingBatches(
-            self.rows["train"], seed=self.seed, start=self.num_batches_consumed, **options
+            self.rows["train"],
+            seed=self.seed,
+            start=self.num_batches_consumed,
+            **self._options("train"),
         )
         if self.hidden_share is None:
             return batches
@@ -207,13 +208,14 @@ class TaskDataModule(pl.LightningDataModule):
     def trimmed_batches(self, number: int, *, split: str = "train") -> ChosenBatches | None:
         """Choose batches as trimming and bucketing make them, from short to long rows.
 
-        They are evenly spread over the split in the order of its lengths. None where no row has
-        padding, so that there is nothing to trim.
+        They are evenly spread over the split in the order of its lengths, and as large as the
+        split's own: those of training hold all parts of a step. None where no row has padding, so
+        that there is nothing to trim.
         """
         rows = self.rows[split]
         order = sort_by_length(rows, torch.arange(len(rows)))
         shortest = min(int(longest_of_row(rows, order[:1])), self.max_seq_len)
-        size = self.batch_size * self.accumulate
+        size = self._rows_per_batch(split)
         num_batches = len(rows) // size
         if shortest >= self.padded_len or not num_batches:
             return None
@@ -284,9 +286,12 @@ class TaskDataModule(pl.LightningDataModule):
     def _padded_len(self) -> int | None:
         return None if self.trim_batches else self.padded_len
 
+    def _rows_per_batch(self, split: str) -> int:
+        return self.batch_size * (self.accumulate if split == "train" else 1)
+
     def _options(self, split: str) -> dict[str, Any]:
         return {
-            "batch_size": self.batch_size,
+            "batch_size": self._rows_per_batch(split),
             "max_seq_len": self.max_seq_len,
             "padded_len": self._padded_len,
             "multiple_of": self.pad_to_multiple_of,

@@ -313,6 +313,18 @@ def test_trimmed_batches_reach_from_short_rows_to_long_ones(tmp_path):
     assert [len(list(chosen)) for _ in range(2)] == [3, 3]
 
 
+def test_trimmed_batches_are_as_large_as_those_of_their_split(tmp_path):
+    """The two parts of a training step make one batch of six rows; a test has no parts."""
+    data = data_module(tmp_path, accumulate=2)
+    data.setup()
+    loaders = {"train": data.train_dataloader(), "test": data.test_dataloader()}
+    for split, rows in (("train", 2 * BATCH_SIZE), ("test", BATCH_SIZE)):
+        chosen = data.trimmed_batches(1, split=split)
+        assert chosen is not None
+        assert [len(batch["inputs"]) for batch in chosen] == [rows]
+        assert len(next(iter(loaders[split]))["inputs"]) == rows
+
+
 def test_rows_without_padding_have_nothing_to_trim(tmp_path):
     data = data_module(tmp_path)
     data.max_seq_len = data.padded_len = 1
