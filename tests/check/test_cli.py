@@ -9,6 +9,8 @@ import pytest
 from macformer.check import cli, contract, training
 from macformer.check.outcomes import Outcome
 from macformer.check.variants import find_own_variants
+from macformer.runs.build import build_data
+from macformer.runs.config import compose
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "extending.md"
 TINY = ("task.num_examples={train: 512, validation: 20, test: 40}", "task.max_len=40")
@@ -23,6 +25,21 @@ def write_examples(folder: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(code)
     return folder / "my_variants"
+
+
+def test_the_task_of_the_page_gives_the_labels_that_it_describes(tmp_path, monkeypatch):
+    folder = write_examples(tmp_path)
+    monkeypatch.syspath_prepend(folder)
+    counts = "{train: 40, validation: 20, test: 20}"
+    options = (f"task.prepare.num_examples={counts}", f"paths.data_dir={tmp_path}", "batch_size=20")
+    data = build_data(compose("task=again", "recipe=smoke", *options, config_dirs=[folder]))
+    data.prepare_data()
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    rows = batch["inputs"].tolist()
+    assert {len(row) for row in rows} == {24} and 1 <= min(map(min, rows)) <= max(map(max, rows))
+    assert batch["labels"].tolist() == [int(first in rest) for first, *rest in rows]
+    assert set(batch["labels"].tolist()) == {0, 1}
 
 
 @pytest.mark.slow
