@@ -5,6 +5,7 @@ macformer-tune task=listops attention=rmfa_exp [--num-trials 50] [--config my_se
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 import configs
 from macformer.record import read_metrics, read_status, write_config
+from macformer.runs.allowed import COUNT, SEED, Allowed, check, read_settings, whole
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.data_now import DataNow
 from macformer.runs.hydra_bridge import one_line
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = Path(configs.__path__[0]) / "tune.yaml"
 JOURNAL_NAME = "journal.log"
-KEYS = ("num_trials", "num_startup_trials", "seed", "space")
+SPACE = "a mapping of one option at least, each to a list of values or {low, high, log, step}"
+ALLOWED = {
+    "num_trials": COUNT,
+    "num_startup_trials": whole(0),
+    "seed": SEED,
+    "space": Allowed(lambda value: OmegaConf.is_dict(value) and len(value) > 0, SPACE),
+}
 
 
 class SearchError(ValueError):
@@ -142,26 +149,19 @@ def _run_trial(
     print(f"trial {trial.number}: {_join(trial.params)}: {outcome}", flush=True)
 
 
-def _read_search(path: Path) -> dict[str, Any]:
-    try:
-        cfg: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except YAMLError as error:
-        raise SearchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    missing = [name for name in KEYS if name not in cfg]
-    if missing:
-        raise SearchError(f"{path} has no {', '.join(missing)}; configs/tune.yaml has all")
-    return cfg
-
-
 def _distribution(name: str, spec: Any) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     try:
         if isinstance(spec, list):
+            if any(isinstance(value, dict | list) for value in spec):
+                raise TypeError("a value is a text, a number, true, false or null")
             return CategoricalDistribution(spec)
         ends = [value for key, value in spec.items() if key in ("low", "high", "step")]
-        whole = all(isinstance(value, int) for value in ends)
-        return (IntDistribution if whole else FloatDistribution)(**spec)
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in ends):
+            raise TypeError("its ends are numbers")
+        are_whole = all(isinstance(value, int) for value in ends)
+        return (IntDistribution if are_whole else FloatDistribution)(**spec)
     except (AttributeError, TypeError, ValueError) as error:
         raise SearchError(
             f"{name}: {spec} is neither a list of values nor {{low, high, log, step}}: {error}"
@@ -190,12 +190,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     overrides = [f"sweep={args.config.stem}", *args.overrides]
     try:
-        cfg = _read_search(args.config)
+        cfg = read_settings(args.config, ALLOWED)
+        if args.num_trials is not None:
+            cfg.num_trials = args.num_trials
+            check(cfg, ALLOWED)
+        space: Any = OmegaConf.to_container(cfg.space)
         study = search(
             overrides,
-            space=cfg["space"],
-            sampler={"seed": cfg["seed"], "n_startup_trials": cfg["num_startup_trials"]},
-            num_trials=cfg["num_trials"] if args.num_trials is None else args.num_trials,
+            space=space,
+            sampler={"seed": cfg.seed, "n_startup_trials": cfg.num_startup_trials},
+            num_trials=cfg.num_trials,
             config_dirs=args.config_dir,
         )
         best = study.best_trial

@@ -6,7 +6,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -42,6 +42,25 @@ def attention_names(cfg: DictConfig) -> list[str]:
     folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
     names = {path.stem for folder in folders for path in folder.glob("attention/*.yaml")}
     return sorted(name for name in names if not name.startswith("_"))
+
+
+def check_rows(cfg: DictConfig) -> None:
+    """Refuse rows that no folder has a file of.
+
+    Raises:
+        ValueError: With their names; or if a folder is none.
+    """
+    folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise ValueError(f"--config-dir {', '.join(missing)} is not a folder")
+    unknown = [
+        name
+        for name in cfg.attention or ()
+        if not any((folder / "attention" / f"{name}.yaml").is_file() for folder in folders)
+    ]
+    if unknown:
+        known = ", ".join(attention_names(OmegaConf.merge(cfg, {"attention": None})))  # pyright: ignore
+        raise ValueError(f"attention {', '.join(unknown)} is unknown; rows are {known}")
 
 
 @cache

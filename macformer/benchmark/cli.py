@@ -10,17 +10,50 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from macformer.plotting import draw_over_length, save
+from macformer.runs.allowed import (
+    COUNT,
+    DEVICE,
+    FOLDER,
+    NULL,
+    POSITIVE,
+    TEXT,
+    check,
+    either,
+    list_of,
+    one_of,
+)
 
 PLOTS = {"ms": ("time", "time (ms)"), "peak MiB": ("memory", "peak memory (MiB)")}
 LISTS = ("attention", "vs", "length", "mode")
+ALLOWED = {
+    "attention": either(NULL, list_of(TEXT)),
+    "length": list_of(COUNT),
+    "device": DEVICE,
+    "dtype": one_of("float32", "float16", "bfloat16", "float64"),
+    "threads": COUNT,
+    "batch_size": COUNT,
+    "num_heads": COUNT,
+    "head_dim": COUNT,
+    "num_features": COUNT,
+    "rounds": COUNT,
+    "seconds": POSITIVE,
+    "memory_limit_gib": POSITIVE,
+    "output_dir": FOLDER,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark and write its table and plots."""
+    """Run the benchmark and write its table and plots.
+
+    A mistake of the user gives one line and exit code 2, before anything is measured.
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
-    from macformer.benchmark.measure import run_benchmark  # torch takes seconds, errors should not
+    from macformer.benchmark.cases import check_rows  # torch takes seconds, --help should not
+    from macformer.benchmark.measure import run_benchmark
+    from macformer.measuring import check_device
 
     parser = argparse.ArgumentParser(prog="macformer-bench", description="Measure attentions.")
     parser.add_argument("options", nargs="*", help="key=value of configs/benchmark.yaml")
@@ -28,11 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_intermixed_args(arguments)
     try:
         cfg = load_config(args.options, config_dirs=args.config_dir)
-    except ValueError as error:
-        print(error, file=sys.stderr)
+        check_device(cfg.device)
+        check_rows(cfg)
+        folder = Path(cfg.output_dir).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        print(f"macformer-bench: {error}", file=sys.stderr)
         return 2
     table = run_benchmark(cfg)
-    write_report(table, cfg)
+    write_report(table, cfg, folder)
     print(to_markdown(table))
     return 0
 
@@ -44,7 +81,7 @@ def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -
         config_dirs: Folders of the user's own configurations.
 
     Raises:
-        ValueError: If a key, a mode, a peer or a value is unknown.
+        ValueError: If a key is unknown, or a value cannot be that of its key.
     """
     from macformer.benchmark.cases import MODES
     from macformer.benchmark.peers import PEERS
@@ -55,20 +92,17 @@ def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -
     if len(given) < len(arguments):
         raise ValueError(f"arguments are key=value, got {sorted(set(arguments) - set(given))}")
     split = [
-        f"{key}=[{value.strip('[]')}]" if key in LISTS else f"{key}={value}"
+        f"{key}=[{value.strip('[]')}]" if key in LISTS and value != "null" else f"{key}={value}"
         for key, _, value in (argument.partition("=") for argument in given)
     ]
     try:
         cfg = OmegaConf.merge(defaults, OmegaConf.from_dotlist(split))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{str(error).splitlines()[0]}; keys are {sorted(defaults)}") from error
     assert isinstance(cfg, DictConfig)
+    check(cfg, ALLOWED | {"mode": list_of(one_of(*MODES)), "vs": list_of(one_of(*PEERS), least=0)})
     OmegaConf.set_struct(cfg, False)
     cfg.config_dirs = [str(folder.expanduser().resolve()) for folder in config_dirs]
-    for key, allowed in (("mode", MODES), ("vs", PEERS)):
-        unknown = set(cfg[key]) - set(allowed)
-        if unknown:
-            raise ValueError(f"{key} {sorted(unknown)} is unknown; allowed are {list(allowed)}")
     return cfg
 
 
@@ -77,10 +111,8 @@ def to_markdown(table: pd.DataFrame) -> str:
     return table.to_markdown(index=False, floatfmt=".3g")
 
 
-def write_report(table: pd.DataFrame, cfg: DictConfig) -> None:
+def write_report(table: pd.DataFrame, cfg: DictConfig, folder: Path) -> None:
     """Write table.csv, table.md, config.yaml, and a plot of time and one of memory."""
-    folder = Path(cfg.output_dir).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml")
     table.to_csv(folder / "table.csv", index=False)
     clock = "CPU time" if cfg.device == "cpu" and cfg.threads == 1 else "wall time"

@@ -12,18 +12,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 import configs
 from macformer.attention import SoftmaxAttention
 from macformer.dropin.inspection import draw, inspect_layers, limit_of, load_batches, summarise
 from macformer.dropin.replace import replace_attention
 from macformer.dropin.sites import put_in
 from macformer.plotting import save
+from macformer.runs.allowed import COUNT, TEXT, list_of, number, read_settings, whole
 from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
 
 DEFAULT_CONFIG = Path(configs.__path__[0]) / "inspect.yaml"
+ALLOWED = {
+    "rows": list_of(TEXT),
+    "num_batches": whole(2),  # the first warms up
+    "batch_size": COUNT,
+    "error": number(lambda value: value >= 0, "of at least 0"),
+}
 CHOSEN = ("model=encoder", "recipe=finetune")  # unless the command line chooses others
 
 
@@ -51,14 +56,13 @@ def inspect(
     Raises:
         ValueError: If the model, the task or a row cannot be built.
     """
-    settings: Any = OmegaConf.load(config)
+    settings = read_settings(config, ALLOWED)
     chosen = [*CHOSEN, *overrides]
     cfg = compose(*chosen, config_dirs=config_dirs)
     rows = {
         row: partial(build_attention, compose(*row.split(), config_dirs=config_dirs))
         for row in settings.rows
     }
-    batches = load_batches(cfg, num_batches=settings.num_batches, batch_size=settings.batch_size)
     model: Any = build_model(cfg)
     learnt = {}
     if cfg.model.get("start") is not None:
@@ -66,9 +70,11 @@ def inspect(
         learnt[" ".join([*row, "learnt"])] = put_in(model)
     softmax = partial(SoftmaxAttention, dropout=0.0)
     replace_attention(model.encoder, softmax, max_seq_len=cfg.padded_len)
-    lines, whole = inspect_layers(model, batches, rows, learnt=learnt, max_seq_len=cfg.padded_len)
-    table = summarise(lines, whole, error=settings.error)
-    share, limit = limit_of(lines, whole)
+    batches = load_batches(cfg, num_batches=settings.num_batches, batch_size=settings.batch_size)
+    output.mkdir(parents=True, exist_ok=True)
+    lines, seconds = inspect_layers(model, batches, rows, learnt=learnt, max_seq_len=cfg.padded_len)
+    table = summarise(lines, seconds, error=settings.error)
+    share, limit = limit_of(lines, seconds)
     text = table.to_markdown(index=False, floatfmt=".2f")
     longest = max(batch["inputs"].shape[-1] for batch in batches)
     text += (
@@ -76,7 +82,6 @@ def inspect(
         f"attention makes this model more than {limit:.2f} times as fast. An error of 1 is that of "
         f"the mean of the values; up to {settings.error:g} a layer is named as one to replace.\n"
     )
-    output.mkdir(parents=True, exist_ok=True)
     (output / "table.md").write_text(text)
     lines.to_csv(output / "lines.csv", index=False)
     save(draw(lines), output / "errors")

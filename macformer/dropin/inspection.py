@@ -23,12 +23,23 @@ _SOFTMAX = "softmax"
 
 
 def load_batches(cfg: DictConfig, *, num_batches: int, batch_size: int) -> list[Batch]:
-    """Take the first batches of a task's validation data, cut to their longest sequences."""
+    """Take the first batches of a task's validation data, cut to their longest sequences.
+
+    Raises:
+        ValueError: If there is but one, which warms up.
+    """
     cfg = OmegaConf.merge(cfg, {"data": {"batch_size": batch_size}})  # pyright: ignore
     data: Any = build_data(cfg)
     data.prepare_data()
     data.setup("validate")
-    return [_trimmed(batch) for batch in islice(data.val_dataloader(), num_batches)]
+    batches = [_trimmed(batch) for batch in islice(data.val_dataloader(), num_batches)]
+    if len(batches) < 2:
+        rows = data.num_examples["validation"]
+        raise ValueError(
+            f"batch_size is {batch_size}, and {cfg.task.name} has {rows} rows of validation: less "
+            "than two batches, of which the first warms up"
+        )
+    return batches
 
 
 def _trimmed(batch: Batch) -> Batch:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from macformer.attention import PPSBN
+from macformer.attention import PPSBN, Rotary
 from macformer.models import MultiheadAttention
 from macformer.training.objectives import Batch, predict
 
 
 class AttentionCall(NamedTuple):
-    """What one attention, inside ppSBN where there is one, received and returned."""
+    """What one attention, inside its wrappers where it has some, received and returned."""
 
     attention: nn.Module
     query: Tensor
@@ -24,9 +24,14 @@ class AttentionCall(NamedTuple):
 
 
 def core_attentions(model: nn.Module) -> list[nn.Module]:
-    """Return the attention of each encoder layer, out of ppSBN where it is wrapped."""
-    attentions = [m.attention for m in model.modules() if isinstance(m, MultiheadAttention)]
-    return [a.attention if isinstance(a, PPSBN) else a for a in attentions]
+    """Return the attention of each encoder layer, out of ppSBN and rotation where it is in them."""
+    return [_unwrapped(m.attention) for m in model.modules() if isinstance(m, MultiheadAttention)]
+
+
+def _unwrapped(attention: nn.Module) -> nn.Module:
+    while isinstance(attention, PPSBN | Rotary):
+        attention = attention.attention
+    return attention
 
 
 @torch.no_grad()

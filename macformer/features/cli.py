@@ -1,10 +1,7 @@
 """Choose features from a model's own queries and keys: the cheapest that meet an error."""
 
 import json
-import statistics
 import sys
-from collections.abc import Callable
-from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -14,26 +11,34 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
-from torch import Tensor, nn
+from torch import nn
 
-from macformer.attention import RMFA, SoftmaxAttention, samplers
-from macformer.benchmark.measure import measure_peak
+from macformer.attention import RMFA, samplers
 from macformer.features.calls import core_attentions, record_attention
+from macformer.features.compare import compare
 from macformer.features.search import (
     Choice,
     Inputs,
     Kernel,
     SearchError,
-    attend_exactly,
     find_dot_bound,
     kernel_of,
-    measure_error,
     prepare_inputs,
     search,
 )
-from macformer.measuring import MIB, now
-from macformer.ops import maclaurin_attention
+from macformer.measuring import check_device
 from macformer.record import CONFIG_NAME, read_config
+from macformer.runs.allowed import (
+    COUNT,
+    DEVICE,
+    FOLDER,
+    NULL,
+    POSITIVE,
+    check,
+    either,
+    list_of,
+    one_of,
+)
 from macformer.runs.build import build_data, build_model
 from macformer.runs.checkpoint import CheckpointError, load_weights
 from macformer.runs.config import VERSION_BASE, run_main
@@ -42,6 +47,20 @@ from macformer.training.objectives import Batch
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")
+ALLOWED = {
+    "checkpoint": FOLDER,
+    "weights": one_of(*WEIGHTS),
+    "error": POSITIVE,
+    "num_batches": COUNT,
+    "batch_size": COUNT,
+    "num_draws": COUNT,
+    "num_features": list_of(COUNT),
+    "sampler": list_of(one_of(*SAMPLERS)),
+    "max_degree": list_of(either(NULL, COUNT)),
+    "rounds": COUNT,
+    "device": DEVICE,
+    "threads": COUNT,
+}
 
 
 @hydra.main(config_path="pkg://configs", config_name="features", version_base=VERSION_BASE)
@@ -51,7 +70,7 @@ def features(cfg: DictConfig) -> None:
     try:
         table, text = choose(cfg)
     except (ValueError, OSError, MissingMandatoryValue) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(f"macformer-features: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     print(table.to_markdown(index=False, floatfmt=".3g"))
     if text is None:
@@ -78,26 +97,31 @@ def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
         None where none meets the error.
 
     Raises:
-        SearchError: If the checkpoint does not exist, its attention has no kernel, or a sampler is
-            unknown.
+        OptionError: If an option has a value that it cannot have.
+        SearchError: If the checkpoint does not exist, or its model has no attention with a kernel.
     """
-    for name in cfg.sampler:
-        if name not in SAMPLERS:
-            raise SearchError(f"sampler is {name}; allowed are {', '.join(SAMPLERS)}")
+    check(cfg, ALLOWED)
+    check_device(cfg.device)
     torch.set_num_threads(cfg.threads)
     run_dir, path = find_checkpoint(Path(cfg.checkpoint), cfg.weights)
     run = read_config(run_dir)
     torch.manual_seed(run.seed)
     model = load_model(run, path).to(cfg.device).eval()
-    attention = core_attentions(model)[0]
+    attentions = core_attentions(model)
+    if not attentions:
+        raise SearchError(
+            f"{run.cell} has no layer of mixer=attention and model=transformer, and so no queries "
+            "and keys to choose features for; of an existing model macformer-inspect takes them"
+        )
+    attention = attentions[0]  # of every layer: they differ in what they drew and learnt alone
     kernel = kernel_of(attention)
     batches = [{k: v.to(cfg.device) for k, v in batch.items()} for batch in load_batches(run, cfg)]
     calls = [call for batch in batches for call in record_attention(model, batch)]
-    inputs = prepare_inputs(calls, num_layers=len(core_attentions(model)))
+    inputs = prepare_inputs(calls, num_layers=len(attentions))
     dot_bound = attention.dot_bound if isinstance(attention, RMFA) else find_dot_bound(inputs)
     found = _search_all(inputs, kernel, dot_bound, cfg)
     met = [choice for choice in found if choice.error <= cfg.error]
-    table = _compare(met or found, attention, inputs, kernel, cfg)
+    table = compare(met or found, attentions, inputs, kernel, cfg)
     text = describe_choice(met[0], run, kernel, dot_bound, attention) if met else None
     return table, text
 
@@ -108,8 +132,6 @@ def find_checkpoint(path: Path, weights: str) -> tuple[Path, Path | None]:
     Raises:
         SearchError: If there is no such run or no such checkpoint.
     """
-    if weights not in WEIGHTS:
-        raise SearchError(f"weights is {weights}; allowed are {', '.join(WEIGHTS)}")
     run_dir = path.parent.parent if path.suffix == ".ckpt" else path
     if not (run_dir / CONFIG_NAME).exists():
         raise SearchError(f"{run_dir} is not the folder of a run: it has no {CONFIG_NAME}")
@@ -165,68 +187,6 @@ def _search_all(
     return sorted(choices, key=lambda choice: (choice.columns, choice.num_features))
 
 
-def _compare(
-    choices: list[Choice],
-    attention: nn.Module,
-    inputs: list[Inputs],
-    kernel: Kernel,
-    cfg: DictConfig,
-) -> pd.DataFrame:
-    """Time every candidate and what it would replace, forward and backward."""
-    softmax = SoftmaxAttention(num_heads=inputs[0].query.shape[1], head_dim=0, dropout=0.0)
-    rows = [
-        {
-            "attention": f"{choice.sampler}, degrees to {choice.degree}",
-            "features": choice.num_features,
-            "error / signal": choice.error,
-            "columns": choice.columns,
-        }
-        for choice in choices
-    ]
-    runs: list[Callable[..., Tensor]] = [
-        partial(maclaurin_attention, features=choice.features) for choice in choices
-    ]
-    if isinstance(attention, RMFA):
-        now = partial(maclaurin_attention, features=attention.features)
-        rows.append(
-            {
-                "attention": "the model's own",
-                "features": attention.num_features,
-                "error / signal": measure_error(inputs, [now]),
-                "columns": sum(attention.features.widths),
-            }
-        )
-        runs.append(now)
-    rows += [{"attention": f"exact {kernel.name}", "error / signal": 0.0}, {"attention": "softmax"}]
-    runs += [partial(attend_exactly, kernel), softmax]
-    costs = _measure_costs(runs, inputs[0], cfg)
-    table = pd.DataFrame([row | cost for row, cost in zip(rows, costs, strict=True)])
-    table["time / softmax"] = table["ms"] / table["ms"].iloc[-1]
-    return table
-
-
-def _measure_costs(
-    runs: list[Callable[..., Tensor]], inputs: Inputs, cfg: DictConfig
-) -> list[dict[str, float]]:
-    """Return median time and peak memory of a forward and backward pass of one layer's batch."""
-    tensors, device = [x.detach().requires_grad_() for x in inputs[1:4]], torch.device(cfg.device)
-
-    def step(run: Callable[..., Tensor]) -> None:
-        run(*tensors, key_padding_mask=inputs.key_padding_mask).sum().backward()
-        for x in tensors:
-            x.grad = None
-
-    def seconds(run: Callable[..., Tensor]) -> float:
-        start = now(device)
-        step(run)
-        return now(device) - start
-
-    peaks = [measure_peak(partial(step, run), cfg.device) / MIB for run in runs]  # warms up, too
-    rounds = [[seconds(run) for run in runs] for _ in range(cfg.rounds)]
-    medians = [1e3 * statistics.median(times) for times in zip(*rounds, strict=True)]
-    return [{"ms": ms, "peak MiB": peak} for ms, peak in zip(medians, peaks, strict=True)]
-
-
 def describe_choice(
     choice: Choice, run: DictConfig, kernel: Kernel, dot_bound: float, attention: nn.Module
 ) -> str:
@@ -234,7 +194,7 @@ def describe_choice(
     ours = {"_target_": f"macformer.attention.kernels.{kernel.name}"}
     written = OmegaConf.to_container(run.attention.kernel) if "kernel" in run.attention else ours
     base = f"rmfa_{kernel.name}" if written == ours else "_rmfa"
-    base = run.choices.attention if isinstance(attention, RMFA) else base
+    base = run.choices.attention.partition("+")[0] if isinstance(attention, RMFA) else base
     lines = [
         f"# error over signal {choice.error:.2g} on the queries and keys of {run.cell}",
         f"defaults: [{base}, _self_]",

@@ -187,3 +187,14 @@ def measure_error(inputs: Sequence[Inputs], attends: Sequence[Callable[..., Tens
             error = error_over_signal(out, exact, value, key_padding_mask=mask)
             squares.setdefault(layer, []).append(error**2)
     return max((sum(errors) / len(errors)) ** 0.5 for errors in squares.values())
+
+
+def measure_own_error(inputs: Sequence[Inputs], features: Sequence[MaclaurinFeatures]) -> float:
+    """Return the largest error of a layer by the features that each layer has itself."""
+    return max(
+        measure_error(
+            [each for each in inputs if each.layer == layer],
+            [partial(maclaurin_attention, features=own)],
+        )
+        for layer, own in enumerate(features)
+    )

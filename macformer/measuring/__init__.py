@@ -1,6 +1,6 @@
 """One clock, one set of units and one way to count operations, for everything that is measured."""
 
-from macformer.measuring.clock import GIB, MIB, now
+from macformer.measuring.clock import GIB, MIB, check_device, now
 from macformer.measuring.flops import count_flops
 
-__all__ = ["GIB", "MIB", "count_flops", "now"]
+__all__ = ["GIB", "MIB", "check_device", "count_flops", "now"]

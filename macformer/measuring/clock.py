@@ -1,10 +1,23 @@
-"""The clock, and the units of memory."""
+"""The device that is measured, the clock, and the units of memory."""
 
 import time
 
 import torch
 
 MIB, GIB = 2**20, 2**30
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises:
+        ValueError: With what torch says of it.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"device is {name}, which cannot be used here: {reason}") from error
 
 
 def now(device: torch.device, *, cpu_time: bool = False) -> float:

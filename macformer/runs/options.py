@@ -4,83 +4,31 @@
 goes. What one part alone knows, as the features of an attention, it refuses when it is built.
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-ABSENT = object()
-
-
-class OptionError(ValueError):
-    """A value that an option cannot have; one line says which it can."""
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What accepts the values that an option may have, and how a message puts them.
-
-    ``instead`` names the option to use in place of one that has a fixed value.
-    """
-
-    accepts: Callable[[Any], bool]
-    words: str
-    instead: str | None = None
-
-
-def written(value: Any) -> str:
-    """Write a value as the command line has it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
-def whole(least: int, most: int | None = None) -> Allowed:
-    """Allow whole numbers; neither 1e3, which is read as a float, nor true is one."""
-    words = f"a whole number of at least {least}" + (f" and at most {most}" if most else "")
-    top = math.inf if most is None else most
-    return Allowed(lambda value: type(value) is int and least <= value <= top, words)
-
-
-def number(accepts: Callable[[float], bool], words: str) -> Allowed:
-    """Allow finite numbers that pass a test."""
-
-    def is_number(value: Any) -> bool:
-        return type(value) in (int, float) and math.isfinite(value) and accepts(value)
-
-    return Allowed(is_number, f"a number {words}")
-
-
-def one_of(*values: Any, instead: str | None = None) -> Allowed:
-    """Allow the values listed; true is not 1."""
-
-    def is_listed(value: Any) -> bool:
-        return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in values)
-
-    return Allowed(is_listed, " or ".join(map(written, values)), instead)
-
-
-def either(*kinds: Allowed) -> Allowed:
-    """Allow what one of several kinds does."""
-    words = " or ".join(kind.words for kind in kinds)
-    return Allowed(lambda value: any(kind.accepts(value) for kind in kinds), words)
-
-
-NULL, COUNT = one_of(None), whole(1)
-FLAG = one_of(True, False)
-POSITIVE = number(lambda value: value > 0, "above 0")
-PART = Allowed(lambda value: OmegaConf.is_dict(value) and "_target_" in value, "a part (_target_)")
-NAME = Allowed(
-    lambda value: type(value) in (str, int) and bool(str(value).strip("./ ")),
-    "the name of a folder",
+from macformer.runs.allowed import (
+    ABSENT,
+    COUNT,
+    FLAG,
+    FOLDER,
+    NAME,
+    NAMES,
+    NULL,
+    PART,
+    POSITIVE,
+    SEED,
+    Allowed,
+    OptionError,
+    either,
+    fault,
+    faults,
+    number,
+    one_of,
+    whole,
 )
-NAMES = Allowed(
-    lambda value: OmegaConf.is_list(value) and all(isinstance(name, str) for name in value),
-    "a list of options",
-)
-FOLDER = Allowed(lambda value: type(value) in (str, int) and bool(str(value)), "a folder")
+
 PRECISIONS = one_of(  # Lightning's
     *("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"),
     *("transformer-engine", "transformer-engine-float16", 64, 32, 16, "bf16"),
@@ -88,7 +36,7 @@ PRECISIONS = one_of(  # Lightning's
 DEVICES = Allowed(lambda value: isinstance(value, str) or OmegaConf.is_list(value), "a list, auto")
 
 ALLOWED = {
-    "seed": whole(0, 2**32 - 1),  # numpy's
+    "seed": SEED,
     "sweep": NAME,
     "overwrite": FLAG,
     "retry": one_of(None, "failed"),
@@ -163,24 +111,18 @@ def check_options(cfg: DictConfig) -> None:
         OptionError: With one line for all of them.
     """
     known = {**ALLOWED, "callbacks.best.monitor": one_of(*_validated(cfg))}
-    values = {key: OmegaConf.select(cfg, key, default=ABSENT) for key in (*known, *FOLLOWS)}
-    faults = [
-        _fault(key, values[key], allowed)
-        for key, allowed in known.items()
-        if values[key] is not ABSENT and not allowed.accepts(values[key])
-    ]
-    faults += [
-        _fault(key, values[key], one_of(values[other], instead=other))
-        for key, other in FOLLOWS.items()
-        if values[key] is not ABSENT and values[key] != values[other]
-    ]
-    if not faults and values["padded_len"] < values["max_seq_len"]:
-        faults = [
-            f"padded_len is {values['padded_len']}; "
-            f"it must be at least max_seq_len, which is {values['max_seq_len']}"
+    found = list(faults(cfg, known))
+    for key, other in FOLLOWS.items():
+        value = OmegaConf.select(cfg, key, default=ABSENT)
+        if value is not ABSENT and value != cfg[other]:
+            found.append(fault(key, value, one_of(cfg[other], instead=other)))
+    if not found and cfg.padded_len < cfg.max_seq_len:
+        found = [
+            f"padded_len is {cfg.padded_len}; "
+            f"it must be at least max_seq_len, which is {cfg.max_seq_len}"
         ]
-    if faults:
-        raise OptionError("; ".join(faults))
+    if found:
+        raise OptionError("; ".join(found))
 
 
 def _validated(cfg: DictConfig) -> list[str]:
@@ -197,12 +139,4 @@ def check_option(key: str, value: Any) -> None:
         OptionError: If it is not allowed.
     """
     if not ALLOWED[key].accepts(value):
-        raise OptionError(_fault(key, value, ALLOWED[key]))
-
-
-def _fault(key: str, value: Any, allowed: Allowed) -> str:
-    words = allowed.words
-    if type(value) is float and value.is_integer() and allowed.accepts(int(value)):
-        words += f", as {int(value)}"
-    hint = f" (use {allowed.instead})" if allowed.instead else ""
-    return f"{key} is {written(value)}; it must be {words}{hint}"
+        raise OptionError(fault(key, value, ALLOWED[key]))

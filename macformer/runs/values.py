@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from macformer.runs.allowed import ABSENT, OptionError, written
 from macformer.runs.hydra_bridge import (
     calling_folder,
     compose_files,
@@ -21,7 +22,7 @@ from macformer.runs.hydra_bridge import (
     user_folders,
 )
 from macformer.runs.importing import make_importable
-from macformer.runs.options import ABSENT, ALLOWED, OptionError, written
+from macformer.runs.options import ALLOWED
 
 LANGUAGE = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # Hydra's, of every part
 ELSEWHERE = ("hydra", "paths")

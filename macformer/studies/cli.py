@@ -6,6 +6,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from macformer.runs.allowed import OptionError
 from macformer.runs.config import VERSION_BASE, ConfigError, run_main
 from macformer.runs.hydra_bridge import output_folder
 from macformer.runs.importing import make_importable
@@ -21,8 +22,8 @@ def study(cfg: DictConfig) -> None:
     folder = output_folder()
     try:
         files = (render_study if cfg.render else run_study)(cfg, folder)
-    except (StudyError, ConfigError) as error:
-        print(error, file=sys.stderr)
+    except (StudyError, ConfigError, OptionError, OSError) as error:
+        print(f"macformer-study: {error}", file=sys.stderr)
         sys.exit(2)
     print((folder / "table.md").read_text())
     print("wrote " + ", ".join(map(str, files)))

@@ -12,11 +12,21 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from macformer.measuring import check_device
 from macformer.plotting import save
 from macformer.provenance import device_name, package_version, source_commit
+from macformer.runs.allowed import COUNT, DEVICE, FLAG, SEED, check, list_of, one_of
 from macformer.runs.identity import digest
 
 ROWS, CONFIG, TABLE = "rows.csv", "config.yaml", "table.md"
+
+ALLOWED = {
+    "seeds": list_of(SEED, least=0),
+    "device": DEVICE,
+    "threads": COUNT,
+    "overwrite": FLAG,
+    "render": FLAG,
+}
 
 Row = dict[str, Any]
 
@@ -44,9 +54,13 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     Rows are saved after each point, so that an interrupted study goes on where it stood.
 
     Raises:
-        StudyError: If the size is unknown, or the folder holds rows of other settings.
+        StudyError: If the device cannot be used here, or the folder holds rows of other settings.
     """
     study = load_study(cfg)
+    try:
+        check_device(cfg.device)
+    except ValueError as error:
+        raise StudyError(str(error)) from error
     rows = read_rows(folder) if (folder / ROWS).exists() and not cfg.overwrite else []
     settings = digest(OmegaConf.to_container(cfg.study.settings, resolve=True))
     if {row["settings"] for row in rows} - {settings}:
@@ -89,14 +103,18 @@ def point_key(point: Row, cfg: DictConfig) -> str:
 
 
 def load_study(cfg: DictConfig) -> Study:
-    """Import the study's module.
+    """Import the study's module, once it is known that it can run.
 
     Raises:
-        StudyError: If the size is unknown.
+        OptionError: If an option has a value that it cannot have.
+        StudyError: If there is no such module.
     """
-    if cfg.size not in cfg.study.sizes:
-        raise StudyError(f"size {cfg.size} is unknown; {cfg.study.name} has {[*cfg.study.sizes]}")
-    return cast(Study, importlib.import_module(cfg.study.module))
+    check(cfg, {"size": one_of(*cfg.study.sizes)})  # first: the seeds are those of the size
+    check(cfg, ALLOWED)
+    try:
+        return cast(Study, importlib.import_module(cfg.study.module))
+    except ModuleNotFoundError as error:
+        raise StudyError(f"study.module is {cfg.study.module}: {error}") from error
 
 
 def read_rows(folder: Path) -> list[Row]:

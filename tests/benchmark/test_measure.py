@@ -101,13 +101,41 @@ def test_peers_are_attentions(peer, tmp_path):
         ("mode=backward", "backward"),
         ("vs=nobody", "nobody"),
         ("softmax", "key=value"),
+        ("attention=softmax,nope", "attention nope is unknown; rows are bigbird, "),
+        ("attention=1", "attention is [1]; it must be null or a list, each of it a text"),
+        ("length=long", "length is ['long']; it must be a list, each of it a whole number"),
+        ("length=16,0", "length is [16, 0]; it must be a list"),
+        ("length=", "length is []; it must be a list"),
+        ("mode=null", "mode is null; it must be a list, each of it forward or forward_backward"),
+        ("device=tpu0", "device is tpu0; it must be a device of torch, as cpu or cuda:0"),
+        ("device=cuda:99", "device is cuda:99, which cannot be used here: "),
+        ("dtype=int8", "dtype is int8; it must be float32 or float16 or bfloat16 or float64"),
+        ("threads=0", "threads is 0; it must be a whole number of at least 1"),
+        ("batch_size=two", "batch_size is two; it must be a whole number of at least 1"),
+        ("num_heads=-2", "num_heads is -2; it must be a whole number of at least 1"),
+        ("head_dim=1.5", "head_dim is 1.5; it must be a whole number of at least 1"),
+        ("num_features=[8]", "num_features is [8]; it must be a whole number of at least 1"),
+        ("rounds=null", "rounds is null; it must be a whole number of at least 1"),
+        ("seconds=0", "seconds is 0; it must be a number above 0"),
+        ("memory_limit_gib=all", "memory_limit_gib is all; it must be a number above 0"),
+        ("output_dir=null", "output_dir is null; it must be a folder"),
+        ("output_dir=/dev/null/bench", "/dev/null/bench"),
+        ("length=[{", "keys are"),
     ],
 )
-def test_unknown_options_are_refused_in_one_line(argument, message, capsys):
+def test_unknown_options_are_refused_in_one_line_before_any_work(
+    argument, message, capsys, monkeypatch
+):
+    monkeypatch.setattr(benchmark, "run_benchmark", None)
     assert main([argument]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_folder_of_rows_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert main([f"--config-dir={tmp_path / 'nowhere'}"]) == 2
+    assert "nowhere is not a folder" in capsys.readouterr().err
 
 
 def test_published_algorithm_is_causal_attention_by_its_own_features():

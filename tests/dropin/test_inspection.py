@@ -5,12 +5,19 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from macformer.attention import SoftmaxAttention, UniformAttention
-from macformer.dropin import replace_attention
+from macformer.dropin import cli, replace_attention
 from macformer.dropin.cli import main
-from macformer.dropin.inspection import draw, inspect_layers, limit_of, summarise
+from macformer.dropin.inspection import (
+    draw,
+    inspect_layers,
+    limit_of,
+    load_batches,
+    summarise,
+)
 from macformer.dropin.sites import put_in
 from macformer.plotting import save
 from macformer.runs.build import build_model
@@ -159,6 +166,50 @@ def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
 def test_a_mistake_is_one_line(capsys):
     assert main(["task=listops_short", "model.path=nowhere", "task=nope"]) == 2
     assert capsys.readouterr().err.startswith("macformer-inspect: ")
+
+
+GOOD = {"rows": ["attention=uniform"], "num_batches": 2, "batch_size": 4, "error": 0.5}
+WRONG = {
+    "rows": [None, [], "attention=uniform", [1], [""], {"a": 1}],
+    "num_batches": [1, 0, -1, "all", 2.5, None],
+    "batch_size": [0, "four", 1.0, [4]],
+    "error": [-0.1, "small", None, float("nan"), True],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in WRONG.items() for v in values])
+def test_a_wrong_value_is_refused_before_any_work(tmp_path, capsys, monkeypatch, key, value):
+    monkeypatch.setattr(cli, "compose", None)
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({**GOOD, key: value}))
+    assert main([f"--config={tmp_path / 'rows.yaml'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"macformer-inspect: {key} is ") and "; it must be " in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no rows, num_batches"),
+        ("[1, 2]", "holds no options"),
+        ("rows: [", "is not YAML"),
+        ("rows: ${nowhere}\nnum_batches: 2\nbatch_size: 4\nerror: 1", "is not YAML"),
+        (yaml.safe_dump({**GOOD, "batches": 3}), "nothing reads batches in"),
+    ],
+)
+def test_a_file_without_the_options_is_one_line(tmp_path, capsys, text, message):
+    (tmp_path / "rows.yaml").write_text(text)
+    assert main([f"--config={tmp_path / 'rows.yaml'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_validation_split_of_one_batch_is_refused(tmp_path):
+    sizes = "task.num_examples={train: 8, validation: 4, test: 4}", "task.max_len=12"
+    options = [*sizes, "task.min_len=4", f"paths.data_dir={tmp_path}"]
+    cfg = compose("task=listops_short", "recipe=smoke", *options)
+    with pytest.raises(ValueError, match="batch_size is 4, and listops_short has 4 rows of"):
+        load_batches(cfg, num_batches=2, batch_size=4)
 
 
 def test_a_model_without_attention_of_another_library_is_one_line(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Choosing features: the cheapest that meet an error on a model's own queries and keys."""
 
+import re
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -8,7 +10,13 @@ from macformer.attention import RMFA, Kernel, kernels, samplers
 from macformer.attention.maclaurin.kernels import truncated
 from macformer.features.calls import record_attention
 from macformer.features.cli import choose, find_checkpoint, load_batches, load_model
-from macformer.features.search import SearchError, kernel_of, measure_error, prepare_inputs
+from macformer.features.error import error_over_signal
+from macformer.features.search import (
+    SearchError,
+    kernel_of,
+    measure_error,
+    prepare_inputs,
+)
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
@@ -81,7 +89,6 @@ def test_an_attention_without_a_kernel_is_refused(make_run):
     ("path", "weights", "reason"),
     [
         ("run", "best", "best.ckpt does not exist"),
-        ("run", "worst", "allowed are best, last, start"),
         ("run/checkpoints/other.ckpt", "best", "other.ckpt does not exist"),
         ("nowhere", "best", "not the folder of a run"),
     ],
@@ -147,6 +154,58 @@ def test_a_scale_stays_part_of_the_kernel(make_run):
     assert attention.guard == 2.0
 
 
-def test_an_unknown_sampler_is_refused(run_dir):
-    with pytest.raises(SearchError, match="sampler is best; allowed are optimal"):
-        choose(configure(run_dir, "weights=start", "sampler=[best]"))
+def test_the_error_of_the_models_own_features_is_that_of_each_layer_by_its_own(run_dir):
+    cfg = configure(run_dir, "weights=start", "error=1e6", "num_features=[8]", "max_degree=[null]")
+    table, _ = choose(cfg)
+    run = read_config(run_dir)
+    torch.manual_seed(run.seed)
+    model = build_model(run).eval()
+    (batch,) = load_batches(run, cfg)
+    calls = record_attention(model, batch)
+    own = [
+        float(error_over_signal(call.out, x.exact, x.value, key_padding_mask=x.key_padding_mask))
+        for call, x in zip(calls, prepare_inputs(calls, num_layers=2), strict=True)
+    ]
+    stated = table.set_index("attention").loc["the model's own", "error / signal"]
+    assert len(own) == 2 and stated == pytest.approx(max(own), rel=1e-4)
+
+
+def test_features_are_chosen_for_what_rotation_makes_of_queries(make_run):
+    _, run_dir = make_run("attention=rmfa_exp", "ppsbn=with", "rotary=with")
+    cfg = configure(run_dir, "weights=start", "error=1e6", "num_features=[8]", "max_degree=[null]")
+    _, text = choose(cfg)
+    assert "defaults: [rmfa_exp, _self_]" in text
+
+
+def test_a_model_without_queries_and_keys_is_refused_in_one_line(make_run):
+    _, run_dir = make_run("mixer=s4d")
+    with pytest.raises(SearchError, match=r"no layer of mixer=attention and model=transformer"):
+        choose(configure(run_dir, "weights=start"))
+
+
+WRONG = {
+    "weights=worst": "weights is worst; it must be best or last or start",
+    "error=small": "error is small; it must be a number above 0",
+    "error=0": "error is 0; it must be a number above 0",
+    "error=null": "error is null; it must be a number above 0",
+    "num_batches=0": "num_batches is 0; it must be a whole number of at least 1",
+    "batch_size=1.5": "batch_size is 1.5; it must be a whole number",
+    "num_draws=-1": "num_draws is -1; it must be a whole number",
+    "num_features=64": "num_features is 64; it must be a list, each of it a whole number",
+    "num_features=[]": "num_features is []; it must be a list, each",
+    "num_features=[8,x]": "num_features is [8, 'x']; it must be a list, each",
+    "sampler=optimal": "sampler is optimal; it must be a list, each of it optimal or code or iid",
+    "sampler=[best]": "sampler is ['best']; it must be a list, each of it optimal or code or iid",
+    "max_degree=[0]": "max_degree is [0]; it must be a list, each of it null or a whole number",
+    "rounds=null": "rounds is null; it must be a whole number",
+    "device=gpu": "device is gpu; it must be a device of torch, as cpu or cuda:0",
+    "device=cuda:99": "device is cuda:99, which cannot be used here: ",
+    "threads=many": "threads is many; it must be a whole number",
+}
+
+
+@pytest.mark.parametrize("option", WRONG)
+def test_a_wrong_value_is_refused_before_any_work(tmp_path, option):
+    with pytest.raises(ValueError, match=re.escape(WRONG[option])) as refused:
+        choose(configure(tmp_path / "nowhere", option))
+    assert "\n" not in str(refused.value)

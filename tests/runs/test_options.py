@@ -14,8 +14,9 @@ from pytorch_lightning import Trainer
 import configs
 from macformer import train
 from macformer.runs import process, sweep
+from macformer.runs.allowed import OptionError
 from macformer.runs.config import ConfigError, compose
-from macformer.runs.options import ALLOWED, FOLLOWS, OptionError, check_option, check_options
+from macformer.runs.options import ALLOWED, FOLLOWS, check_option, check_options
 
 COMPUTED = {"identity", "cell", "protocol"}
 WHOLE = ("max_steps", "batch_size", "accumulate", "max_seq_len", "eval_interval", "log_interval")

@@ -194,13 +194,43 @@ def test_a_range_that_is_none_is_refused(outputs, spec):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("seed: 0\nspace: {}\nnum_trials: 1", "has no num_startup_trials"), ("a: [1", "is not YAML")],
+    [
+        ("seed: 0\nspace: {}\nnum_trials: 1", "has no num_startup_trials"),
+        ("a: [1", "is not YAML"),
+        ("- 1", "holds no options"),
+    ],
 )
 def test_a_file_that_is_no_search_is_one_line(tmp_path, capsys, text, message):
     (tmp_path / "search.yaml").write_text(text)
     assert tune.main(["--config", str(tmp_path / "search.yaml")]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+
+
+WRONG = {
+    "num_trials": ["ten", 0, -1, 1.5, None, [1]],
+    "num_startup_trials": [-1, "all", None],
+    "seed": [-1, 2**32, "x"],
+    "space": [None, [], {}, "learning_rate", 3],
+    "learning_rate": [
+        *(None, 1e-3, [], {}, {"low": 1e-3}, {"low": "a", "high": "b"}, {"low": 2.0, "high": 1.0}),
+        *({"low": -1.0, "high": 1.0, "log": True}, {"low": 1e-3, "high": 1e-2, "steps": 2}),
+        *({"low": 1e-3, "high": float("nan")}, {"low": True, "high": 3}, [[1e-3]], [float("nan")]),
+    ],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in WRONG.items() for v in values])
+def test_a_wrong_value_is_refused_in_one_line_before_any_trial(
+    outputs, trained, capsys, tmp_path, key, value
+):
+    good = {"num_trials": 1, "num_startup_trials": 1, "seed": 0, "space": {"learning_rate": [0.1]}}
+    wrong = {key: value} if key in good else {"space": {key: value}}
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(good | wrong))
+    assert tune.main(["--config", str(tmp_path / "search.yaml"), *SHARED]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and key in error and not trained
+    assert not outputs.exists()
 
 
 def test_no_trial_is_run_where_none_is_asked_for(outputs, trained):

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from macformer.runs.allowed import OptionError
 from macformer.studies.runner import ROWS, StudyError, render_study, run_study
 
 SQUARES = """
@@ -53,7 +54,7 @@ def config(x, seeds, *, offset=0, **options) -> DictConfig:
     return OmegaConf.create({**cfg, "threads": 1, "overwrite": False})
 
 
-@pytest.mark.parametrize("change", [{"threads": 2}, {"device": "meta"}], ids=str)
+@pytest.mark.parametrize("change", [{"threads": 2}, {"device": "cpu:0"}], ids=str)
 def test_another_device_or_number_of_threads_is_measured_anew(squares, tmp_path, change):
     run_study(config([2], [0]), tmp_path)
     run_study(OmegaConf.merge(config([2], [0]), change), tmp_path)
@@ -108,10 +109,36 @@ def test_table_and_plot_come_from_the_rows_alone(squares, tmp_path):
     assert squares == []
 
 
-def test_mistakes_are_named(squares, tmp_path):
-    cfg = config([2], [0])
+def test_what_was_not_measured_is_not_drawn(squares, tmp_path):
     with pytest.raises(StudyError, match="without render=true"):
-        render_study(cfg, tmp_path)
-    cfg.size = "huge"
-    with pytest.raises(StudyError, match=r"huge is unknown; squares has \['smoke'\]"):
-        run_study(cfg, tmp_path)
+        render_study(config([2], [0]), tmp_path)
+
+
+WRONG = [
+    *(("size", value) for value in ("huge", None, [1])),
+    *(("seeds", value) for value in ("all", 1, [-1], ["a"], None)),
+    *(("device", value) for value in ("gpu", 0, None)),
+    *(("threads", value) for value in (0, "many", 1.5, None)),
+    *(("overwrite", value) for value in ("maybe", 1)),
+    *(("render", value) for value in ("maybe", 1)),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+@pytest.mark.parametrize("run", [run_study, render_study])
+def test_a_wrong_value_is_refused_in_one_line_before_any_work(squares, tmp_path, key, value, run):
+    cfg = OmegaConf.merge(config([2], [0]), {key: value})
+    with pytest.raises(OptionError, match=f"^{key} is .*; it must be [^\n]*$"):
+        run(cfg, tmp_path / "study")
+    assert not squares and not (tmp_path / "study").exists()
+
+
+def test_a_device_or_a_module_that_is_not_there_is_one_line(squares, tmp_path):
+    cfg = config([2], [0])
+    for change, message in (
+        ({"device": "cuda:99"}, "device is cuda:99, which cannot be used here"),
+        ({"study": {"module": "circles"}}, "study.module is circles: No module named 'circles'"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            run_study(OmegaConf.merge(cfg, change), tmp_path / "study")
+    assert not squares and not (tmp_path / "study").exists()
