@@ -4,7 +4,9 @@ Each point is a cell as ``macformer-train`` runs it, in a folder of its own, whi
 was stopped. What is finished is read and not trained again, under ``overwrite=true`` either.
 
 The rate of a row is the one with the best mean validation accuracy over seeds; the test has no say
-in it. A cell that failed, by a loss that is no longer finite, say, has a reason and no accuracy.
+in it. A cell that failed, by a loss that is no longer finite, say, has a reason and no accuracy. A
+rate at which fewer seeds finished than at another one does not compete: the mean of those that got
+through is no promise for the next one.
 """
 
 from collections.abc import Iterable
@@ -85,15 +87,17 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         best, own = choose_rate(group), group["recipe_rate"].iloc[0]
         row["chosen by validation"] = "" if best is None else f"{best:g}" + _edge(best, rates)
         if best is not None and own in at:
-            gain = at[best]["accuracy"].mean() - at[own]["accuracy"].mean()
-            row[f"gain over {own:g}"] = round(100 * gain, 1)
+            row[f"gain over {own:g}"] = _gain(at[best]["accuracy"], at[own]["accuracy"])
         row["failed"] = f"{int(group['accuracy'].isna().sum())} of {len(group)}"
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def plot(frame: pd.DataFrame) -> Figure:
-    """Draw test accuracy over the rate, a panel for each task; a ring is the choice."""
+    """Draw test accuracy over the rate, a panel for each task.
+
+    A ring is the choice; the mean of fewer seeds than finished at another rate is hollow.
+    """
     tasks = list(frame["task"].unique())
     labels = list(dict.fromkeys(_label(row) for row in frame.to_dict("records")))
     figure, axes = draw_panels([task_title(task) for task in tasks], legend=True)
@@ -117,8 +121,11 @@ def _draw_row(axis: Axes, group: pd.DataFrame, labels: list[str]) -> None:
     label, best = _label(group.iloc[0]), choose_rate(group)
     index = labels.index(label)
     colour = COLOURS[index % len(COLOURS)]
-    found = [(rate, *interval(seeds)) for rate, seeds in group.groupby("learning_rate")]
-    points = pd.DataFrame(found, columns=["rate", "mean", "low", "high"])
+    found = [
+        (rate, *interval(seeds), seeds["accuracy"].count())
+        for rate, seeds in group.groupby("learning_rate")
+    ]
+    points = pd.DataFrame(found, columns=["rate", "mean", "low", "high", "count"])
     place = points["rate"] * SPREAD ** (index - (len(labels) - 1) / 2)  # bars side by side
     mean, low, high = (100 * points[name] for name in ("mean", "low", "high"))
     marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
@@ -132,14 +139,21 @@ def _draw_row(axis: Axes, group: pd.DataFrame, labels: list[str]) -> None:
         label=label,
         color=colour,
     )
+    short = points["count"] < points["count"].max()
+    hollow = {"markersize": 4, "markerfacecolor": "white", "linestyle": "", "zorder": 3}
+    axis.plot(place[short], mean[short], marker, color=colour, **hollow)
     chosen = points["rate"] == best
     axis.plot(place[chosen], mean[chosen], "o", markersize=RING, fillstyle="none", color=colour)
 
 
 def choose_rate(group: pd.DataFrame) -> float | None:
-    """Return the rate of the best mean validation accuracy; None where nothing finished."""
-    means = group.groupby("learning_rate")["validation"].mean().dropna()
-    return None if means.empty else float(means.index[int(means.argmax())])
+    """Return the rate of the best mean validation accuracy; None where nothing finished.
+
+    Rates of fewer finished seeds than another one do not compete, as in the tables.
+    """
+    scores = group.groupby("learning_rate")["validation"].agg(["mean", "count"])
+    full = scores[scores["count"] == max(scores["count"].max(), 1)]
+    return None if full.empty else float(full.index[int(full["mean"].argmax())])
 
 
 def interval(group: pd.DataFrame) -> tuple[float, float, float]:
@@ -163,8 +177,20 @@ def _label(row: Any) -> str:
 
 
 def _accuracy(group: pd.DataFrame) -> str:
+    """Show a mean over seeds, and of how many, where some failed."""
     accuracy = 100 * group["accuracy"]
-    return "failed" if accuracy.isna().all() else mean_sd(accuracy.mean(), accuracy.std())
+    finished = accuracy.count()
+    if not finished:
+        return "failed"
+    text = mean_sd(accuracy.mean(), accuracy.std())
+    return text if finished == len(group) else f"{text} ({finished} of {len(group)} seeds)"
+
+
+def _gain(best: pd.Series, own: pd.Series) -> float:
+    """Return the points won by the choice; NaN where one of both means lacks failed seeds."""
+    if best.count() != own.count():
+        return float("nan")
+    return round(100 * (best.mean() - own.mean()), 1)
 
 
 def _edge(rate: float, rates: list[float]) -> str:

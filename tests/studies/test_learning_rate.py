@@ -78,6 +78,22 @@ def test_validation_chooses_and_the_test_has_no_say():
     assert learning_rate.choose_rate(nothing) is None
 
 
+def test_a_rate_at_which_a_seed_failed_does_not_compete():
+    """Two seeds reach 0.5 at the highest rate and a third diverges; all three reach 0.4 below."""
+    highest = (0.5, 0.5, None)
+    seeds = [rows(seed=seed, validation=(0.2, 0.4, val)) for seed, val in enumerate(highest)]
+    frame = pd.DataFrame([row for found in seeds for row in found])
+    frame["accuracy"] = frame["accuracy"].where(frame["validation"].notna())
+    assert learning_rate.choose_rate(frame) == 0.001
+    (row,) = learning_rate.table(frame.assign(recipe_rate=0.003)).to_dict("records")
+    assert row["chosen by validation"] == "0.001" and row["failed"] == "1 of 9"
+    assert row["accuracy % at 0.003"] == "40 ± 0 (2 of 3 seeds)"
+    assert pd.isna(row["gain over 0.003"])  # of means over other seeds
+    (axis,) = learning_rate.plot(frame).axes
+    (hollow,) = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
+    assert list(hollow.get_ydata()) == [40]
+
+
 def test_one_seed_has_wilson_s_interval():
     mean, low, high = learning_rate.interval(pd.DataFrame(rows()[:1]))
     n, p, z = 100, 0.3, stats.norm.ppf(0.975)
