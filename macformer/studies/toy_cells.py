@@ -1,6 +1,7 @@
 """Train a cell of the tables for a few hundred steps, in this process."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,8 @@ def train_cell(
     options: Mapping[str, Any], cfg: DictConfig, *, num_steps: int
 ) -> tuple[Outcome, nn.Module]:
     """Train and test the cell that some options of ``configs/train.yaml`` describe.
+
+    It is tested on as many batches as its recipe says.
 
     Args:
         cfg: Of the study, whose settings hold ``learning_rate``, and ``options`` that all its cells
@@ -34,7 +37,7 @@ def train_cell(
     outcome = train(
         model,
         iter(data.train_dataloader()),
-        list(data.test_dataloader()),
+        list(islice(data.test_dataloader(), composed.test_batches)),
         num_steps=num_steps,
         warmup_steps=num_steps // 10,
         learning_rate=cfg.study.settings.learning_rate,
