@@ -13,7 +13,7 @@ from macformer.ops.linear import accumulation_dtype, linear_attention
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.sphere import placed, to_sphere
 from macformer.ops.tiled import FeatureMap, Pull
-from macformer.ops.tiling import Tile, add_of_heads, of_heads
+from macformer.ops.tiling import Memory, Tile, add_of_heads, of_heads
 
 
 def fourier_features(
@@ -50,13 +50,14 @@ class _Waves:
         self.omega, self.grad_omega = omega, grad_omega
         self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
+        self._features, self._gradients = Memory(), Memory()
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        angles = torch.bmm(x, of_heads(self.omega, x, tile))
-        phi = x.new_empty(*x.shape[:-1], self.num_features)
+        phi = self._features.take(x, *x.shape[:-1], self.num_features)
         sine, cosine = phi.chunk(2, dim=-1)
+        angles = torch.bmm(x, of_heads(self.omega, x, tile), out=cosine)
         torch.sin(angles, out=sine)
-        torch.cos(angles, out=cosine)
+        angles.cos_()
         return phi
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
@@ -64,8 +65,9 @@ class _Waves:
         sine, cosine = phi.chunk(2, dim=-1)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_sine, grad_cosine = torch.bmm(y, state).chunk(2, dim=-1)
-            grad_angles = grad_sine.mul_(cosine).sub_(grad_cosine.mul_(sine))
+            grad_phi = self._gradients.take(x, *x.shape[:-1], self.num_features)
+            grad_sine, grad_cosine = torch.bmm(y, state, out=grad_phi).chunk(2, dim=-1)
+            grad_angles = grad_sine.mul_(cosine).addcmul_(grad_cosine, sine, value=-1)
             if self.grad_omega is not None:
                 add_of_heads(self.grad_omega, torch.bmm(x.mT, grad_angles), tile)
             return torch.bmm(grad_angles, of_heads(self.omega, x, tile).mT)

@@ -1,13 +1,13 @@
 """Maclaurin features of one tile, and the way back through them."""
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from macformer.ops.tiled import Pull
-from macformer.ops.tiling import Tile, of_heads
+from macformer.ops.tiling import Memory, Tile, of_heads
 
 
 class Products:
@@ -17,49 +17,68 @@ class Products:
         self.signs = signs
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
-        self.buffer: Tensor | None = None
         self.num_columns = sum(widths)
-        self.levels = [slice(start, stop) for start, stop in pairwise(accumulate(widths))]
+        self._widths = list(widths)
+        self._projected: dict[tuple[int, ...], _Columns] = {}
+        self._gradients: dict[tuple[int, ...], _Columns] = {}
+        self._memory, self._gradient_memory = Memory(), Memory()
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        projections = self._project(x, of_heads(self.signs, x, tile))
-        phi = projections[..., : self.num_features]
-        for level in self.levels:
-            phi[..., : _width(level)].mul_(projections[..., level])
-        return phi
+        projected = self._project(x, of_heads(self.signs, x, tile))
+        for alive, level in zip(projected.alive, projected.levels, strict=True):
+            alive.mul_(level)
+        return projected.first
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
         columns = of_heads(self.signs, x, tile)
-        projections = self._project(x, columns)
-        phi = projections[..., : self.num_features]
-        prefixes = []  # the product before each level; dividing it out would fail at zeros
-        for level in self.levels:
-            alive = phi[..., : _width(level)]
-            prefixes.append(alive.clone())
-            alive.mul_(projections[..., level])
+        projected = self._project(x, columns)
+        gradients = self._columns(x, self._gradients, self._gradient_memory)
+        steps = list(zip(projected.alive, projected.levels, gradients.levels, strict=True))
+        for alive, level, before in steps:
+            before.copy_(alive)  # dividing the product out again would fail at zeros
+            alive.mul_(level)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_phi = torch.bmm(y, state)
-            for level, prefix in zip(reversed(self.levels), reversed(prefixes), strict=True):
-                alive = grad_phi[..., : _width(level)]
-                prefix.mul_(alive)
-                alive.mul_(projections[..., level])
-            grad_x = torch.bmm(grad_phi, columns[..., : self.num_features].mT)
-            for level, grad_level in zip(self.levels, prefixes, strict=True):
-                grad_x.baddbmm_(grad_level, columns[..., level].mT)
-            return grad_x
+            torch.bmm(y, state, out=gradients.first)
+            for grad, (_, level, before) in zip(
+                reversed(gradients.alive), reversed(steps), strict=True
+            ):
+                before.mul_(grad)
+                grad.mul_(level)
+            return torch.bmm(gradients.whole, columns.mT)
 
-        return phi, pull
+        return projected.first, pull
 
-    def _project(self, x: Tensor, columns: Tensor) -> Tensor:
-        """Multiply into a buffer kept from tile to tile, whose rows start at whole cache lines."""
-        row = -(-self.num_columns // 16) * 16
-        size = x.shape[0] * x.shape[1] * row
-        if self.buffer is None or self.buffer.numel() < size:
-            self.buffer = x.new_empty(size)
-        out = self.buffer[:size].view(x.shape[0], x.shape[1], row)[..., : self.num_columns]
-        return torch.bmm(x, columns, out=out)
+    def _project(self, x: Tensor, columns: Tensor) -> "_Columns":
+        projected = self._columns(x, self._projected, self._memory)
+        torch.bmm(x, columns, out=projected.whole)
+        return projected
+
+    def _columns(
+        self, x: Tensor, known: dict[tuple[int, ...], "_Columns"], memory: Memory
+    ) -> "_Columns":
+        """Return memory for a number of each token and column, one for all tiles of a shape."""
+        size = x.shape[0], x.shape[1]
+        if size not in known:
+            row = -(-self.num_columns // 16) * 16  # rows start at whole cache lines
+            whole = memory.take(x, *size, row)[..., : self.num_columns]
+            first, *levels = whole.split(self._widths, dim=-1) if self._widths else (whole,)
+            alive = [first[..., : level.shape[-1]] for level in levels]
+            known[size] = _Columns(whole, first, levels, alive)
+        return known[size]
 
 
-def _width(level: slice) -> int:
-    return level.stop - level.start
+class _Columns(NamedTuple):
+    """Views of the numbers that each token has one of for every column.
+
+    Attributes:
+        whole: All of them.
+        first: Those of the first level, one for each feature.
+        levels: Those of every further level.
+        alive: The features that each of these levels multiplies.
+    """
+
+    whole: Tensor
+    first: Tensor
+    levels: list[Tensor]
+    alive: list[Tensor]

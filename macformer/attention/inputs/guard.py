@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from macformer.ops.clipping import clip_norm
+
 
 class NormGuard(nn.Module):
     r"""Clip the norms of queries and keys, and so their dot products.
@@ -39,7 +41,8 @@ class NormGuard(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> tuple[Float[Tensor, "B H L E"], Float[Tensor, "B H S E"]]:
-        query_norm, key_norm = _norm(query), _norm(key)
+        query, _ = clip_norm(query, max_norm=self.max_norm)
+        key, key_norm = clip_norm(key, max_norm=self.max_norm)
         with torch.no_grad():
             clipped = (key_norm[..., 0] > self.max_norm).float()
             if key_padding_mask is None:
@@ -47,19 +50,10 @@ class NormGuard(nn.Module):
             else:
                 present = (~key_padding_mask)[:, None, :].expand_as(clipped)
                 self.clipped_share.copy_((clipped * present).sum() / present.sum().clamp(min=1))
-        return self._clip(query, query_norm), self._clip(key, key_norm)
+        return query, key
 
     def diagnostics(self) -> dict[str, Tensor]:
         return {"clipped_share": self.clipped_share}
-
-    def _clip(self, x: Tensor, norm: Tensor) -> Tensor:
-        return (x * (self.max_norm / norm.clamp(min=self.max_norm))).to(x.dtype)
-
-
-def _norm(x: Tensor) -> Tensor:
-    """Take norms in float32 at least, whatever autocast makes of them."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
 
 
 def bound_dot(
