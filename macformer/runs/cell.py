@@ -5,7 +5,7 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIG_DFL, default_int_handler
@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from macformer.callbacks import DeviceUse
 from macformer.record import (
     CHECKPOINTS_NAME,
+    PREDICTIONS_NAME,
     describe_run,
     read_config,
     read_metrics,
@@ -74,6 +75,8 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
     names, count = device_names(cfg)
     try:
         print(f"{cfg.cell}: {run_dir}", flush=True)
+        if cfg.overwrite:  # first of all: whatever stops this run, it goes on from nothing older
+            _remove_results(run_dir)
         write_metrics(run_dir, record)
         pretrained = pretrain(cfg)
         record["pretraining"] = None if pretrained is None else pretraining_record(pretrained)
@@ -116,8 +119,6 @@ def train_and_test(
     if cfg.num_threads is not None:
         torch.set_num_threads(cfg.num_threads)
     checkpoints = run_dir / CHECKPOINTS_NAME
-    if cfg.overwrite and record is not None:
-        _remove([*checkpoints.glob("*"), run_dir / "metrics.csv", *run_dir.glob("hpc_ckpt_*")])
     built = build_run(cfg)
     for kind, key in DECIDING.items():
         if find_callback(built, kind) is None:
@@ -207,8 +208,9 @@ def _reason(error: Exception) -> str:
     return message if plain and message else f"{kind}: {message}"
 
 
-def _remove(files: Iterable[Path]) -> None:
-    for file in files:
+def _remove_results(run_dir: Path) -> None:
+    results = [*(run_dir / CHECKPOINTS_NAME).glob("*"), run_dir / PREDICTIONS_NAME]
+    for file in [*results, run_dir / "metrics.csv", *run_dir.glob("hpc_ckpt_*")]:
         file.unlink(missing_ok=True)
 
 

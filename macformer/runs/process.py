@@ -58,7 +58,8 @@ def run_composed(cfg: DictConfig) -> bool:
         return True
     with TemporaryDirectory() as folder:
         write_config(Path(folder), cfg)
-        return _wait(cell_command(run_dir, folder), run_dir, cwd=cwd) == 0
+        command = cell_command(run_dir, folder)
+        return _wait(command, run_dir, cwd=cwd, overwrite=cfg.overwrite) == 0
 
 
 def run_in_process(run_dir: Path, *, overwrite: bool, cwd: Path | None = None) -> bool:
@@ -83,11 +84,12 @@ def run_in_process(run_dir: Path, *, overwrite: bool, cwd: Path | None = None) -
         print(f"{run_dir.name}: another process runs it")
         return False
     kills = num_out_of_memory_kills()
-    returncode = _wait(cell_command(run_dir), run_dir, cwd=cwd)
+    returncode = _wait(cell_command(run_dir), run_dir, cwd=cwd, overwrite=overwrite)
     if returncode == 0 and read_status(run_dir) == "finished":
         return True
     if returncode != BUSY:
-        _record_end(run_dir, returncode, out_of_memory=num_out_of_memory_kills() != kills)
+        out_of_memory = num_out_of_memory_kills() != kills
+        _record_end(run_dir, returncode, out_of_memory=out_of_memory, overwrite=overwrite)
     return False
 
 
@@ -105,7 +107,7 @@ def cell_environment() -> dict[str, str]:
     return {**os.environ, **patience, **own}
 
 
-def _wait(command: list[str], run_dir: Path, *, cwd: Path | None) -> int:
+def _wait(command: list[str], run_dir: Path, *, cwd: Path | None, overwrite: bool) -> int:
     """Wait for a cell; what stops this process stops it, too."""
     process = subprocess.Popen(command, env=cell_environment(), cwd=cwd)
     try:
@@ -117,7 +119,7 @@ def _wait(command: list[str], run_dir: Path, *, cwd: Path | None) -> int:
             raise
         if read_status(run_dir) == "running" and _rank() == 0:
             write_end(run_dir, "interrupted", str(stop))
-        _say_interrupted(run_dir, str(stop))
+        _say_interrupted(run_dir, str(stop), overwrite=overwrite)
         sys.exit(stop.exit_code)
 
 
@@ -130,7 +132,7 @@ def _stop(process: Any) -> None:
         process.wait()
 
 
-def _record_end(run_dir: Path, returncode: int, *, out_of_memory: bool) -> None:
+def _record_end(run_dir: Path, returncode: int, *, out_of_memory: bool, overwrite: bool) -> None:
     """Record and say how a cell ended that is not finished, unless it has done so itself."""
     metrics = read_metrics(run_dir) or {}
     status, reason = metrics.get("status"), metrics.get("reason")
@@ -143,7 +145,7 @@ def _record_end(run_dir: Path, returncode: int, *, out_of_memory: bool) -> None:
         if status != "interrupted":
             reason = f"stopped by {signum.name}" if signum else "stopped"
             write_end(run_dir, "interrupted", reason)
-        _say_interrupted(run_dir, str(reason))
+        _say_interrupted(run_dir, str(reason), overwrite=overwrite)
         return
     if signum == SIGKILL:
         reason = "killed by the system (signal 9), most likely for want of memory"
@@ -153,9 +155,11 @@ def _record_end(run_dir: Path, returncode: int, *, out_of_memory: bool) -> None:
     print(f"{run_dir.name}: failed: {reason}", file=sys.stderr)
 
 
-def _say_interrupted(run_dir: Path, reason: str) -> None:
+def _say_interrupted(run_dir: Path, reason: str, *, overwrite: bool) -> None:
+    """Say how to go on: who asks again to overwrite gets what was asked for, a new beginning."""
+    command = "the same command without overwrite=true" if overwrite else "the same command"
     print(
-        f"{run_dir.name}: interrupted ({reason}); the same command goes on from here",
+        f"{run_dir.name}: interrupted ({reason}); {command} goes on from here",
         file=sys.stderr,
     )
 

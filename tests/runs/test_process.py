@@ -32,6 +32,14 @@ def exit_with(monkeypatch):
     return replace
 
 
+class Stoppable(SimpleNamespace):
+    """A process that is waited for once, and then ends when it is asked to."""
+
+    def __init__(self, wait):
+        waits = iter([wait])
+        super().__init__(wait=lambda *timeout: next(waits, lambda: 0)(), send_signal=lambda s: None)
+
+
 def read_metrics(run_dir):
     return json.loads((run_dir / "metrics.json").read_text())
 
@@ -79,6 +87,26 @@ def test_a_cell_that_was_stopped_is_interrupted(tmp_path, exit_with, capsys, ret
     assert read_metrics(tmp_path)["status"] == "interrupted"
     (line,) = capsys.readouterr().err.splitlines()
     assert "interrupted" in line and "the same command goes on" in line
+
+
+@pytest.mark.parametrize("how", ["the cell", "the parent"])
+def test_who_overwrites_is_told_how_to_go_on_and_not_begin_anew(
+    tmp_path, exit_with, capsys, monkeypatch, how
+):
+    write_status(tmp_path, "running")
+    exit_with(-signal.SIGTERM)
+    if how == "the parent":
+
+        def wait():
+            raise stop.Stopped("SIGTERM", 143)
+
+        monkeypatch.setattr(process.subprocess, "Popen", lambda *args, **options: Stoppable(wait))
+        with pytest.raises(SystemExit):
+            process.run_in_process(tmp_path, overwrite=True)
+    else:
+        assert not process.run_in_process(tmp_path, overwrite=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("; the same command without overwrite=true goes on from here")
 
 
 @pytest.mark.parametrize(("kills", "status"), [((4, 5), "failed"), ((None, None), "interrupted")])

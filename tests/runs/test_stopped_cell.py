@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Timer
 
-from macformer.record import read_metrics
+from macformer.record import describe_run, read_metrics, write_metrics
 from macformer.runs import cell
 from macformer.runs.stop import Stopped, stop_signals_raise
 from macformer.training.lightning_module import ClassificationModule
@@ -103,6 +103,26 @@ def test_a_time_limit_interrupts_and_the_same_command_goes_on(make_run, monkeypa
     assert cell.run(run_dir)
     assert read_metrics(run_dir)["accuracy"] == read_metrics(whole)["accuracy"]
     assert all(torch.equal(v, last_weights(whole)[k]) for k, v in last_weights(run_dir).items())
+
+
+def test_an_overwritten_run_that_is_stopped_at_once_goes_on_from_nothing_older(
+    make_run, monkeypatch
+):
+    cfg, run_dir = make_run("overwrite=true")
+    write_metrics(run_dir, {**describe_run(cfg), "status": "finished"})
+    older = [run_dir / "checkpoints" / "last.ckpt", run_dir / "predictions.npz"]
+    for file in older:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"older")
+
+    def stop(cfg):
+        raise Stopped("SIGTERM", 143)
+
+    monkeypatch.setattr(cell, "pretrain", stop)
+    with pytest.raises(Stopped):
+        cell.run(run_dir)
+    assert read_metrics(run_dir)["status"] == "interrupted"
+    assert not any(file.exists() for file in older)
 
 
 @pytest.mark.parametrize(
