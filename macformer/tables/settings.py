@@ -2,11 +2,13 @@
 
 A resolved configuration repeats most options: ``attention.num_features`` stands again wherever the
 attention is used. Of all places in which the same runs differ in the same way, the simplest name is
-shown. What belongs to a row, such as the parameters of its attention, is compared among runs of
-that row alone; all else among all runs of a task.
+shown, as the end of its key that no other option shares. What belongs to a row, such as the
+parameters of its attention, is compared among runs of that row alone; all else among all runs of a
+task.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -44,23 +46,27 @@ def name_runs(
         TableError: If no runs differ in an option of that name.
     """
     runs = find_options(runs)
-    names = _tuned(runs) if best_of is None else [_last_part(name) for name in best_of]
+    names = _tuned(runs) if best_of is None else best_of
     runs, chosen = select_best(runs, names) if names else (runs, pd.DataFrame())
     return label_options(runs), chosen
 
 
 def _tuned(runs: pd.DataFrame) -> list[str]:
     """Name the options that runs were tuned over and that differ by now."""
-    names = {_last_part(name) for config in runs["config"] for name in config.get("best_of") or ()}
-    return sorted(names & _known(runs))
+    names = {name for config in runs["config"] for name in config.get("best_of") or ()}
+    return [name for name in sorted(names) if _options_called(name, _known(runs))]
 
 
 def _known(runs: pd.DataFrame) -> set[str]:
     return {name for column in (SHARED, OWN) for options in runs[column] for name in options}
 
 
-def _last_part(key: str) -> str:
-    return key.rpartition(".")[2]
+def _options_called(name: str, known: Iterable[str]) -> list[str]:
+    """Return the options of a name: that one, or those that are an end of it, or it of them."""
+    if name in known:
+        return [name]
+    pairs = [(option, f".{option}", f".{name}") for option in sorted(known)]
+    return [option for option, ours, given in pairs if given.endswith(ours) or ours.endswith(given)]
 
 
 def find_options(runs: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +87,21 @@ def find_options(runs: pd.DataFrame) -> pd.DataFrame:
         _collect(found[SHARED], flat[group.index], own=False)
         for _, row in group.groupby(CHOICE):
             _collect(found[OWN], flat[row.index], own=True, shown=found[SHARED])
-    return runs.assign(**found)
+    names = short_names({key for column in found.values() for options in column for key in options})
+    return runs.assign(
+        **{column: found[column].map(partial(_rename, names=names)) for column in found}
+    )
+
+
+def _rename(options: Options, names: Mapping[str, str]) -> Options:
+    return {names[key]: value for key, value in options.items()}
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Name each dotted key by its shortest end that no other key has, or in full."""
+    ends = {key: [key.split(".", n)[-1] for n in range(key.count("."), -1, -1)] for key in keys}
+    counts = Counter(end for found in ends.values() for end in found)
+    return {key: next((e for e in found if counts[e] == 1), key) for key, found in ends.items()}
 
 
 def label_options(runs: pd.DataFrame) -> pd.DataFrame:
@@ -109,12 +129,14 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
         TableError: If no run differs in an option of that name.
     """
     known = _known(runs)
-    unknown = [name for name in names if name not in known]
+    called = {name: _options_called(name, known) for name in names}
+    unknown = [name for name, options in called.items() if not options]
     if unknown:
         raise TableError(
             f"no runs differ in {', '.join(unknown)}; "
             f"they differ in {', '.join(sorted(known)) or 'nothing'}"
         )
+    names = [option for options in called.values() for option in options]
     tuned = [_select({**a, **b}, names) for a, b in zip(runs[SHARED], runs[OWN], strict=True)]
     labels = pd.Series([_label(options) for options in tuned], runs.index)
     settings = dict(zip(labels, tuned, strict=True))
@@ -179,7 +201,7 @@ def _collect(
         if any(pattern) and pattern not in seen:
             seen.add(pattern)
             for options, config in zip(found[known.index], known, strict=True):
-                options[_last_part(key)] = config.get(key, "")
+                options[key] = config.get(key, "")
 
 
 def _is_seed(known: pd.Series, key: str) -> bool:

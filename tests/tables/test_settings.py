@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 
 from macformer.tables.runs import TableError
-from macformer.tables.settings import find_options, label_options, name_runs, select_best
+from macformer.tables.settings import (
+    find_options,
+    label_options,
+    name_runs,
+    select_best,
+    short_names,
+)
 
 
 def run(attention="softmax", *, seed=0, val=nan, **config) -> dict:
@@ -47,6 +53,32 @@ def test_an_option_that_stands_again_within_a_row_is_named_once():
         )
     )
     assert found == [("learning_rate=0.1", ""), ("learning_rate=0.2", "")] * 2
+
+
+def test_options_of_one_last_name_are_told_apart_by_more_of_their_keys():
+    rates = [(1, 1), (1, 2), (2, 1)]
+    runs = [run(mixer={"x": {"rate": a}}, optimizer={"rate": b}) for a, b in rates]
+    assert names(*runs) == [(f"optimizer.rate={b}", f"x.rate={a}") for a, b in rates]
+    kept, chosen = name_runs(
+        pd.DataFrame(
+            run(val=val, mixer={"x": {"rate": a}}, optimizer={"rate": b})
+            for val, (a, b) in zip((0.2, 0.3, 0.4), rates, strict=True)
+        ),
+        best_of=["mixer.x.rate"],
+    )
+    assert kept["options"].tolist() == ["optimizer.rate=1", "optimizer.rate=2"]
+    assert chosen["chosen"].tolist() == [{"x.rate": "2"}, {"x.rate": "1"}]
+
+
+def test_a_key_that_another_one_ends_with_is_named_in_full():
+    keys = ["rate", "pretrain.rate", "pretrain.model.width", "model.depth"]
+    assert short_names(keys) == {
+        "rate": "rate",
+        "pretrain.rate": "pretrain.rate",
+        "pretrain.model.width": "width",
+        "model.depth": "depth",
+    }
+    assert short_names(["a.b.c", "b.c"]) == {"a.b.c": "a.b.c", "b.c": "b.c"}
 
 
 def test_what_rows_differ_in_by_nature_is_no_option():
