@@ -1,6 +1,7 @@
 """What stands around a table: where its numbers come from, and what is missing from it."""
 
 from collections.abc import Sequence
+from math import isnan
 
 import pandas as pd
 
@@ -127,14 +128,27 @@ def comparison(summary: pd.DataFrame) -> str:
 
 def comparison_notes(summary: pd.DataFrame) -> list[str]:
     """Say which differences are real, and how small one could have been and still been found."""
-    if summary["difference"].isna().all():
-        return []
-    smallest = 100 * summary["detectable"].median()
-    return [
-        f"{DIFFERENT_MARK} p < {SIGNIFICANT}, adjusted for the number of rows (Benjamini and "
-        f"Hochberg). A difference of {smallest:.1f} points would have been found four times out of "
-        "five."
-    ]
+    notes = []
+    num_tests = int(summary["p"].notna().sum())
+    if num_tests:
+        notes.append(
+            f"{DIFFERENT_MARK} p < {SIGNIFICANT}, adjusted for the number of rows (Benjamini and "
+            "Hochberg)."
+        )
+    smallest = 100 * summary["detectable"].median()  # over rows
+    if not isnan(smallest):
+        which = f"the only one among {num_tests}, " if num_tests > 1 else ""
+        notes[-1] += (
+            f" A real difference of {smallest:.1f} points, {which}would have been found four times "
+            "out of five."
+        )
+    one_of_several = summary["num_finished"].eq(1) & (summary["num_finished"].max() > 1)
+    if (summary["low"].isna() & one_of_several).any() or num_tests < summary["difference"].count():
+        notes.append(
+            "One seed among several tells nothing of how seeds differ: it has neither interval nor "
+            "test."
+        )
+    return notes
 
 
 def cost_notes(summary: pd.DataFrame) -> list[str]:

@@ -4,6 +4,9 @@ Runs of one task on the same data are tested on the same examples, so that rows 
 by example, and seed by seed.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
@@ -11,7 +14,6 @@ from macformer.record import DamagedRecord, read_predictions
 from macformer.tables.runs import TableError
 from macformer.tables.summary import RESULT, SETTING
 from macformer.tables.uncertainty import (
-    Estimate,
     accuracy_interval,
     adjust_p_values,
     detectable_difference,
@@ -21,6 +23,15 @@ from macformer.tables.uncertainty import (
 COLUMNS = ["low", "high", "difference", "difference.low", "difference.high", "p", "detectable"]
 SIGNIFICANT = 0.05  # of adjusted p values
 
+Tests = dict[int, np.ndarray]  # seed -> which examples are right
+
+
+class _Pair(NamedTuple):
+    """What a row and its reference have right, in lines of one seed and columns of one example."""
+
+    ours: np.ndarray
+    theirs: np.ndarray
+
 
 def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -> pd.DataFrame:
     """Add to each result the interval of its accuracy and its difference to a reference row.
@@ -28,7 +39,9 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
     Accuracies are those of the best weights in validation. Columns, all of them blank where a run
     kept no predictions: ``low`` and ``high``; ``difference`` to the reference without ppSBN, its
     bounds, its p value adjusted for all differences of the task, and the smallest difference that
-    would have been found four times out of five.
+    would have been found four times out of five, were it the only one of the task. Where other
+    rows of the task have several seeds, one alone has no bounds and no p value: it does not tell
+    how much seeds differ.
 
     Args:
         against: The attention of the reference.
@@ -41,15 +54,13 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
         raise TableError(f"there is no row {against} to compare with; there are {known}")
     tested = read_tests(runs)
     beside = references(summary, against=against)
-    found = [
-        _compare(tested.get(key), None if ref is None else tested.get(ref), same=key == ref)
-        for key, ref in beside.items()
-    ]
-    frame = pd.DataFrame(found, index=summary.index)
-    frame = frame.reindex(columns=COLUMNS).astype(float)
-    for _, rows in summary.groupby("task"):
-        frame.loc[rows.index, "p"] = adjust_p_values(frame.loc[rows.index, "p"].to_numpy())
-    return pd.concat([summary, frame], axis=1)
+    found: list[pd.DataFrame] = []
+    for _, results in summary.groupby("task", sort=False):
+        num_seeds = int(results["num_finished"].max())
+        lines = _compare(keys_of(results), tested, beside, num_seeds=num_seeds)
+        frame = pd.DataFrame(lines, index=results.index).reindex(columns=COLUMNS).astype(float)
+        found.append(frame.assign(p=adjust_p_values(frame["p"].to_numpy())))
+    return pd.concat([summary, pd.concat(found)], axis=1)
 
 
 def references(summary: pd.DataFrame, *, against: str) -> dict[tuple, tuple | None]:
@@ -65,31 +76,63 @@ def references(summary: pd.DataFrame, *, against: str) -> dict[tuple, tuple | No
 
 
 def _compare(
-    tests: dict[int, np.ndarray] | None, reference: dict[int, np.ndarray] | None, *, same: bool
-) -> dict[str, float]:
-    if not tests:
-        return {}
-    interval = accuracy_interval(np.stack([*tests.values()]))
-    found = {"low": interval.low, "high": interval.high}
-    seeds = sorted(set(tests) & set(reference or {}))
-    if same or not seeds or reference is None:
-        return found
-    ours, theirs = (np.stack([rows[seed] for seed in seeds]) for rows in (tests, reference))
-    if ours.shape != theirs.shape:
-        return found
-    difference: Estimate = paired_difference(ours, theirs)
-    return found | {
-        "difference": difference.mean,
-        "difference.low": difference.low,
-        "difference.high": difference.high,
-        "p": difference.p_value if difference.p_value is not None else np.nan,
-        "detectable": detectable_difference(difference),
+    keys: Sequence[tuple],
+    tested: Mapping[tuple | None, Tests],
+    beside: Mapping[tuple, tuple | None],
+    *,
+    num_seeds: int,
+) -> list[dict[str, float]]:
+    """Describe the results of one task, whose p values are not adjusted yet.
+
+    Args:
+        num_seeds: The most that a result has; what has fewer than two of several is not tested.
+    """
+    enough = min(num_seeds, 2)
+    pairs = [_pair(tested, key, beside[key]) for key in keys]
+    num_tests = sum(pair is not None and len(pair.ours) >= enough for pair in pairs)
+    lines = []
+    for key, pair in zip(keys, pairs, strict=True):
+        tests, line = tested.get(key, {}), {}
+        if tests and len(tests) >= enough:
+            interval = accuracy_interval(np.stack([*tests.values()]))
+            line |= {"low": interval.low, "high": interval.high}
+        if pair is not None:
+            line["difference"] = float(np.mean(pair.ours.astype(float) - pair.theirs))
+            if len(pair.ours) >= enough:
+                line |= _test(pair, level=SIGNIFICANT / num_tests)
+        lines.append(line)
+    return lines
+
+
+def _pair(tested: Mapping[tuple | None, Tests], key: tuple, ref: tuple | None) -> _Pair | None:
+    """Pair the seeds that a result and its reference have; None where that cannot be done."""
+    tests, reference = tested.get(key, {}), tested.get(ref, {})
+    seeds = sorted(set(tests) & set(reference))
+    if key == ref or not seeds:
+        return None
+    pair = _Pair(*(np.stack([rows[seed] for seed in seeds]) for rows in (tests, reference)))
+    return pair if pair.ours.shape == pair.theirs.shape else None
+
+
+def _test(pair: _Pair, *, level: float) -> dict[str, float]:
+    """Test a difference.
+
+    Args:
+        level: At which one difference alone among those of the task counts as found.
+    """
+    estimate = paired_difference(pair.ours, pair.theirs)
+    assert estimate.p_value is not None
+    return {
+        "difference.low": estimate.low,
+        "difference.high": estimate.high,
+        "p": estimate.p_value,
+        "detectable": detectable_difference(pair.ours, pair.theirs, level=level),
     }
 
 
-def read_tests(runs: pd.DataFrame) -> dict[tuple, dict[int, np.ndarray]]:
+def read_tests(runs: pd.DataFrame) -> dict[tuple | None, Tests]:
     """Read for each result and seed which test examples its best weights had right."""
-    tested: dict[tuple, dict[int, np.ndarray]] = {}
+    tested: dict[tuple | None, Tests] = {}
     for run in runs[runs["status"] == "finished"].to_dict("records"):
         try:
             predictions = read_predictions(run["folder"])

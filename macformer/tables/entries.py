@@ -91,17 +91,18 @@ def mark_shared(text: str, *, exclusive: bool) -> str:
 def comparison_texts(result: Numbers, *, num_seeds: int) -> list[str]:
     """Show accuracy and difference to the reference, each with its interval, and the p value."""
     texts = [accuracy_text(result, "best", num_seeds=num_seeds)]
-    texts.append("" if isnan(result["low"]) else range_text(result["low"], result["high"], "4.1f"))
+    texts.append(range_text(result["low"], result["high"], "4.1f"))
     if isnan(result["difference"]):
         return [*texts, "", "", ""]
     mark = DIFFERENT_MARK if result["p"] < SIGNIFICANT else ""
     interval = range_text(result["difference.low"], result["difference.high"], "+.1f")
-    return [*texts, f"{100 * result['difference']:+.1f}{mark}", interval, f"{result['p']:.2g}"]
+    p_value = "" if isnan(result["p"]) else f"{result['p']:.2g}"
+    return [*texts, f"{100 * result['difference']:+.1f}{mark}", interval, p_value]
 
 
 def range_text(low: float, high: float, form: str) -> str:
-    """Show an interval of shares in points."""
-    return f"{100 * low:{form}} to {100 * high:{form}}"
+    """Show an interval of shares in points; blank where there is none."""
+    return "" if isnan(low) else f"{100 * low:{form}} to {100 * high:{form}}"
 
 
 def detail_texts(result: Numbers, *, scale: int, num_seeds: int) -> list[str]:

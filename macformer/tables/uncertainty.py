@@ -39,6 +39,7 @@ POWER = 0.8  # at which a difference counts as one that would have been seen
 NORMAL_WIDTH = float(stats.norm.ppf((1 + LEVEL) / 2))  # in standard errors
 MOST_SEEDS = 100  # that anybody would train
 NUM_SCALES = 500  # that stand for a law; Student's tails at p = 1e-4 come within a thousandth
+NUM_SPREADS = 25  # of seeds, as a test may see them
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,30 @@ def adjust_p_values(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, 
     return adjusted
 
 
-def detectable_difference(estimate: Estimate) -> float:
-    """Return the true difference that a test like this one finds four times out of five."""
-    return estimate.half_width + float(stats.norm.ppf(POWER)) * estimate.standard_error
+def detectable_difference(correct: Correct, reference: Correct, *, level: float) -> float:
+    """Return the true difference that the test of these rows finds four times out of five.
+
+    If their spreads are as they were seen. A test of few seeds sees another spread each time, and
+    with it another difference from which on it finds one. NaN where nothing varies.
+
+    Args:
+        level: Of the p values that count as found.
+    """
+    first, *others = _parts(correct.astype(float) - reference)
+    error = _mix([first, *others]).error
+    if error == 0:
+        return math.nan
+    shares = (np.arange(NUM_SPREADS) + 0.5) / NUM_SPREADS
+    spreads = first.variance * stats.chi2.ppf(shares, first.degrees) / first.degrees
+    laws = [_mix([first._replace(variance=float(spread)), *others]) for spread in spreads]
+    bounds = np.array([_half_width(law, level) for law in laws])
+
+    def lacking(size: float) -> float:
+        return float(special.ndtr((size - bounds) / error).mean()) - POWER
+
+    largest = float(bounds.max()) + NORMAL_WIDTH * error  # found 39 times out of 40 or more
+    found: Any = optimize.brentq(lacking, 0, largest)
+    return float(found)
 
 
 def seeds_to_clear(correct: Correct, reference: Correct, *, threshold: float) -> int | None:
@@ -194,10 +216,10 @@ def _tails(mean: float, law: _Law) -> float:
     return min(float(share), 1.0)  # the weights sum to one but for rounding
 
 
-def _half_width(law: _Law) -> float:
-    """Return how far an interval reaches to either side."""
+def _half_width(law: _Law, level: float = 1 - LEVEL) -> float:
+    """Return how far from its mean a law's tails of a level begin."""
     if law.error == 0:
         return 0.0
-    widest = NORMAL_WIDTH * float(law.scales.max())
-    found: Any = optimize.brentq(lambda x: _tails(x, law) - (1 - LEVEL), 0, widest)
+    widest = 1.01 * float(-special.ndtri(level / 2) * law.scales.max())
+    found: Any = optimize.brentq(lambda x: _tails(x, law) - level, 0, widest)
     return float(found)

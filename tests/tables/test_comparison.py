@@ -6,6 +6,7 @@ from scipy import stats
 
 from macformer.record import write_predictions
 from macformer.tables import make_tables
+from macformer.tables.captions import comparison_notes
 from macformer.tables.comparison import add_comparison
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.settings import name_runs
@@ -65,6 +66,40 @@ def test_seeds_that_both_rows_have_are_paired(write_tested, sweep):
         write_tested(attention="rfa", right=ours, seed=seed)
     write_tested(attention="rfa", right=90, seed=3)
     assert compared(sweep).loc[("rfa", "without"), "difference"] == pytest.approx(0.02)
+
+
+def test_one_seed_among_several_is_not_tested_as_if_seeds_did_not_differ(write_tested, sweep):
+    """Where every row has one, McNemar's test would call these 10 examples a difference."""
+    for seed in range(3):
+        write_tested(right=40, seed=seed)
+        write_tested(attention="uniform", right=38 + seed, seed=seed)
+    write_tested(attention="rfa", right=30, seed=1)
+    rows = compared(sweep)
+    rfa = rows.loc[("rfa", "without")]
+    assert rfa["difference"] == pytest.approx(-0.1)
+    assert rfa[["low", "high", "difference.low", "difference.high", "p", "detectable"]].isna().all()
+    assert rows.loc[("uniform", "without"), ["low", "p", "detectable"]].notna().all()
+    text = make_tables([sweep])[0].read_text()
+    (line,) = [line for line in text.splitlines() if "| -10.0" in line]
+    assert line == "| rfa | 30.00 (1) |  | -10.0 |  |  |"
+    assert "it has neither interval nor test" in text
+
+
+def test_what_would_have_been_found_is_adjusted_like_what_was(write_tested, sweep):
+    """Of ten rows a lone difference is found at a tenth of the level, which one alone need not."""
+    write_tested(right=40)
+    write_tested(attention="rfa", right=39)
+    alone = compared(sweep).loc[("rfa", "without"), "detectable"]
+    for number in range(9):
+        write_tested(attention=f"row{number}", right=39)
+    rows = compared(sweep)
+    among = rows.loc[("rfa", "without"), "detectable"]
+    power = stats.norm.ppf(0.8)
+    width, narrow = (-stats.norm.ppf(level / 2) for level in (0.005, 0.05))
+    assert among / alone == pytest.approx((width + power) / (narrow + power), rel=0.02)
+    (note,) = comparison_notes(rows)
+    size = f"{100 * rows['detectable'].median():.1f}"
+    assert f"real difference of {size} points, the only one among 10, would have been" in note
 
 
 def test_any_row_can_be_the_reference(write_tested, sweep):

@@ -122,14 +122,37 @@ def test_p_values_rise_with_their_number():
     np.testing.assert_allclose(adjusted, [0.04, np.nan, 0.04, 0.5, 0.04])
 
 
-def test_a_difference_of_the_detectable_size_is_found_four_times_out_of_five():
+@pytest.mark.parametrize("level", [0.05, 0.005])
+def test_a_difference_of_the_detectable_size_is_found_four_times_out_of_five(level):
     rng, num_tables, found = default_rng(2), 300, 0
     base = rng.random((1, 4000)) < 0.4
-    size = detectable_difference(paired_difference(rng.random((1, 4000)) < 0.4, base))
+    size = detectable_difference(rng.random((1, 4000)) < 0.4, base, level=level)
     for _ in range(num_tables):
         ours, theirs = rng.random((1, 4000)) < 0.4 + size, rng.random((1, 4000)) < 0.4
-        found += paired_difference(ours, theirs).p_value < 0.05
+        found += paired_difference(ours, theirs).p_value < level
     assert found / num_tables == pytest.approx(0.8, abs=0.07)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.005])
+def test_three_seeds_find_it_as_often_although_their_spread_is_guessed_anew(level):
+    """Differences of the spreads that were seen, seeds by 0.03 and examples by 0.2."""
+    rng, num_tables, num_examples = default_rng(3), 300, 100
+    seeds = 0.03 * np.array([-1.0, 0.0, 1.0])[:, None]
+    examples = stats.zscore(rng.normal(size=num_examples), ddof=1) * 0.2
+    size = detectable_difference(seeds + examples, np.zeros((3, num_examples)), level=level)
+    found = sum(
+        paired_difference(
+            size + rng.normal(scale=0.03, size=(3, 1)) + rng.normal(scale=0.2, size=num_examples),
+            np.zeros((3, num_examples)),
+        ).p_value
+        < level
+        for _ in range(num_tables)
+    )
+    assert found / num_tables == pytest.approx(0.8, abs=0.07)
+
+
+def test_rows_that_never_differ_say_nothing_of_what_would_be_found():
+    assert math.isnan(detectable_difference(np.ones((2, 5)), np.ones((2, 5)), level=0.05))
 
 
 def test_answers_about_one_example_are_not_so_many_examples():
