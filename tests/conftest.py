@@ -1,5 +1,6 @@
 """Options and environment of every test, and small runs composed as by the command line."""
 
+import copy
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,7 +13,11 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, as by Lightning
 
 import pytest
+from hydra._internal.core_plugins.importlib_resources_config_source import (
+    ImportlibResourcesConfigSource,
+)
 from hydra.core.hydra_config import HydraConfig
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.record import CONFIG_NAME
@@ -49,6 +54,22 @@ def signals_stop() -> None:
     """Let signals do what they do in a terminal; nohup and background jobs have some ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def packaged_configurations_are_parsed_once() -> Iterator[None]:
+    """Copy what was read before: no test writes into ``configs/``, and most of them compose."""
+    read, known = ImportlibResourcesConfigSource.load_config, {}
+
+    def load_config(source: ImportlibResourcesConfigSource, config_path: str) -> ConfigResult:
+        place = source.path, config_path
+        if place not in known:
+            known[place] = read(source, config_path)
+        return copy.deepcopy(known[place])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImportlibResourcesConfigSource, "load_config", load_config)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -40,15 +40,26 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     task: Any = OmegaConf.to_container(cfg.study.settings.tasks[point["task"]], resolve=True)
     options = {**task, "attention": point["attention"], "seed": point["seed"]}
     if point["attention"] not in ENDS and point["window"] != WHOLE:
-        # Around whatever the layer would attend by.
-        options["mixer.attention"] = {
-            "_target_": "macformer.attention.Window",
-            "_partial_": True,
-            "attention": "${ppsbn}",
-            "window": int(point["window"]),
-        }
+        options |= held_to(int(point["window"]), attention=point["attention"])
     outcome, _ = train_cell(options, cfg, num_steps=point["num_steps"])
     yield vars(outcome)
+
+
+def held_to(window: int, *, attention: str) -> dict[str, Any]:
+    """Return the options of an attention within a window, by the cheapest way to compute it."""
+    if attention == "softmax" and window > 1:
+        return {
+            "attention": "longformer",
+            "attention.window": window,
+            "attention.num_global": 0,
+        }
+    within = {
+        "_target_": "macformer.attention.Window",
+        "_partial_": True,
+        "attention": "${ppsbn}",  # whatever the layer would attend by
+        "window": window,
+    }
+    return {"mixer.attention": within}
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:

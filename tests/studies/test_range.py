@@ -2,8 +2,11 @@
 
 import pandas as pd
 import pytest
+import torch
+from omegaconf import OmegaConf
 
-from macformer.studies.range import measure, plot, points, table
+from macformer.studies.range import held_to, measure, plot, points, table
+from macformer.studies.toy_cells import train_cell
 
 
 def test_controls_stand_at_the_ends(compose_study):
@@ -25,6 +28,17 @@ def test_softmax_in_a_window_of_one_token_is_no_attention(compose_study):
     assert held["loss"] == pytest.approx(none["loss"], rel=1e-5)
     wide = next(iter(measure({**point, "attention": "softmax", "window": "all"}, cfg)))
     assert wide["loss"] != pytest.approx(none["loss"], rel=1e-5)
+
+
+def test_softmax_in_a_wider_window_is_what_the_window_makes_of_it(compose_study):
+    """As any other attention is held to it, and at less cost."""
+    cfg = compose_study("study=range")
+    torch.manual_seed(0)
+    task = OmegaConf.to_container(cfg.study.settings.tasks.recall)
+    options = {**task, "attention": "softmax", "seed": 0, **held_to(3, attention="another")}
+    expected, _ = train_cell(options, cfg, num_steps=2)
+    point = {"task": "recall", "attention": "softmax", "window": "3", "num_steps": 2, "seed": 0}
+    assert next(iter(measure(point, cfg)))["loss"] == pytest.approx(expected.loss, rel=1e-5)
 
 
 def made_rows() -> pd.DataFrame:
