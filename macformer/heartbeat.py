@@ -1,10 +1,10 @@
-"""Signs of life, for whoever watches a sweep: how far a cell is, and which cells a sweep will run.
+"""Signs of life of a sweep for its watchers: the progress of a cell, and the cells left to run.
 
 outputs/<sweep>/.sweep-<host>-<pid>.json    cells that a sweep at work has yet to finish
 outputs/<sweep>/<cell>/progress.json        how far a cell is, while it is at work
 
-Both are gone when their process has ended well. Nothing depends on them: they are written without
-waiting for the disk, a full disk is none of their business, and a reader takes what it can read.
+Both are removed when their process ends normally. No result depends on them: they are written
+without waiting for the disk, errors of a full disk are ignored, and readers accept what they find.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The tasks of Long Range Arena: everything up to and including the batch."""
+"""Tasks, Long Range Arena's and others: everything up to and including the batch."""
 
 from typing import Any
 

@@ -8,31 +8,31 @@ A variant is anything importable that behaves like this::
 with tensors laid out as in ``torch.nn.functional.scaled_dot_product_attention``: ``query``
 ``(B, H, L, E)``, ``key`` ``(B, H, S, E)``, ``value`` ``(B, H, S, Ev)``, ``out`` ``(B, H, L, Ev)``,
 and ``key_padding_mask`` ``(B, S)``, True at padding. The YAML gives the method's own parameters
-(Hydra's ``_partial_``), the layer gives the shapes; a factory without use for ``max_seq_len``, the
-longest sequence that the layer will see, leaves it out. Attention is bidirectional.
+(Hydra's ``_partial_``), the layer gives the shapes. ``max_seq_len`` is the longest sequence that
+the layer will see; a factory that does not need it does not take it. Attention is bidirectional.
 
-Where no row of a split has padding there is no mask: None means that every key is present, and the
-result is that of a mask which is False everywhere.
+A split without padding has no mask: None means that every key is present, with the same result as a
+mask that is False everywhere.
 
-What stands at padding has no influence, whether in keys, in values or, where L = S, in queries; not
-even what is not finite, and not on gradients either. :func:`blank_padding` sees to that at the
-start of a forward pass; a module still leaves padding out of its sums and counts. How far a batch
-was padded changes nothing, so whatever depends on a length counts an example's present tokens, on
-the device.
+The contents of padding have no influence on outputs or gradients, whether in keys, in values or,
+where L = S, in queries, and even if they are not finite. :func:`blank_padding` at the start of a
+forward pass ensures that; a module must still exclude padding from its sums and counts. The result
+does not depend on how far a batch is padded: whatever depends on a length counts an example's
+present tokens, on the device.
 
 A module may declare, as a class attribute or a property:
 
 ``self_attention_only``
-    Queries and keys are the same tokens: L = S, and the key mask is the queries' mask, too.
+    Queries and keys must be the same tokens: L = S, and the key mask is also the queries' mask.
 ``positional``
-    The place of a key matters, so that padding between tokens is not the same as none.
+    The position of a key matters, so that padding between tokens changes the result.
 
 and may have methods:
 
 ``diagnostics() -> dict[str, Tensor]``
     Scalars on the device about the last forward pass, which training logs as ``attention/<name>``.
 ``state_size(*, seq_len, head_dim, value_dim) -> int``
-    How many numbers a head keeps of a sequence to answer queries about it; without the method they
+    How many numbers a head keeps of a sequence to answer queries about it. Without the method they
     are its keys and values, S (E + Ev).
 """
 

@@ -1,1 +1,1 @@
-"""Hold variants to the contract, and train each for a minute."""
+"""Test variants of a user against the contract, and train each for a minute."""

@@ -1,4 +1,4 @@
-"""Attention of this project in models that exist, of torch and of Hugging Face::
+"""Put attention of this project into existing models, of torch and of Hugging Face::
 
     from macformer.dropin import load, replace_attention, restore
 
@@ -8,10 +8,10 @@
     restore(model)
 
 The new attention is a child of the module whose attention it computes, so that its parameters and
-random features are in the model's state, on its device and in its optimiser. What would run softmax
-in its place in silence raises :class:`DropinError`.
+random features are in the model's state, on its device and in its optimiser. Whatever would
+silently run softmax in its place raises :class:`DropinError`.
 
-:func:`encoder_classifier`, which ``model=encoder`` names, puts a task of this harness on top.
+:func:`encoder_classifier`, named by ``model=encoder``, puts a task's head on such a model.
 """
 
 from macformer.dropin.encoder import PretrainedEncoder, encoder_classifier

@@ -1,6 +1,6 @@
 """The one classifier of every task, and its parts.
 
-A layer of the encoder carries information between positions by a *mixer*, which is anything
+In each layer of the encoder a *mixer* carries information between positions. A mixer is anything
 importable that behaves like this::
 
     factory(*, embed_dim, max_seq_len) -> module
@@ -8,10 +8,10 @@ importable that behaves like this::
 
 with ``x`` and ``out`` ``(B, N, D)`` and ``key_padding_mask`` ``(B, N)``, True at padding, or None.
 :class:`MultiheadAttention` is one, around any attention of :mod:`macformer.attention`. The YAML
-gives the mixer's own parameters (Hydra's ``_partial_``), the layer gives the shapes; a factory
-without use for ``max_seq_len`` leaves it out. A mixer is bidirectional, and what stands at padding
-has no influence. Like an attention it may have methods: ``diagnostics()``, and
-``state_size(seq_len)``, the numbers that it keeps of a sequence.
+gives the mixer's own parameters (Hydra's ``_partial_``), the layer gives the shapes; a factory that
+does not need ``max_seq_len`` does not take it. A mixer is bidirectional, and padding has no
+influence. Like an attention it may have methods ``diagnostics()`` and
+``state_size(seq_len)``, which returns how many numbers it keeps of a sequence.
 """
 
 from macformer.models.attention import MultiheadAttention

@@ -1,4 +1,4 @@
-"""From a batch to a checkpoint: the step, its schedule, its bookkeeping."""
+"""From a batch to a checkpoint: objectives, the optimisation step, schedules, loggers."""
 
 from macformer.training.capture import CapturedGradients
 from macformer.training.lightning_module import ClassificationModule

@@ -1,10 +1,10 @@
-"""Watch a sweep while it runs, from the files that it leaves: it is never spoken to.
+"""Watch a sweep while it runs, by reading its files; the sweep itself is never contacted.
 
     macformer-tables --watch outputs/paper_table
 
-`cells` reads how each cell stands, `estimate` says how long the rest will take, `terminal` and
-`page` show it, `bar` is the line that a sweep has below its own output, and `loop` goes round.
-A file that is missing, half written or gone the next moment is taken as it is.
+`cells` reads the state of each cell, `estimate` predicts the time left, `terminal` and `page` show
+both, `bar` is the status line below a sweep's own output, and `loop` repeats the cycle. Readers
+accept files that are missing, half written or about to disappear.
 """
 
 from macformer.watch.loop import watch

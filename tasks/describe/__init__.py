@@ -1,1 +1,1 @@
-"""Look at a user's files, write a task from them, and say what a careful colleague would."""
+"""Examine a user's files, write a task for them, and warn of problems with the data."""

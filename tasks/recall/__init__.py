@@ -1,4 +1,4 @@
-"""Recall: find in the sequence what belongs to a token, which averages of it do not tell."""
+"""Recall: find what belongs to a token in the sequence, which averaging cannot do."""
 
 from tasks.recall.task import load, prepare_mqar, prepare_selective_copy
 

@@ -1,4 +1,4 @@
-"""Series of several channels from files of one's own: tables, NumPy archives, .ts."""
+"""Series of several channels from a user's own files: tables, NumPy archives, .ts."""
 
 from tasks.series.rows import Tokens, Windows
 from tasks.series.tables import SeriesColumns

@@ -1,1 +1,1 @@
-"""Where raw data come from: a folder or an archive that the user has, or the hub."""
+"""Sources of raw data: a local folder or archive, or the Hugging Face hub."""

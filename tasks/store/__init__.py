@@ -1,1 +1,1 @@
-"""The format on disk: rows as arrays beside a manifest, whole or not at all."""
+"""The format on disk: rows as arrays beside a manifest, written completely or not at all."""

@@ -1,4 +1,4 @@
-"""Text with a label from files of one's own: CSV, TSV, JSON lines, Parquet."""
+"""Text with a label from a user's own files: CSV, TSV, JSON lines, Parquet."""
 
 from tasks.table.classes import Expected
 from tasks.table.contents import Tokens

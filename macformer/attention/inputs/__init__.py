@@ -1,1 +1,1 @@
-"""What is done to queries and keys before an attention sees them."""
+"""Transformations of queries and keys before an attention: norm guard, learnt scale."""

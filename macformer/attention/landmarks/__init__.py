@@ -1,6 +1,6 @@
-"""Attentions that look at a few tokens, or at a few sums of tokens, in place of all.
+"""Attention to a few tokens, or to a few sums of tokens, instead of all.
 
-Gaussian attention looks at all of them; it is here because Skyformer approximates it.
+Gaussian attention uses all tokens; it is here because Skyformer approximates it.
 """
 
 from macformer.attention.landmarks.gaussian import GaussianAttention
