@@ -87,6 +87,7 @@ async function visit() {
   found.paper = {
     controls: style("#controls").display, nav: style("nav").display, table: style("table").display,
     boxes: style(".scroll").overflowX, background: style("body").backgroundColor,
+    headings: style("thead button").display,
   };
   return found;
 }
@@ -210,4 +211,5 @@ def test_paper_has_no_controls_no_boxes_and_light_colours(seen):
         "table": "table",
         "boxes": "visible",
         "background": "rgb(255, 255, 255)",
+        "headings": "contents",  # text alone: of a button the next sheet would have a blank
     }
