@@ -141,6 +141,11 @@ def _moved(value: Any, old: str, new: str) -> Any:
     return value
 
 
+def printable(text: str) -> str:
+    """Show as escapes what a terminal would obey or hide: whoever wrote a record chose its text."""
+    return "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
+
+
 def write_config(folder: Path, cfg: DictConfig) -> None:
     """Write the resolved configuration of a run; several processes may, before one has its lock."""
     with whole_file(folder / CONFIG_NAME, writer=f".{uuid4().hex}") as file:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
+from macformer.record import printable
 from macformer.tables.build import build_tables
 from macformer.tables.choices import choice_note, choices_table
 from macformer.tables.comparable import check_comparable
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rates = None if decide_by is None else read_rates(decide_by)
         files = make_tables(options.pop("folders"), **options, rates=rates, console=console)
     except (TableError, OSError) as error:
-        print(f"macformer-tables: {error}", file=sys.stderr)
+        print(f"macformer-tables: {printable(str(error))}", file=sys.stderr)
         return 2
     for file in files:
         console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)

@@ -1,11 +1,14 @@
 """Write a table as Markdown, LaTeX (booktabs) or on the terminal."""
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from macformer.record import printable
 from macformer.tables.layout import TIMES, Table
 
 LATEX_ESCAPES = str.maketrans(
@@ -20,14 +23,22 @@ LATEX_ESCAPES = str.maketrans(
         "}": r"\}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",  # these three are other characters in TeX's own fonts
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
         "±": r"$\pm$",
         TIMES: r"$\times$",
         "†": r"\dag{}",
         "‡": r"\ddag{}",
+        "§": r"\S{}",
+        "¶": r"\P{}",
         "↑": r"$\uparrow$",
         "↓": r"$\downarrow$",
     }
 )
+# What Markdown would read as emphasis, a bullet, code, a tag or an entity.
+MARKDOWN = re.compile(r"[\\`*]|(?<![^\W_])_|_(?![^\W_])|<(?=[\w/!?])|&(?=#?\w+;)")
+ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 
 def to_markdown(table: Table) -> str:
@@ -37,8 +48,8 @@ def to_markdown(table: Table) -> str:
     lines = [["", *names], ["---", *aligned]]
     lines += [[row.label, *(entry.text for entry in row.entries)] for row in table.rows]
     body = "\n".join("| " + " | ".join(map(_pipe, line)) + " |" for line in lines)
-    below = "\n\n".join([table.caption, *table.notes])
-    return f"## {table.title}\n\n{body}\n\n{below}\n"
+    below = "\n\n".join(map(_markdown, [table.caption, *table.notes]))
+    return f"## {_markdown(table.title)}\n\n{body}\n\n{below}\n"
 
 
 def to_latex(table: Table) -> str:
@@ -80,19 +91,22 @@ def to_latex(table: Table) -> str:
 def print_tables(tables: Sequence[Table], *, console: Console) -> None:
     """Print tables with their captions; what is too wide wraps and is never cut."""
     for table in tables:
-        view = RichTable(title=table.title, box=None, padding=(0, 1, 0, 0), title_justify="left")
+        title = Text(printable(table.title))
+        view = RichTable(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
         view.add_column("", no_wrap=True)
         for index, (heading, name) in enumerate(table.columns):
             repeats = index > 0 and table.columns[index - 1][0] == heading
             side = "right" if index < num_numbers(table) else "left"
-            view.add_column(f"{'' if repeats else heading}\n{name}", justify=side, overflow="fold")
+            head = f"{'' if repeats else printable(heading)}\n{printable(name)}"
+            view.add_column(Text(head), justify=side, overflow="fold")
         for row in table.rows:
             if row.opens_section:
                 view.add_section()
-            view.add_row(row.label, *(entry.text for entry in row.entries))
+            texts = [row.label, *(entry.text for entry in row.entries)]
+            view.add_row(*(Text(printable(text)) for text in texts))
         console.print(view)
         for line in [table.caption, *table.notes]:
-            console.print(line, style="dim", markup=False, highlight=False)
+            console.print(Text(printable(line)), style="dim")
         console.print()
 
 
@@ -109,9 +123,13 @@ def heading_spans(table: Table) -> list[tuple[str, int]]:
     ]
 
 
+def _markdown(text: str) -> str:
+    return MARKDOWN.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), printable(text))
+
+
 def _pipe(text: str) -> str:
-    return text.replace("|", "\\|")
+    return _markdown(text).replace("|", "\\|")
 
 
 def _tex(text: str) -> str:
-    return text.translate(LATEX_ESCAPES)
+    return printable(text).translate(LATEX_ESCAPES)

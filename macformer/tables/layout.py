@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
+from macformer.record import printable
+
 TIMES = "\N{MULTIPLICATION SIGN}"
 TASK_TITLES = {
     "listops": "ListOps",
@@ -65,7 +67,7 @@ def row_label(attention: str, ppsbn: str, *options: str) -> str:
     if ppsbn != "without":
         label += " + ppSBN" + ("" if ppsbn == "with" else f" ({ppsbn})")
     settings = ", ".join(filter(None, options))
-    return f"{label} ({settings})" if settings else label
+    return printable(f"{label} ({settings})" if settings else label)
 
 
 def percent(share: float, sd: float = float("nan")) -> str:

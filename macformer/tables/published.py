@@ -10,7 +10,7 @@ source, here or in a copy that `macformer-tables --published` names.
 """
 
 from importlib.resources import as_file, files
-from math import isnan, nan
+from math import inf, isnan, nan
 from pathlib import Path
 
 import pandas as pd
@@ -22,28 +22,42 @@ from macformer.tables.runs import TableError
 BESIDE = ["attention", "ppsbn", "recipes"]
 COLUMNS = ["model", *BESIDE, "task", "metric", "value", "sd"]
 SOURCE = ["source_document", "table", "note", "code"]
+NUMBERS = ["value", "sd"]
+NEEDED = ["source_document", "table", "model", "task", "metric", "value"]
+MODEL = ["source_document", "table", "model", *BESIDE]  # one row of the published table
 
 
 def read_published(file: Path | None = None) -> pd.DataFrame:
     """Read the reference file, ours unless another is named.
 
     Raises:
-        TableError: If it cannot be read, or a value stands without its source.
+        TableError: If it cannot be read, or a value is none, stands twice or without its source.
     """
     with as_file(files("macformer.tables") / "published.csv") as packaged:
         file = file or packaged
         try:
-            published = pd.read_csv(file, dtype=dict.fromkeys([*COLUMNS[:6], *SOURCE], str))
+            published = pd.read_csv(file, dtype=str, index_col=False, skip_blank_lines=False)
         except (OSError, ValueError) as error:
             raise TableError(f"cannot read {file}: {error}") from error
     missing = [column for column in [*COLUMNS, *SOURCE] if column not in published]
     if missing:
         raise TableError(f"{file} lacks the columns {', '.join(missing)}")
-    unsourced = published[SOURCE[:2]].isna().any(axis=1)
-    if unsourced.any():
-        line = int(unsourced.to_numpy().argmax()) + 2  # after the header, counted from 1
-        raise TableError(f"{file}, line {line}: a value needs its source_document and table")
-    return published.fillna(dict.fromkeys([*BESIDE, "note", "code"], ""))
+    published = published.dropna(how="all").fillna(dict.fromkeys([*BESIDE, "note", "code"], ""))
+    numbers = published[NUMBERS].apply(pd.to_numeric, errors="coerce").astype(float)
+    no_number = ~numbers.abs().lt(inf) & published[NUMBERS].notna()
+    no_share = published["metric"].eq("accuracy") & ~numbers["value"].between(0, 100)
+    faults: list[tuple[pd.Series, str]] = [
+        (published[NEEDED].isna().any(axis=1), f"a value needs its {', '.join(NEEDED)}"),
+        (no_number.any(axis=1), f"{' and '.join(NUMBERS)} are numbers"),
+        (no_share, "an accuracy is in %, from 0 to 100"),
+        (published.duplicated([*MODEL, "task", "metric"]), "this value stands there before"),
+    ]
+    for wrong, complaint in faults:
+        if wrong.any():
+            line = wrong[wrong].index[0] + 2  # after the header, counted from 1
+            raise TableError(f"{file}, line {line}: {complaint}")
+    published[NUMBERS] = numbers
+    return published
 
 
 def published_beside(
@@ -143,7 +157,6 @@ def _notes_on_code(published: pd.DataFrame) -> list[str]:
 def _accuracies(published: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
     """Pivot accuracies as shares, one row for each model of each document."""
     rows = published[published["metric"].eq("accuracy") & published["task"].isin(tasks)]
-    index = ["source_document", "table", "model", *BESIDE]
-    wide = rows.assign(value=rows["value"] / 100).pivot(index=index, columns="task", values="value")
-    order = pd.MultiIndex.from_frame(rows[index].drop_duplicates())
+    wide = rows.assign(value=rows["value"] / 100).pivot(index=MODEL, columns="task", values="value")
+    order = pd.MultiIndex.from_frame(rows[MODEL].drop_duplicates())
     return wide.reindex(index=order, columns=tasks).reset_index()

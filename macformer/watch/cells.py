@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from macformer.heartbeat import PROGRESS_NAME, is_alive, read_plans, read_sign
-from macformer.record import CONFIG_NAME, METRICS_NAME, DamagedRecord, read_record
+from macformer.record import CONFIG_NAME, METRICS_NAME, DamagedRecord, printable, read_record
 
 CURVE_NAME = "metrics.csv"
 SILENT_SECONDS = 120.0  # of no sign, after which a cell is shown as silent
@@ -91,11 +91,13 @@ class SweepReader:
         curve = self._once(run_dir / CURVE_NAME, _curve) or ()
         view = {
             "name": run_dir.name,
-            "task": str(record.get("task", "")),
-            "row": _row(str(record.get("attention", "")), str(record.get("ppsbn", "without"))),
+            "task": printable(str(record.get("task", ""))),
+            "row": printable(
+                _row(str(record.get("attention", "")), str(record.get("ppsbn", "without")))
+            ),
             "seed": record.get("seed"),
             "state": record["status"],
-            "reason": record.get("reason") or "",
+            "reason": printable(record.get("reason") or ""),
             "max_steps": config.get("max_steps"),
             "curve": curve,
             "step": curve[-1][0] if curve else 0,

@@ -40,6 +40,28 @@ def test_several_folders_write_where_they_meet(write_run, sweep):
     assert (sweep / "listops" / "table.md").is_file()
 
 
+def test_published_results_of_another_form_give_one_line(write_run, sweep, tmp_path, capsys):
+    write_run()
+    (tmp_path / "published.csv").write_text("a,b\n1,2\n3,4,5\n")  # of which pandas says two lines
+    assert main([str(sweep), "--published", str(tmp_path / "published.csv")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_control_characters_of_a_record_are_shown_and_not_obeyed(
+    write_run, write_stopped, sweep, capsys
+):
+    write_run(attention="rfa\x1b[31m", config={"seed": 0, "x": "[bold]"})
+    write_stopped(
+        attention="none", reason="bad\x1b]0;title\x07\nline", config={"seed": 0, "x": "1"}
+    )
+    assert main([str(sweep)]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\x07" not in printed
+    assert "rfa\\x1b[31m (x=[bold])" in printed and "bad\\x1b]0;title\\x07\\nline" in printed
+    for name in ("table.md", "table.tex"):
+        assert "\x1b" not in (sweep / name).read_text()
+
+
 @pytest.mark.parametrize("arguments", [["nowhere"], ["."], [".", "--published", "nowhere.csv"]])
 def test_a_mistake_gives_one_line_and_exit_code_2(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

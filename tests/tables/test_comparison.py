@@ -123,7 +123,7 @@ def test_the_table_shows_intervals_differences_and_floors(write_tested, sweep):
         write_tested(attention=attention, right=right, floors=floors)
     text = make_tables([sweep])[0].read_text()
     _, rfa, _ = [line for line in text.splitlines() if line.startswith("| rfa ")]
-    assert "30.00§" in rfa and "21.9 to 39.6" in rfa and "-10.0*" in rfa and "0.002" in rfa
+    assert "30.00§" in rfa and "21.9 to 39.6" in rfa and r"-10.0\*" in rfa and "0.002" in rfa
     (floor,) = [line for line in text.splitlines() if line.startswith("| floor: first token")]
     assert "35.00" in floor
     assert "§ at or below the best of them" in text

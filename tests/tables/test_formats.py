@@ -1,9 +1,12 @@
+import html
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from io import StringIO
 
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from macformer.tables.formats import print_tables, to_latex, to_markdown
@@ -43,8 +46,34 @@ def test_latex_is_a_booktabs_table_with_everything_escaped():
     assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [2, 3, 3, 3]
     assert r"\begin{tabular}{lrrl}" in text
     assert r"\multicolumn{2}{c}{speed}" in text and r"\cmidrule(lr){2-3}" in text
-    assert r"rmfa\_exp & 38.37 $\pm$ 0.21 & 1.50$\times$ & a|b, 100 \% of \{it\} \\" in text
+    assert (
+        r"rmfa\_exp & 38.37 $\pm$ 0.21 & 1.50$\times$ & a\textbar{}b, 100 \% of \{it\} \\" in text
+    )
     assert r"\ddag{} costs \$2, \textasciitilde{}5\textasciicircum{}2 \textbackslash{} more" in text
+
+
+@pytest.mark.parametrize("reader", ["markdown", "markdown_it"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "* p < 0.05, adjusted",
+        "-10.0*, and 3*4*5",
+        "x=__main__ of <class 'int'>",
+        "`a` \\* &lt;",
+        "a_b_c",
+    ],
+)
+def test_markdown_shows_every_text_as_it_is(reader, text):
+    """By the reader that the site has, and by one of CommonMark."""
+    module = pytest.importorskip(reader)
+    render = module.markdown if reader == "markdown" else MarkdownIt().render
+    shown = render(to_markdown(replace(TABLE, caption=text, notes=[])).rpartition("\n\n")[2])
+    assert shown.strip() == f"<p>{html.escape(text, quote=False)}</p>"
+
+
+def test_latex_shows_comparisons_as_they_are():
+    text = to_latex(replace(TABLE, notes=["* p < 0.05 > § ¶"]))
+    assert r"* p \textless{} 0.05 \textgreater{} \S{} \P{}" in text
 
 
 @pytest.mark.skipif(not HAS_LATEX, reason="needs pdflatex with booktabs")

@@ -82,10 +82,19 @@ def test_a_user_file_fills_in_cells(tmp_path):
     [
         (LINE + "Ours,,,,text,accuracy,61.5,,,Table 3,,\n", "line 2: a value needs its source"),
         ("model,task\nOurs,text\n", "lacks the columns attention"),
+        (LINE + ",,,,text,accuracy,61.5,,A thesis,Table 3,,\n", "needs its .*model"),
+        (LINE + "Ours,,,,text,accuracy,,,A thesis,Table 3,,\n", "needs its .*value"),
+        (
+            LINE + "\nOurs,,,,text,accuracy,high,,A thesis,Table 3,,\n",
+            "line 3: value and sd are num",
+        ),
+        (LINE + "Ours,,,,text,accuracy,615,,A thesis,Table 3,,\n", "in %, from 0 to 100"),
+        (LINE + 2 * "Ours,,,,text,accuracy,61.5,,A thesis,Table 3,,\n", "line 3: .*stands there"),
         ("", "cannot read"),
+        (LINE + '"', "cannot read"),
     ],
 )
-def test_a_value_without_its_source_is_refused(tmp_path, content, complaint):
+def test_a_file_of_another_form_is_refused_in_one_line(tmp_path, content, complaint):
     file = tmp_path / "published.csv"
     file.write_text(content)
     with pytest.raises(TableError, match=complaint):
