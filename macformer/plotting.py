@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 
 # Okabe and Ito's palette, distinct to colour-blind readers; grey for its yellow, pale on white.
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999"]
-MARKERS = ["o", "s", "D", "^"]
+MARKERS = ["o", "s", "D", "^", "v", "X"]
 STYLES = ["-", "--", ":", "-."]
 PANEL_SIZE = (5.0, 4.0)  # inches
 LEGEND_WIDTH = 2.5

@@ -137,10 +137,11 @@ def comparison_notes(summary: pd.DataFrame) -> list[str]:
         )
     smallest = 100 * summary["detectable"].median()  # over rows
     if not isnan(smallest):
-        which = f"the only one among {num_tests}, " if num_tests > 1 else ""
+        num_found = int((summary["p"] < SIGNIFICANT).sum())
+        beside = "A" if num_found in (0, num_tests) else f"Beside the {num_found} found, a further"
         notes[-1] += (
-            f" A real difference of {smallest:.1f} points, {which}would have been found four times "
-            "out of five."
+            f" {beside} difference of {smallest:.1f} points would have been found four times out "
+            "of five."
         )
     one_of_several = summary["num_finished"].eq(1) & (summary["num_finished"].max() > 1)
     if (summary["low"].isna() & one_of_several).any() or num_tests < summary["difference"].count():

@@ -39,9 +39,9 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
     Accuracies are those of the best weights in validation. Columns, all of them blank where a run
     kept no predictions: ``low`` and ``high``; ``difference`` to the reference without ppSBN, its
     bounds, its p value adjusted for all differences of the task, and the smallest difference that
-    would have been found four times out of five, were it the only one of the task. Where other
-    rows of the task have several seeds, one alone has no bounds and no p value: it does not tell
-    how much seeds differ.
+    would have been found four times out of five beside those that were. Where other rows of the
+    task have several seeds, one alone has no bounds and no p value: it does not tell how much seeds
+    differ.
 
     Args:
         against: The attention of the reference.
@@ -58,8 +58,8 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
     for _, results in summary.groupby("task", sort=False):
         num_seeds = int(results["num_finished"].max())
         lines = _compare(keys_of(results), tested, beside, num_seeds=num_seeds)
-        frame = pd.DataFrame(lines, index=results.index).reindex(columns=COLUMNS).astype(float)
-        found.append(frame.assign(p=adjust_p_values(frame["p"].to_numpy())))
+        frame = pd.DataFrame(lines, index=results.index).reindex(columns=COLUMNS)
+        found.append(frame.astype(float))
     return pd.concat([summary, pd.concat(found)], axis=1)
 
 
@@ -82,26 +82,41 @@ def _compare(
     *,
     num_seeds: int,
 ) -> list[dict[str, float]]:
-    """Describe the results of one task, whose p values are not adjusted yet.
+    """Describe the results of one task.
 
     Args:
         num_seeds: The most that a result has; what has fewer than two of several is not tested.
     """
     enough = min(num_seeds, 2)
     pairs = [_pair(tested, key, beside[key]) for key in keys]
-    num_tests = sum(pair is not None and len(pair.ours) >= enough for pair in pairs)
-    lines = []
+    lines: list[dict[str, float]] = []
     for key, pair in zip(keys, pairs, strict=True):
-        tests, line = tested.get(key, {}), {}
+        line, tests = {}, tested.get(key, {})
         if tests and len(tests) >= enough:
             interval = accuracy_interval(np.stack([*tests.values()]))
             line |= {"low": interval.low, "high": interval.high}
         if pair is not None:
-            line["difference"] = float(np.mean(pair.ours.astype(float) - pair.theirs))
-            if len(pair.ours) >= enough:
-                line |= _test(pair, level=SIGNIFICANT / num_tests)
+            estimate = paired_difference(*pair)
+            line["difference"] = estimate.mean
+            if len(pair.ours) >= enough and estimate.p_value is not None:
+                line |= {"difference.low": estimate.low, "difference.high": estimate.high}
+                line["p"] = estimate.p_value
         lines.append(line)
+    p_values = adjust_p_values(np.array([line.get("p", np.nan) for line in lines]))
+    level = _level_of_another(p_values)
+    for line, pair, p_value in zip(lines, pairs, p_values, strict=True):
+        if "p" in line and pair is not None:
+            line |= {"p": p_value, "detectable": detectable_difference(*pair, level=level)}
     return lines
+
+
+def _level_of_another(p_values: np.ndarray) -> float:
+    """Return below which p value, as it is, one more of these adjusted ones would count as found.
+
+    By Benjamini and Hochberg: of m, the k-th smallest counts up to k / m of the level.
+    """
+    num_tests, num_found = np.isfinite(p_values).sum(), (p_values < SIGNIFICANT).sum()
+    return SIGNIFICANT * min(float((num_found + 1) / max(num_tests, 1)), 1.0)
 
 
 def _pair(tested: Mapping[tuple | None, Tests], key: tuple, ref: tuple | None) -> _Pair | None:
@@ -112,22 +127,6 @@ def _pair(tested: Mapping[tuple | None, Tests], key: tuple, ref: tuple | None) -
         return None
     pair = _Pair(*(np.stack([rows[seed] for seed in seeds]) for rows in (tests, reference)))
     return pair if pair.ours.shape == pair.theirs.shape else None
-
-
-def _test(pair: _Pair, *, level: float) -> dict[str, float]:
-    """Test a difference.
-
-    Args:
-        level: At which one difference alone among those of the task counts as found.
-    """
-    estimate = paired_difference(pair.ours, pair.theirs)
-    assert estimate.p_value is not None
-    return {
-        "difference.low": estimate.low,
-        "difference.high": estimate.high,
-        "p": estimate.p_value,
-        "detectable": detectable_difference(pair.ours, pair.theirs, level=level),
-    }
 
 
 def read_tests(runs: pd.DataFrame) -> dict[tuple | None, Tests]:

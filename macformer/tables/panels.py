@@ -51,6 +51,11 @@ def choose_looks(frame: pd.DataFrame) -> Looks:
     return {key: available[index % len(available)] for index, key in enumerate(keys)}
 
 
+def curve_marker(looks: Looks, key: tuple) -> str:
+    """Return the marker of a row's curve: none where colours alone tell the rows apart."""
+    return looks[key][1] if len(looks) > len(COLOURS) else ""
+
+
 def look_keys(frame: pd.DataFrame) -> list[tuple]:
     """Name what shares a colour: rows but for their ppSBN, which line and fill show."""
     return list(frame[[name for name in ROW if name != "ppsbn"]].itertuples(index=False, name=None))
@@ -67,7 +72,7 @@ def _row_handles(frame: pd.DataFrame, looks: Looks, *, lines: bool) -> list[Line
         colour, marker = looks[key]
         without = row["ppsbn"] == "without"
         handle = Line2D([], [], color=colour, label=row["label"])
-        handle.set_linestyle("-" if without else "--")
+        handle.set(linestyle="-" if without else "--", marker=curve_marker(looks, key))
         if not lines:
             handle.set(linestyle="", marker=marker, markerfacecolor=colour if without else "none")
         handles.append(handle)

@@ -8,9 +8,16 @@ from matplotlib.figure import Figure
 from macformer.tables.entries import result_key
 from macformer.tables.fronts import draw_front
 from macformer.tables.layout import Plot
-from macformer.tables.panels import choose_looks, lay_out_panels, look_keys, save_plot
+from macformer.tables.panels import (
+    choose_looks,
+    curve_marker,
+    lay_out_panels,
+    look_keys,
+    save_plot,
+)
 from macformer.tables.summary import RESULT, ranked
 
+NUM_MARKERS = 6  # along a curve, where colours alone do not tell all of them apart
 SPEED, OPERATIONS = "train.examples_per_second", "cost.flops"
 
 
@@ -67,10 +74,21 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
         values = pd.concat([curves[index] for index in seeds.index], axis=1).sort_index()
         values = 100 * values if is_accuracy else values
         row = seeds.iloc[0]
-        colour, _ = looks[look_keys(seeds)[0]]
+        key = look_keys(seeds)[0]
+        colour, _ = looks[key]
         axis = axes[row["task"]]
-        style = "-" if row["ppsbn"] == "without" else "--"
-        (line,) = axis.plot(values.index, values.mean(axis=1), color=colour, linestyle=style)
+        every = -(-len(values) // NUM_MARKERS)
+        start = (
+            every * list(looks).index(key) // len(looks)
+        )  # each its own, so that none are hidden
+        (line,) = axis.plot(
+            values.index,
+            values.mean(axis=1),
+            color=colour,
+            linestyle="-" if row["ppsbn"] == "without" else "--",
+            marker=curve_marker(looks, key),
+            markevery=(start, every),
+        )
         line.set_url(f"#{result_key(row.to_dict())}")  # of the page's runs
         lowest, highest = values.min(axis=1), values.max(axis=1)
         axis.fill_between(values.index, lowest, highest, color=colour, alpha=0.1, linewidth=0)

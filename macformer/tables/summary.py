@@ -5,6 +5,8 @@ r"""Summarise runs: one row for each result of the sweep, over its seeds.
 with softmax taken from the same task, recipe, device and setting.
 """
 
+import re
+
 import pandas as pd
 
 from macformer.record import STATUSES
@@ -17,6 +19,7 @@ ROW = [*NAME, "recipe", "device"]
 RESULT = ["task", *ROW]
 TASKS = ["listops", "text", "retrieval", "image", "pathfinder", "pathx"]  # LRA's order
 REFERENCE, CONTROL = "softmax", "uniform"
+NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -52,12 +55,20 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
             [REFERENCE, CONTROL, result["attention"]].index(result["attention"]),
             result["attention"],
             result["ppsbn"] != "without",
-            *(result[key] for key in ("ppsbn", SHARED, OWN, "recipe", "device")),
+            *(_natural(result[key]) for key in ("ppsbn", SHARED, OWN, "recipe", "device")),
         )
         for result in frame.to_dict("records")
     ]
     order = sorted(range(len(keys)), key=lambda index: keys[index])
     return frame.iloc[order].reset_index(drop=True)
+
+
+def _natural(text: str) -> list[tuple[bool, float, str]]:
+    """Order what stands in a text by its numbers: 16 comes before 128, and 1e-4 before 0.001."""
+    parts = [part for part in NUMBER.split(text) if part]
+    return [
+        (False, float(part), "") if NUMBER.fullmatch(part) else (True, 0.0, part) for part in parts
+    ]
 
 
 def _relative_costs(summary: pd.DataFrame) -> pd.DataFrame:

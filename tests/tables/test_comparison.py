@@ -85,21 +85,25 @@ def test_one_seed_among_several_is_not_tested_as_if_seeds_did_not_differ(write_t
     assert "it has neither interval nor test" in text
 
 
-def test_what_would_have_been_found_is_adjusted_like_what_was(write_tested, sweep):
-    """Of ten rows a lone difference is found at a tenth of the level, which one alone need not."""
+@pytest.mark.parametrize(
+    ("last", "level", "words"),
+    [(39, 0.005, ". A difference of"), (10, 0.01, "Beside the 1 found, a further difference of")],
+)
+def test_what_would_have_been_found_is_adjusted_like_what_was(
+    write_tested, sweep, last, level, words
+):
+    """Of ten rows the first difference is found at a tenth of the level, the second at two."""
     write_tested(right=40)
     write_tested(attention="rfa", right=39)
     alone = compared(sweep).loc[("rfa", "without"), "detectable"]
     for number in range(9):
-        write_tested(attention=f"row{number}", right=39)
+        write_tested(attention=f"row{number}", right=last if number == 8 else 39)
     rows = compared(sweep)
     among = rows.loc[("rfa", "without"), "detectable"]
-    power = stats.norm.ppf(0.8)
-    width, narrow = (-stats.norm.ppf(level / 2) for level in (0.005, 0.05))
-    assert among / alone == pytest.approx((width + power) / (narrow + power), rel=0.02)
+    widths = [stats.norm.ppf(0.8) - stats.norm.ppf(x / 2) for x in (level, 0.05)]
+    assert among / alone == pytest.approx(widths[0] / widths[1], rel=0.02)
     (note,) = comparison_notes(rows)
-    size = f"{100 * rows['detectable'].median():.1f}"
-    assert f"real difference of {size} points, the only one among 10, would have been" in note
+    assert f"{words} {100 * rows['detectable'].median():.1f} points" in note
 
 
 def test_any_row_can_be_the_reference(write_tested, sweep):

@@ -118,6 +118,22 @@ def test_curves_are_means_in_bands_over_seeds(write_run, sweep):
     assert {tuple(point) for point in np.round(band, 6)} == {(10, 20), (20, 50), (20, 60), (10, 40)}
 
 
+@pytest.mark.parametrize(("num_rows", "marked"), [(8, False), (15, True)])
+def test_curves_look_different_however_many_there_are(write_run, sweep, num_rows, marked):
+    for number in range(num_rows):
+        for ppsbn in ("without", "with"):
+            folder = write_run(attention=f"row{number}", ppsbn=ppsbn)
+            (folder / "metrics.csv").write_text(LOG.format(first=0.2, second=0.5))
+    figure = learning_curves(name_runs(read_runs([sweep]))[0], "val/accuracy", ylabel="accuracy")
+    assert figure is not None
+    curves = [line for line in figure.axes[0].lines if line.get_url()]
+    named = figure.legends[0].get_lines()[: len(curves)]  # above the floors
+    for lines in (curves, named):
+        looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines]
+        assert len(set(looks)) == len(looks) == 2 * num_rows
+        assert all((line.get_marker() not in ("", "None")) is marked for line in lines)
+
+
 @pytest.mark.parametrize("log", [None, "", "\n", "step,lr\n1,0.1\n", 'step,val/accuracy\n1,"0.'])
 def test_plots_without_data_are_left_out(write_stopped, sweep, log):
     folder = write_stopped()

@@ -99,3 +99,10 @@ def test_rows_follow_the_order_of_lra_with_softmax_and_the_control_first(write_r
         ("listops", "uniform", "with"),
     ]
     assert list(order.unique("attention"))[2:] == ["kernelized_exp", "rfa"]
+
+
+def test_settings_stand_in_the_order_of_their_numbers(write_run, sweep):
+    for value in (128, 16, 1e-4, 0.001):
+        write_run(attention="rfa", name=f"run {value}", config={"mixer": {"x": value}})
+    labels = summarise(name_runs(read_runs([sweep]))[0])["own_options"]
+    assert list(labels) == ["x=0.0001", "x=0.001", "x=16", "x=128"]
