@@ -78,9 +78,7 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
         colour, _ = looks[key]
         axis = axes[row["task"]]
         every = -(-len(values) // NUM_MARKERS)
-        start = (
-            every * list(looks).index(key) // len(looks)
-        )  # each its own, so that none are hidden
+        start = every * list(looks).index(key) // len(looks)  # each its own: none hides another
         (line,) = axis.plot(
             values.index,
             values.mean(axis=1),
