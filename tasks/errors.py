@@ -1,7 +1,8 @@
 """What a user of this package can get wrong."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -13,14 +14,14 @@ class DataError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
-def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """Refuse a value that is not allowed.
 
     Raises:
         DataError: With the value and what is allowed.
     """
-    if value not in allowed:
-        raise DataError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    if value not in list(allowed):
+        raise DataError(f"{name} is {value!r}; it must be one of {', '.join(map(str, allowed))}")
 
 
 def check_whole(name: str, value: Any, *, least: int = 1) -> None:
@@ -31,6 +32,44 @@ def check_whole(name: str, value: Any, *, least: int = 1) -> None:
     """
     if type(value) is not int or value < least:
         raise DataError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def check_wholes(*, least: int = 1, **values: Any) -> None:
+    """Refuse options of a task that are no whole numbers, or too small ones.
+
+    Raises:
+        DataError: With the first of them and what is allowed.
+    """
+    for name, value in values.items():
+        check_whole(f"task.{name}", value, least=least)
+
+
+def check_rows(name: str, value: Any, *, splits: Iterable[str]) -> None:
+    """Refuse what does not give a number of rows for each split.
+
+    Raises:
+        DataError: With the value and what is allowed.
+    """
+    splits = list(splits)
+    if not isinstance(value, Mapping) or sorted(map(str, value)) != sorted(splits):
+        raise DataError(f"{name} is {value!r}; it must have a number for each of {splits}")
+    for split in splits:
+        check_whole(f"{name}.{split}", value[split])
+
+
+def check_numbers(name: str, value: Any) -> None:
+    """Refuse what is no list of finite numbers.
+
+    Raises:
+        DataError: With the value and what is allowed.
+    """
+    if not isinstance(value, Sequence) or not all(map(is_number, value)):
+        raise DataError(f"{name} is {value!r}; it must be a list of numbers")
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a value is a finite number; true is none."""
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def check_name(name: str) -> None:

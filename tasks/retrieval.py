@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.errors import DataError, one_of
+from tasks.errors import DataError, check_rows, check_wholes, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_overlap, predict_by_overlap_threshold
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.manifest import SPLITS
 from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split
@@ -70,6 +71,8 @@ def prepare(
     """
     check_source(source, ("lra_release",))
     one_of("task.tokens", tokens, TOKENS)
+    check_wholes(min_frequency=min_frequency, max_document_len=max_document_len)
+    check_rows("task.num_examples", num_examples, splits=SPLITS)
     files = {"data_dir": data_dir, "marker": _FILES["train"], "parents": RELEASE_FOLDERS}
     parameters = {
         "source": content_of(source_dir, **files, patterns=list(_FILES.values())),

@@ -1,20 +1,23 @@
 """Share rows out among splits so that what belongs together stays together."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int, Int8, Shaped
 
-from tasks.errors import DataError
+from tasks.errors import DataError, is_number
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
-def check_fractions(**fractions: float) -> None:
+def check_fractions(**fractions: Any) -> None:
     """Refuse shares of the rows, named as the task's options, that leave a split without any.
 
     Raises:
         DataError: With the shares and what is allowed.
     """
-    if not all(share > 0 for share in fractions.values()) or sum(fractions.values()) >= 1:
+    shares = fractions.values()
+    if not all(is_number(share) and share > 0 for share in shares) or sum(shares) >= 1:
         given = " and ".join(f"task.{name} is {share}" for name, share in fractions.items())
         raise DataError(f"{given}; each must be above 0, and together they must be below 1")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.errors import DataError, one_of
+from tasks.errors import DataError, check_rows, check_wholes, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams
 from tasks.sources.content import content_of, list_files
@@ -77,6 +77,9 @@ def prepare(
     check_source(source, ("hub", "local"))
     one_of("task.tokens", tokens, TOKENS)
     one_of("task.validation", validation, ("holdout", "test"))
+    check_wholes(min_frequency=min_frequency)
+    check_wholes(split_seed=seed, least=0)
+    check_rows("task.source_rows", source_rows, splits=("train", "test"))
     if validation == "holdout":
         check_fractions(validation_fraction=validation_fraction)
     options = {

@@ -60,6 +60,8 @@ ALLOWED = {
     "log_interval": COUNT,
     "warmup_batches": whole(0),
     "num_threads": either(NULL, COUNT),
+    "task.num_classes": COUNT,
+    "task.vocab_size": either(NULL, COUNT),
     "optimizer.weight_decay": number(lambda value: value >= 0, "of at least 0"),
     "model.embed_dim": COUNT,
     "model.encoder.num_layers": COUNT,

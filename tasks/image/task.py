@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from tasks.errors import DataError
+from tasks.errors import DataError, check_rows
 from tasks.floors import Floor, add_floors
 from tasks.floors.pictures import predict_by_pixels
 from tasks.image.cifar import read_cifar_batch
@@ -58,6 +58,7 @@ def prepare(
         source_rows: Pictures expected of the source, to notice an incomplete one.
     """
     check_source(source, ("hub", "local"))
+    check_rows("task.source_rows", source_rows, splits=("train", "test"))
     check_fractions(validation_fraction=validation_fraction)
 
     def read(split: str) -> Pictures:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.errors import DataError, check_generator
+from tasks.errors import DataError, check_generator, check_rows, check_wholes, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.pictures import predict_by_dots, predict_by_pixels, predict_by_statistics
 from tasks.image.task import load as load
@@ -20,6 +20,7 @@ from tasks.pathfinder.release import DIFFICULTY, Picture, list_pictures, read_pi
 from tasks.pathfinder.style import STYLES
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
+from tasks.store.manifest import SPLITS
 from tasks.store.once import prepare_once
 from tasks.store.write import Chunk, Contents, Split
 
@@ -55,6 +56,10 @@ def prepare(
         generator_version: Which pictures a seed stands for; the one that there is.
     """
     check_source(source, ("generate", "lra_release"))
+    one_of("task.size", size, STYLES)
+    check_rows("task.num_examples", num_examples, splits=SPLITS)
+    check_wholes(num_workers=num_workers)
+    check_wholes(generator_seed=seed, least=0)
     parameters: dict[str, Any] = {"size": size, "num_examples": dict(num_examples), "seed": seed}
     if source == "generate":
         check_generator(generator_version, there_is=_GENERATOR)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.random import Generator
 
-from tasks.errors import DataError
+from tasks.errors import DataError, check_whole, is_number
 from tasks.floors import ExactFloor
 from tasks.store.write import Chunk
 
@@ -51,7 +51,9 @@ class Mqar(NamedTuple):
         Raises:
             DataError: With the option and what is allowed.
         """
-        if not 1 <= self.num_pairs <= min(self.num_keys, self.num_values):
+        for name in ("max_len", "num_pairs", "num_keys", "num_values"):
+            check_whole(f"task.{name}", getattr(self, name))
+        if not self.num_pairs <= min(self.num_keys, self.num_values):
             raise DataError(
                 f"task.num_pairs is {self.num_pairs}; it must be from 1 to the lesser of "
                 f"task.num_keys={self.num_keys} and task.num_values={self.num_values}"
@@ -61,7 +63,7 @@ class Mqar(NamedTuple):
                 f"task.max_len is {self.max_len}; {self.num_pairs} pairs and a query for each need "
                 f"{3 * self.num_pairs}"
             )
-        if self.distance_power <= 0:
+        if not is_number(self.distance_power) or self.distance_power <= 0:
             raise DataError(f"task.distance_power is {self.distance_power}; it must be positive")
 
     @property

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from tasks.errors import DataError
+from tasks.errors import DataError, check_wholes
 from tasks.floors import ExactFloor
 from tasks.recall.mqar import draw_distinct
 from tasks.store.write import Chunk
@@ -38,8 +38,8 @@ class SelectiveCopy(NamedTuple):
         Raises:
             DataError: With the option and what is allowed.
         """
-        if self.num_values < 2:
-            raise DataError(f"task.num_values is {self.num_values}; it must be at least 2")
+        check_wholes(max_len=self.max_len, num_marked=self.num_marked)
+        check_wholes(num_values=self.num_values, least=2)
         if not 1 <= self.num_marked <= self.max_len // 2:
             raise DataError(
                 f"task.num_marked is {self.num_marked}; it must be from 1 to half of "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.random import PCG64, Generator, SeedSequence
 
-from tasks.errors import DataError, check_generator
+from tasks.errors import DataError, check_generator, check_rows, check_wholes
 from tasks.floors import state_floors
 from tasks.recall.mqar import Mqar
 from tasks.recall.selective_copy import SelectiveCopy
@@ -96,6 +96,8 @@ def _prepare(
     root: Path, law: Mqar | SelectiveCopy, *, num_examples: Mapping[str, int], seed: int
 ) -> Path:
     law.check()
+    check_rows("task.num_examples", num_examples, splits=SPLITS)
+    check_wholes(generator_seed=seed, least=0)
     num_rows = sum(num_examples.values())
     if law.num_examples < _LEAST_CHOICE * num_rows:
         raise DataError(

@@ -11,8 +11,9 @@ from tasks.errors import (
     DataError,
     check_generator,
     check_name,
+    check_numbers,
     check_texts,
-    check_whole,
+    check_wholes,
     one_of,
 )
 from tasks.floors import Floor, add_floors
@@ -78,14 +79,11 @@ def prepare(
     one_of("task.missing", missing, MISSING)
     one_of("task.window_label", windows.label, WINDOW_LABELS)
     check_name(name)
-    for option, number in {
-        "window": windows.length,
-        "stride": windows.stride,
-        "patch": tokens.patch,
-        "max_len": tokens.max_len,
-    }.items():
-        if number is not None:
-            check_whole(f"task.{option}", number)
+    check_wholes(patch=tokens.patch)
+    optional = {"window": windows.length, "stride": windows.stride, "max_len": tokens.max_len}
+    check_wholes(**{name: number for name, number in optional.items() if number is not None})
+    check_numbers("task.channel_mean", channel_mean)
+    check_numbers("task.channel_std", channel_std)
     if columns.channels is not None:
         check_texts("task.channels", columns.channels)
     files.form.check()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.errors import DataError, check_text, check_texts
+from tasks.errors import DataError, check_numbers, check_rows, check_text, check_texts
 from tasks.store.manifest import SPLITS
 from tasks.table.plan import Part, rows_of_splits
 from tasks.table.scan import Scan
@@ -38,6 +38,10 @@ class Expected(NamedTuple):
             DataError: With both.
         """
         check_texts("task.classes", self.classes)
+        if self.class_counts is not None:
+            check_numbers("task.class_counts", self.class_counts)
+        if self.num_rows is not None:
+            check_rows("task.num_rows", self.num_rows, splits=SPLITS)
         if len(self.classes) != self.num_classes:
             raise DataError(
                 f"task.num_classes is {self.num_classes}; task.classes has {len(self.classes)}"

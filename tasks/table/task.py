@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.columns import Files
 from tasks.columns.row import Advance
-from tasks.errors import check_generator, check_name, check_whole, one_of
+from tasks.errors import check_generator, check_name, check_wholes, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
 from tasks.sources.digest import digest_of
@@ -74,8 +74,7 @@ def prepare(
     one_of("task.tokens", tokens.kind, TOKENS)
     one_of("task.keep", tokens.keep, KEEP)
     check_name(name)
-    check_whole("task.max_len", tokens.max_len)
-    check_whole("task.min_frequency", tokens.min_frequency)
+    check_wholes(max_len=tokens.max_len, min_frequency=tokens.min_frequency)
     check_columns(columns)
     files.form.check()
     shares.check()

@@ -78,7 +78,7 @@ def test_floors_are_those_of_their_predictors():
     [
         ({"num_marked": 11}, r"task\.num_marked is 11; it must be from 1 to half of"),
         ({"num_marked": 0}, r"task\.num_marked is 0"),
-        ({"num_values": 1}, r"task\.num_values is 1; it must be at least 2"),
+        ({"num_values": 1}, r"task\.num_values is 1; it must be a whole number of at least 2"),
     ],
 )
 def test_a_law_without_examples_is_refused(options, message):
