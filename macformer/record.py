@@ -187,6 +187,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DamagedRecord(
             f"{path} has status {record['status']}, not one of {', '.join(STATUSES)}"
         )
+    if record["status"] == "finished" and not record.get("accuracy"):
+        raise DamagedRecord(f"{path} says finished and holds no accuracy")
     return record
 
 

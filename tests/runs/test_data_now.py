@@ -43,7 +43,8 @@ def finished(composed):
     """Return a configuration and the folder of its run, with the record of a finished one."""
     cfg, run_dir = composed
     data: Any = build_data(cfg)
-    record = {"status": "finished", "data_digest": data.digest, "data_folder": data.folder_name}
+    record: dict[str, Any] = {"status": "finished", "accuracy": {"best": {"test": 0.4}}}
+    record |= {"data_digest": data.digest, "data_folder": data.folder_name}
     (run_dir / "metrics.json").write_text(json.dumps(record))
     return cfg, run_dir
 

@@ -45,7 +45,8 @@ def read_metrics(run_dir):
 
 
 def write_status(run_dir, status, **keys):
-    record = {"schema": SCHEMA, "status": status, "task": "listops", **keys}
+    accuracy = {"best": {"test": 0.4}} if status == "finished" else None
+    record = {"schema": SCHEMA, "status": status, "task": "listops", "accuracy": accuracy, **keys}
     (run_dir / "metrics.json").write_text(json.dumps(record))
 
 
@@ -160,6 +161,13 @@ def test_a_finished_cell_starts_no_process(tmp_path, exit_with):
     assert process.run_in_process(tmp_path, overwrite=False)
     assert commands == []
     process.run_in_process(tmp_path, overwrite=True)
+    assert len(commands) == 1
+
+
+def test_a_cell_that_says_finished_without_any_score_is_run(tmp_path, exit_with):
+    write_status(tmp_path, "finished", accuracy=None)
+    commands = exit_with(os.EX_TEMPFAIL)
+    assert not process.run_in_process(tmp_path, overwrite=False)
     assert len(commands) == 1
 
 

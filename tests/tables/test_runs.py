@@ -42,7 +42,8 @@ def test_a_folder_without_runs_is_named(tmp_path):
         ("{", "is damaged"),
         ("[1]", "is not the record of a run"),
         ('{"schema": 2}', "is not the record of a run"),
-        ('{"schema": 1, "status": "finished", "task": "text"}', "lacks attention, ppsbn"),
+        ('{"schema": 1, "status": "failed", "task": "text"}', "lacks attention, ppsbn"),
+        ('{"schema": 1, "status": "finished"}', "says finished and holds no accuracy"),
     ],
 )
 def test_a_file_that_is_no_record_is_named(tmp_path, content, complaint):
