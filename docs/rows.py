@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ HEAD_DIM = 32  # Skyformer's
 HEADER = """# Rows
 
 A row of the tables is one file in `configs/attention/`, named after it: `macformer-train
-attention=NAME`. Each is held to one contract: padding has no influence on what is present,
-examples do not depend on one another, gradients are exact, a checkpoint holds everything.
+attention=NAME`. All rows are tested against one contract: padding has no influence on present
+tokens, examples do not depend on one another, gradients are exact, a checkpoint holds everything.
 
-Counted here, not measured: multiplications and additions of one head of width {head_dim} in a
-forward pass, relative to softmax at the same length, and the parameters of the ListOps classifier
-of `recipe=skyformer`, with what a row adds to softmax's. `positional` rows care where a key stands;
-`self` rows need queries and keys to be the same tokens. [Speed and memory](studies/speed.md) has
-times.
+The table shows counts, not measurements: multiplications and additions of one head of width
+{head_dim} in a forward pass, relative to softmax at the same length; and the parameters of the
+ListOps classifier of `recipe=skyformer`, with what a row adds to those of softmax. `positional`
+rows depend on the positions of keys; `self` rows need queries and keys to be the same tokens.
+[Speed and memory](studies/speed.md) has times.
 
 {table}
 """
@@ -97,8 +98,9 @@ def _describe_family(target: str, names: list[str], rows: dict[str, DictConfig])
     parts = [f"## {attention.__name__}", to_markdown(inspect.getdoc(attention) or "")]
     for name in names:
         parts.append(f"### {name}")
-        comments = (ROOT / "attention" / f"{name}.yaml").read_text().splitlines()[1:]
-        parts.append(" ".join(line[2:] for line in comments if line.startswith("# ")))
+        lines = (ROOT / "attention" / f"{name}.yaml").read_text().splitlines()[1:]
+        note = takewhile(lambda line: line.startswith("# "), lines)  # below the command
+        parts.append(" ".join(line[2:] for line in note))
         options = [(k, v) for k, v in rows[name].attention.items() if not str(k).startswith("_")]
         if options:
             parts.append("```yaml\n" + "\n".join(map(_option, options)) + "\n```")

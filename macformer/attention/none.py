@@ -7,10 +7,10 @@ from macformer.attention.contract import blank_padding
 
 
 class NoAttention(nn.Module):
-    """Pass the values through, so that tokens meet in the pooling alone.
+    """Pass the values through, so that tokens meet only in the pooling.
 
-    With :class:`~macformer.attention.UniformAttention` the second control: a row means something by
-    its distance from both.
+    A control like :class:`~macformer.attention.UniformAttention`: judge a row by its distance from
+    both.
     """
 
     self_attention_only = True

@@ -18,7 +18,7 @@ from macformer.attention.contract import blank_padding
 
 
 class SoftmaxAttention(nn.Module):
-    r"""Softmax attention through torch's fused kernels, on a GPU the fastest that takes the inputs.
+    r"""Softmax attention through torch's fused kernels, on a GPU the fastest applicable one.
 
     .. math:: o = \mathrm{softmax}(q k^\top / \sqrt{E}) v
 

@@ -16,7 +16,7 @@ ROWS = 16  # blocks of queries whose keys are gathered at once: they fit the cac
 
 
 class BigBird(nn.Module):
-    r"""Attend to the first and the last block, to the own and its neighbours, and to random ones.
+    r"""Attend to the first and last block, the own block and its neighbours, and random blocks.
 
     .. math:: \{0, n_b - 1\} \cup \{i - 1, i, i + 1\} \cup R_i
 

@@ -9,7 +9,7 @@ from macformer.ops.present import mark_present
 
 
 class HTransformer(nn.Module):
-    r"""Attend exactly nearby, and to averages over ever longer runs of tokens further off.
+    r"""Attend exactly to nearby tokens, and to averages over longer runs of tokens further away.
 
     .. math::
         o_i = \frac{\sum_j e^{s_{ij}} v_j}{\sum_j e^{s_{ij}}}, \qquad

@@ -27,8 +27,8 @@ class LocalAttention(nn.Module):
 
     Args:
         block_size: b, in tokens.
-        num_global: Tokens at the front that see all and are seen by all. Without one, a token of
-            the pooling in front never learns of anything beyond the first block.
+        num_global: Tokens at the front that attend to all tokens and are attended to by all.
+            Without one, a CLS token in front receives nothing from beyond the first block.
     """
 
     positional = True

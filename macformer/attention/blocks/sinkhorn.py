@@ -17,7 +17,7 @@ from macformer.ops.union import bias
 
 
 class SinkhornAttention(nn.Module):
-    r"""Attend to the own block and to a block that a soft permutation brings there.
+    r"""Attend to the query's own block and to a block that a soft permutation aligns with it.
 
     .. math::
         R = \mathrm{Sinkhorn}\big((z W + \text{Gumbel}) / \tau\big), \qquad
@@ -26,8 +26,8 @@ class SinkhornAttention(nn.Module):
     where :math:`z_u` is the sum of block u's present keys, and row t of a block is mixed with row t
     of the others. Block u attends to :math:`[\tilde K_u, K_u]` by one softmax. R is normalised over
     the blocks that hold a present token; a mixed row counts if any of its tokens is present. The
-    noise is training's alone. Long Range Arena's einsum sums a row of R by itself, so that nothing
-    is sorted, and adds the outputs of two softmaxes.
+    noise is added in training only. Long Range Arena's einsum sums a row of R by itself, so that
+    nothing is sorted, and adds the outputs of two softmaxes.
 
     Args:
         block_size: In tokens.

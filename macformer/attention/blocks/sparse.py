@@ -14,7 +14,7 @@ from macformer.ops.union import Part, Picked, View, bias, span, union_attention
 
 
 class FixedSparseAttention(nn.Module):
-    r"""Attend to the own block and to the summary columns of all blocks.
+    r"""Attend to the query's own block and to the summary columns of all blocks.
 
     .. math::
         \{j : \lfloor j/b \rfloor = \lfloor i/b \rfloor\} \cup

@@ -21,7 +21,7 @@ class RFA(nn.Module):
 
     with :math:`\sigma` learnt for each head. In training the :math:`\tilde w` walk through a pool
     drawn once, as in the paper; evaluation uses the pool's first entry. The paper's gate and causal
-    recurrence have no use in an encoder. The authors' code scales features by 0.1 and clamps the
+    recurrence are not used in an encoder. The authors' code scales features by 0.1 and clamps the
     denominator at 1, which cancels unless a denominator is small; here features have their exact
     scale and no clamp.
 

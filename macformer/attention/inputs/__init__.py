@@ -1,1 +1,1 @@
-"""Transformations of queries and keys before an attention: norm guard, learnt scale."""
+"""Transformations of queries and keys before an attention, such as the norm guard."""

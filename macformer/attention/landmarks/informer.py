@@ -15,7 +15,7 @@ CHUNK = 2**18  # scores of a head to hold at once
 
 
 class Informer(nn.Module):
-    r"""Let the queries that tell keys apart attend by softmax; the others average the values.
+    r"""Apply softmax to the queries that distinguish keys most; average the values for the others.
 
     .. math::
         o_l = \begin{cases}

@@ -24,7 +24,7 @@ class RMFA(nn.Module):
 
     Args:
         num_features: Random features per head, beside the exact degree 0.
-        kernel: The kernel to estimate; of its closed form nothing is asked.
+        kernel: The kernel to estimate, by its series; its closed form is not used.
         sampler: How degrees and signs are drawn; see :mod:`macformer.attention.maclaurin.samplers`.
         per_head: Whether each head has features of its own; the authors share one set.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
