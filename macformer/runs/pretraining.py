@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from macformer.runs.allowed import OptionError
 from macformer.runs.options import check_options
 
 SWEEP = "pretraining"  # the folder below outputs/, which all sweeps share
@@ -17,16 +18,38 @@ def fix_pretraining(cfg: DictConfig, fix_identity: Callable[[DictConfig], str]) 
     """Compose the run that comes before a configuration's own, and write it into that, whole.
 
     Raises:
-        OptionError: If an option of it has a value that it cannot have.
+        OptionError: If an option of it has a value that it cannot have, or the task has no tokens
+            to ask for, or the model no encoder that can be asked.
     """
     if cfg.get("pretrain") is None:
         return
+    _check_tokens(cfg)
     before = _composed(cfg)
     check_options(before)
     identity = fix_identity(before)
     with read_write(cfg), open_dict(cfg):
         cfg.pretrain.identity = identity
         cfg.pretrain.run = OmegaConf.to_container(before, resolve=True)
+
+
+def _check_tokens(cfg: DictConfig) -> None:
+    """Refuse a pretraining that would end at its first batch, or with an encoder of another kind.
+
+    Raises:
+        OptionError: With what would be asked for tokens and cannot be.
+    """
+    name = cfg.choices.pretrain
+    if cfg.task.vocab_size is None:
+        raise OptionError(
+            f"pretrain={name} hides tokens, and rows of {cfg.task.name} hold numbers "
+            "(task.vocab_size is null); leave pretrain=none"
+        )
+    if "encoder" not in cfg.model:
+        raise OptionError(
+            f"pretrain={name} trains a model's own encoder, model.encoder, with hidden tokens as "
+            f"id 0, and {cfg.model._target_} has none; use model=transformer, or leave "
+            "pretrain=none"
+        )
 
 
 def _composed(cfg: DictConfig) -> DictConfig:

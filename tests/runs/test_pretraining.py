@@ -14,6 +14,7 @@ from macformer.record import (
     write_metrics,
 )
 from macformer.runs import begin, cell
+from macformer.runs.build import build_model
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.stop import Stopped
 
@@ -55,6 +56,39 @@ def test_the_run_before_differs_in_its_changes_alone():
 def test_wrong_options_of_a_pretraining_are_refused(option, message):
     with pytest.raises(ConfigError, match=message):
         compose("task=listops_short", "recipe=smoke", *CHOSEN, option)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("task.vocab_size=null",),
+            r"rows of listops_short hold numbers \(task\.vocab_size is null",
+        ),
+        (
+            ("model=encoder", "model.path=nowhere"),
+            r"encoder_classifier has none; use model=transformer",
+        ),
+    ],
+    ids=["numbers", "existing model"],
+)
+def test_what_cannot_be_asked_for_tokens_is_refused_when_composing(options, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        compose("task=listops_short", "recipe=smoke", *CHOSEN, *options)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "mixer"),
+    [("text", "attention"), ("retrieval", "s4d"), ("image", "attention"), ("mqar", "s4d")],
+)
+def test_tokens_of_every_kind_of_task_can_be_asked_for(task, mixer):
+    rows = CHOSEN[:2] if mixer == "attention" else ()
+    cfg = compose(f"task={task}", "recipe=smoke", f"mixer={mixer}", *rows, "pretrain=mlm")
+    model = build_model(cfg.pretrain.run).eval()
+    inputs, places = torch.randint(1, cfg.task.vocab_size, (2, 7)), torch.tensor([[1, 5, 5]] * 2)
+    logits = model(inputs.scatter(1, places, 0), None, places)
+    assert logits.shape[-1] == cfg.task.vocab_size and logits.numel() == 6 * cfg.task.vocab_size
 
 
 @pytest.fixture
