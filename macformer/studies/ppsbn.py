@@ -26,7 +26,7 @@ from macformer.runs.build import build_data, build_model
 from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TEST_SEED, reverse_batches
-from macformer.studies.seeds import mean_sd
+from macformer.studies.seeds import find_centre, mean_sd
 from macformer.studies.toy_training import train
 from macformer.training.objectives import Batch
 
@@ -83,7 +83,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show accuracy at the centre, and the worst accuracy, divergence and gradients off it."""
     rows: list[dict[str, Any]] = []
-    centre = _centre(frame)
+    centre = find_centre(frame, FACTORS)
     for (task, attention, ppsbn), group in frame.groupby(GROUP, sort=False):
         row = {"task": task, "attention": attention, "ppSBN": ppsbn}
         at_centre = _along(group, None, centre).assign(accuracy=lambda rows: 100 * rows["accuracy"])
@@ -103,7 +103,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def plot(frame: pd.DataFrame) -> Figure:
     """Draw accuracy over each factor, a panel for each task and reading."""
-    tasks, centre = list(frame["task"].unique()), _centre(frame)
+    tasks, centre = list(frame["task"].unique()), find_centre(frame, FACTORS)
     attentions = list(frame["attention"].unique())
     readings = [ppsbn for ppsbn in READINGS if ppsbn in set(frame["ppsbn"])]
     panels = list(product(tasks, FACTORS, readings))
@@ -149,11 +149,6 @@ def _compose(point: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConf
         *(write_override(k, v) for k, v in {**fixed, **options, **chosen}.items()),
         config_dirs=tuple(cfg.paths.config_dirs),
     )
-
-
-def _centre(frame: pd.DataFrame) -> dict[str, Any]:
-    """Find the centre: each factor's most frequent value, since one varies at a time."""
-    return {factor: frame[factor].mode()[0] for factor in FACTORS}
 
 
 def _along(frame: pd.DataFrame, free: str | None, centre: dict[str, Any]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.plotting import draw_legend, draw_lines, draw_panels
-from macformer.studies.seeds import with_intervals
+from macformer.studies.seeds import find_centre, with_intervals
 from macformer.studies.toy_cells import train_cell
 
 FACTORS = {"num_pairs": "pairs", "max_len": "length (tokens)"}
@@ -49,7 +49,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show each row's accuracy with its interval at every point, and its state at the centre."""
     shown = with_intervals(frame, [*ROW, *FACTORS])
-    centre = _centre(frame)
+    centre = find_centre(frame, FACTORS)
     rows = []
     for (attention, ppsbn), group in shown.groupby(ROW, sort=False):
         at_centre = frame[(frame["attention"] == attention) & (frame["ppsbn"] == ppsbn)]
@@ -67,7 +67,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 def plot(frame: pd.DataFrame) -> Figure:
     """Draw accuracy over pairs, over length, and over the size of the state."""
     frame = frame.assign(row=[_name(*row) for row in frame[ROW].itertuples(index=False)])
-    centre, names = _centre(frame), list(frame["row"].unique())
+    centre, names = find_centre(frame, FACTORS), list(frame["row"].unique())
     shown = with_intervals(frame, ["row", *FACTORS])
     figure, axes = draw_panels([*FACTORS.values(), "what is kept"], legend=True)
     for axis, factor in zip(axes, FACTORS, strict=False):
@@ -79,7 +79,8 @@ def plot(frame: pd.DataFrame) -> Figure:
             axis.plot(floor.index, 100 * floor, color="0.6", linestyle=":", label="1 / pairs")
         axis.set(xlabel=FACTORS[factor], ylabel="answers right (%)", ylim=(0, 105))
         axis.set_xscale("log", base=2)
-    hardest = frame[frame["num_pairs"] == frame["num_pairs"].max()]
+    at_length = frame[frame["max_len"] == centre["max_len"]]
+    hardest = at_length[at_length["num_pairs"] == at_length["num_pairs"].max()]
     kept = with_intervals(hardest, ["row", "state_size"])
     draw_lines(axes[2], kept, x="state_size", y="accuracy", line="row", names=names, bars="half")
     label = f"numbers kept of a sequence, {hardest['num_pairs'].max()} pairs"
@@ -91,8 +92,3 @@ def plot(frame: pd.DataFrame) -> Figure:
 
 def _name(attention: str, ppsbn: str) -> str:
     return attention if ppsbn == "without" else f"{attention}, ppSBN {ppsbn}"
-
-
-def _centre(frame: pd.DataFrame) -> dict[str, Any]:
-    """Find the centre: each factor's most frequent value, since one varies at a time."""
-    return {factor: frame[factor].mode()[0] for factor in FACTORS}

@@ -1,7 +1,8 @@
 """Reduce rows over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 from scipy import stats
@@ -33,6 +34,18 @@ def with_intervals(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         accuracy = 100 * rows["accuracy"].mean()
         found.append([*key, accuracy, 100 * half, seeds])
     return pd.DataFrame(found, columns=[*by, "accuracy", "half", "count"])
+
+
+def find_centre(frame: pd.DataFrame, factors: Iterable[str]) -> dict[str, Any]:
+    """Find the point around which one factor varies at a time: each factor's most frequent value.
+
+    Of several as frequent ones, in a study that has begun, the first: the centre is measured first.
+    """
+    found = {}
+    for factor in factors:
+        values = frame[factor]
+        found[factor] = values[values.isin(values.mode())].iloc[0]
+    return found
 
 
 def mean_sd(mean: float, sd: float, *, digits: int = 3) -> str:

@@ -47,3 +47,12 @@ def test_plot_shows_one_factor_in_each_panel():
     drawn = [axis.lines[0].get_xdata().tolist() for axis in figure.axes]
     assert drawn == [[2, 4], [8, 16], [800]]
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx([91, 91])
+
+
+def test_what_is_kept_is_compared_at_one_length():
+    """A state of one size at every length, where accuracy is another at the longer one."""
+    frame = made_rows().assign(state_size=100)
+    frame["num_pairs"] = frame["num_pairs"].replace({2: 4, 4: 2})  # the centre is the hardest
+    frame.loc[frame["max_len"] == 16, "accuracy"] = 0.1
+    _, _, kept = plot(frame).axes
+    assert [line.get_ydata()[0] for line in kept.lines[:1]] == pytest.approx([91])

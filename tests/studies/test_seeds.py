@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from macformer.studies.seeds import with_intervals
+from macformer.studies.seeds import find_centre, with_intervals
 
 
 def interval(accuracies: list[float], error: float):
@@ -28,3 +28,9 @@ def test_seeds_that_rows_do_not_vary_have_student_s_interval():
 
 def test_more_seeds_do_not_make_the_rows_more():
     assert interval([0.6] * 9, 0.01)["half"] == pytest.approx(interval([0.6], 0.01)["half"])
+
+
+def test_the_centre_of_a_study_that_has_begun_is_its_first_point():
+    places = pd.DataFrame({"pairs": [4, 2, 4, 4], "length": [16, 16, 12, 24]})
+    assert find_centre(places, ["pairs", "length"]) == {"pairs": 4, "length": 16}
+    assert find_centre(places[:2], ["pairs", "length"]) == {"pairs": 4, "length": 16}
