@@ -11,6 +11,7 @@ from macformer.tables.runs import TableError
 
 FILE_NAME = "bench.csv"  # found without being named in the folder of a sweep
 COLUMNS = ["attention", "mode", "length", "ms", "peak MiB"]
+NUMBERS = ["length", "ms", "peak MiB"]
 MEASURES = [
     ("ms", "Time against length", "length_time", "time (ms)"),
     ("peak MiB", "Memory against length", "length_memory", "peak memory (MiB)"),
@@ -30,6 +31,9 @@ def read_benchmark(file: Path) -> pd.DataFrame:
     missing = [column for column in COLUMNS if column not in benchmark]
     if missing:
         raise TableError(f"{file} is no benchmark, it lacks the columns {', '.join(missing)}")
+    for column in NUMBERS:
+        if not pd.api.types.is_numeric_dtype(benchmark[column]):
+            raise TableError(f"{file} is no benchmark, not all of its column {column} are numbers")
     return benchmark
 
 

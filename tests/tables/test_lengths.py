@@ -46,7 +46,12 @@ def test_the_page_shows_a_benchmark(write_run, sweep, bench, named):
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"), [("a,b\n1,2\n", "lacks the columns attention"), ("", "cannot read")]
+    ("content", "complaint"),
+    [
+        ("a,b\n1,2\n", "lacks the columns attention"),
+        (BENCH.replace("16.0", "slow"), "not all of its column ms are numbers"),
+        ("", "cannot read"),
+    ],
 )
 def test_another_file_is_refused(tmp_path, content, complaint):
     file = tmp_path / "other.csv"
