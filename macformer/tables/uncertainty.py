@@ -44,37 +44,32 @@ NUM_SPREADS = 25  # of seeds, as a test may see them
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval; ``nan`` bounds where nothing bounds it.
+    """A mean with its interval.
 
     Attributes:
-        standard_error: Of the mean, 0 where the data show no spread.
-        half_width: Of the interval, before it is cut to what an accuracy can be.
         p_value: Of a mean of zero, two-sided; None for an accuracy.
     """
 
     mean: float
     low: float
     high: float
-    standard_error: float
-    half_width: float
     p_value: float | None = None
 
 
 def accuracy_interval(correct: Correct) -> Estimate:
     """Estimate an accuracy: by Wilson's interval for one seed, over seeds and examples for several.
 
-    The shares of one seed have Student's interval. Bounds stay within 0 and 1.
+    The shares of one seed have Student's interval. Bounds stay within 0 and 1. Where nothing
+    varies, as in a row that is always right, seeds tell no more than one of them: Wilson's again.
     """
     num_seeds, num_examples = correct.shape
     mean = float(correct.mean())
-    if num_seeds == 1 and correct.dtype == bool:
-        wilson = stats.binomtest(int(correct.sum()), num_examples).proportion_ci(LEVEL, "wilson")
-        error = math.sqrt(mean * (1 - mean) / num_examples)
-        half = float(wilson.high - wilson.low) / 2
-        return Estimate(mean, float(wilson.low), float(wilson.high), error, half)
-    law = _law(correct.astype(float))
-    half = _half_width(law)
-    return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0), law.error, half)
+    if (num_seeds == 1 and correct.dtype == bool) or np.ptp(correct.astype(float)) == 0:
+        count = round(mean * num_examples)
+        wilson = stats.binomtest(count, num_examples).proportion_ci(LEVEL, "wilson")
+        return Estimate(mean, float(wilson.low), float(wilson.high))
+    half = _half_width(_law(correct.astype(float)))
+    return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0))
 
 
 def paired_difference(correct: Correct, reference: Correct) -> Estimate:
@@ -88,14 +83,12 @@ def paired_difference(correct: Correct, reference: Correct) -> Estimate:
     mean, num_examples = float(difference.mean()), difference.shape[1]
     if len(difference) == 1 and correct.dtype == reference.dtype == bool:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
-        error = float(difference.std(ddof=1)) / math.sqrt(num_examples)
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-        half = NORMAL_WIDTH * error
+        half = NORMAL_WIDTH * float(difference.std(ddof=1)) / math.sqrt(num_examples)
     else:
         law = _law(difference)
-        error, half = law.error, _half_width(law)
-        p_value = _tails(mean, law)
-    return Estimate(mean, mean - half, mean + half, error, half, float(p_value))
+        half, p_value = _half_width(law), _tails(mean, law)
+    return Estimate(mean, mean - half, mean + half, float(p_value))
 
 
 def adjust_p_values(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

@@ -41,7 +41,6 @@ def test_seeds_without_spread_between_examples_are_a_t_test():
     by_seed = correct.mean(1)
     error = by_seed.std(ddof=1) / math.sqrt(3)
     found = accuracy_interval(correct)
-    assert found.standard_error == pytest.approx(error, rel=0.01)
     assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, 2) * error, rel=0.02)
 
 
@@ -63,7 +62,14 @@ def test_examples_alone_have_the_normal_law():
 def test_equal_rows_do_not_differ():
     correct = default_rng(0).random((3, 500)) < 0.4
     found = paired_difference(correct, correct)
-    assert (found.mean, found.standard_error, found.p_value) == (0.0, 0.0, 1.0)
+    assert (found.mean, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_a_row_that_is_always_right_may_be_wrong_elsewhere(num_seeds):
+    """None wrong of 100 examples: Wilson's lower bound is n / (n + 1.96^2), however many seeds."""
+    found = accuracy_interval(np.ones((num_seeds, 100), dtype=bool))
+    assert (found.low, found.high) == pytest.approx((100 / (100 + 1.96**2), 1.0), abs=1e-4)
 
 
 def draw_rows(
@@ -198,7 +204,8 @@ def test_what_seeds_get_wrong_by_chance_evens_out_over_more_of_them():
         return rng.random((num_seeds, 400)) < 0.7
 
     ours, theirs = draw(10), draw(10)
-    asked = paired_difference(draw(40), draw(40)).half_width
+    wide = paired_difference(draw(40), draw(40))
+    asked = (wide.high - wide.low) / 2
     middle = paired_difference(ours, theirs).mean
     found = seeds_to_clear(ours, theirs, threshold=middle - asked)
     assert found is not None and 25 < found < 60
