@@ -1,7 +1,9 @@
 """A pretrained encoder in this harness: any row in its layers, any task of text on top."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,35 @@ class PretrainedEncoder(nn.Module):
         return self.model.config.hidden_size
 
     def state_size(self, seq_len: int) -> int:
-        """Count the numbers that all layers keep of a sequence; those with softmax all of it."""
+        """Count the numbers that all layers keep of a sequence; those with softmax all of it.
+
+        Layers that share one attention, as ALBERT's, keep their own each.
+        """
+        num_calls = self._count_calls()
         kept = {name: 2 * seq_len * size for name, (_, size) in self._sizes.items()}
         for name, child in put_in(self).items():
             size = self._sizes[name][1]
             kept[name] = state_size(child, seq_len=seq_len, head_dim=size, value_dim=size)
-        return sum(num_heads * kept[name] for name, (num_heads, _) in self._sizes.items())
+        return sum(
+            num_calls[name] * num_heads * kept[name] for name, (num_heads, _) in self._sizes.items()
+        )
+
+    @torch.no_grad()
+    def _count_calls(self) -> Counter[str]:
+        """Count how often each attention is called in a pass."""
+        num_calls: Counter[str] = Counter()
+        handles = [
+            self.get_submodule(name).register_forward_pre_hook(partial(_count, num_calls, name))
+            for name in self._sizes
+        ]
+        training = self.training
+        try:
+            self.eval()(torch.ones(1, 2, dtype=torch.long, device=self.model.device))
+        finally:
+            self.train(training)
+            for handle in handles:
+                handle.remove()
+        return num_calls
 
     def forward(
         self, inputs: Int[Tensor, "B N"], key_padding_mask: Bool[Tensor, "B N"] | None = None
@@ -57,6 +82,10 @@ class PretrainedEncoder(nn.Module):
             mask = (~key_padding_mask).long()
         out = self.model(input_ids=ids, attention_mask=mask)
         return out.last_hidden_state, key_padding_mask
+
+
+def _count(num_calls: Counter[str], name: str, *args: Any) -> None:
+    num_calls[name] += 1
 
 
 def encoder_classifier(
@@ -162,9 +191,11 @@ def _check_sizes(model: Any, *, vocab_size: int, max_seq_len: int) -> None:
             f"task.vocab_size is {vocab_size}, and the model knows {own} tokens and no padding of "
             f"a batch: with its tokenizer, task.tokenizer=FOLDER/tokenizer.json, it is {own + 1}"
         )
-    positions = getattr(model.config, "max_position_embeddings", None)
+    from macformer.dropin.huggingface import num_positions  # transformers is there by now
+
+    positions = num_positions(model)
     if positions is not None and max_seq_len > positions:
         raise DropinError(
-            f"padded_len is {max_seq_len}, and the model has {positions} positions; use "
+            f"padded_len is {max_seq_len}, and the model has positions for {positions} tokens; use "
             f"max_seq_len={positions}"
         )

@@ -118,13 +118,29 @@ def longest(model: nn.Module) -> int | None:
     """Return the longest sequence that the configuration of a model allows; None if it is mute."""
     lengths = []
     for root in _roots(model):
-        config = root.config
-        positions = getattr(config, "max_position_embeddings", None)
-        if not isinstance(positions, int) or positions < 1:
-            positions = _num_patches(config)
-        lengths.append(positions)
+        positions = num_positions(root)
+        lengths.append(_num_patches(root.config) if positions is None else positions)
     known = [length for length in lengths if length is not None]
     return max(known) if known and len(known) == len(lengths) else None
+
+
+def num_positions(model: nn.Module) -> int | None:
+    """Return for how many tokens a model has positions; None if it does not say.
+
+    Models as RoBERTa number tokens from behind the id of padding, so that the rows of the table up
+    to that one are nobody's: of 514 positions 512 are left.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    reserved = [
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+        and name.endswith("position_embeddings")
+        and module.padding_idx is not None
+    ]
+    return positions - max(reserved, default=0)
 
 
 def _num_patches(config: Any) -> int | None:

@@ -70,9 +70,10 @@ def inspect_layers(
     Returns:
         A line for each row, softmax among them, layer and batch but the first: ``row``, ``layer``,
         ``error`` (squared, over the signal) and ``seconds``; and the median seconds of a pass over
-        a batch, with softmax.
+        a batch, with softmax. Layers that share one attention, as ALBERT's, are one: with the mean
+        of their errors, and all their seconds.
     """
-    lines: list[dict[str, Any]] = []
+    lines: list[pd.DataFrame] = []
     built = {(row, layer): x for row, layers in learnt.items() for layer, x in layers.items()}
     names = [*rows, *learnt]
     passes: list[float] = []
@@ -84,8 +85,9 @@ def inspect_layers(
         found: list[dict[str, Any]] = []
         with answered(_asker(names, rows, built, found, max_seq_len=max_seq_len)):
             predict(model, batch)
-        lines += found if place > 0 else []
-    return pd.DataFrame(lines), median(passes)
+        calls = pd.DataFrame(found).groupby(["row", "layer"], sort=False, as_index=False)
+        lines += [calls.agg({"error": "mean", "seconds": "sum"})] if place > 0 else []
+    return pd.concat(lines, ignore_index=True), median(passes)
 
 
 def _asker(

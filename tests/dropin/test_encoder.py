@@ -69,6 +69,13 @@ def test_layers_with_softmax_keep_all_keys_and_values_of_a_sequence(transformers
     assert sizes == {"softmax": 2 * 2 * 24 * (10 + 10), "none": 2 * 24 * (10 + 10)}
 
 
+def test_layers_that_share_one_attention_keep_their_own_each(transformers):
+    config = BERT.replace("bert", "albert").replace("20,", "20, embedding_size: 6,")
+    encoder = build_model(compose(*SMALL, config, "attention=softmax")).encoder.train()
+    assert encoder.state_size(24) == 2 * 2 * 24 * (10 + 10)
+    assert encoder.training
+
+
 def test_special_tokens_of_a_larger_vocabulary_are_no_tokens_of_a_task(transformers):
     config = BERT.replace("bert", "modernbert")
     model = build_model(compose(*SMALL, config, "attention=softmax")).eval()
@@ -162,7 +169,11 @@ REFUSED = {
     "no model_type": (("model.config={hidden_size: 8}",), "has no model_type"),
     "more positions than there are": (
         (BERT.replace("20,", "20, max_position_embeddings: 9,"),),
-        "padded_len is 24, and the model has 9 positions",
+        "padded_len is 24, and the model has positions for 9 tokens; use max_seq_len=9",
+    ),
+    "positions that are nobody's": (
+        (BERT.replace("bert", "roberta").replace("20,", "20, max_position_embeddings: 25,"),),
+        "padded_len is 24, and the model has positions for 23 tokens; use max_seq_len=23",
     ),
     "a token of its own in front": (
         (BERT, "++recipe.default.pooling={_target_: macformer.models.ClsPooling, _partial_: true}"),

@@ -1,6 +1,7 @@
 """Looking at a model before training: errors, times and what follows from them."""
 
 from functools import partial
+from itertools import count
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from torch import nn
 
 from macformer.attention import SoftmaxAttention, UniformAttention
-from macformer.dropin import cli, replace_attention
+from macformer.dropin import cli, inspection, replace_attention
 from macformer.dropin.cli import main
 from macformer.dropin.inspection import (
     draw,
@@ -67,6 +68,23 @@ def test_softmax_has_no_error_and_the_mean_of_the_values_has_one():
     torch.testing.assert_close(errors.loc["learnt"].tolist(), [1.0, 1.0])
     assert summarise(lines, whole, error=0.5).set_index("row").isna().sum(axis=1)["learnt"] == 1
     assert whole > 0 and (lines["seconds"] > 0).all()
+
+
+def test_layers_that_share_an_attention_count_with_all_their_time(monkeypatch):
+    """Called twice in a pass, at a second each: two of the pass's seconds, in one line a batch."""
+
+    class Shared(Encoder):
+        def forward(self, inputs, key_padding_mask):
+            layer = self.layers.layers[0]
+            return layer(layer(inputs, None, key_padding_mask), None, key_padding_mask)
+
+    model = Shared()
+    replace_attention(model, SOFTMAX, max_seq_len=LENGTH, layers=[0])
+    ticks = count()
+    monkeypatch.setattr(inspection, "now", lambda device: float(next(ticks)))
+    lines, _ = inspect_layers(model, batches(3), {}, learnt={}, max_seq_len=LENGTH)
+    assert lines["seconds"].tolist() == [2.0, 2.0]
+    assert limit_of(lines, 10.0)[0] == pytest.approx(0.2)
 
 
 def test_rows_without_a_mask_are_inspected_whole():
