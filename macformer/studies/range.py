@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.plotting import COLOURS, draw_legend, draw_lines, draw_panels
-from macformer.studies.seeds import with_intervals
+from macformer.studies.seeds import show_interval, with_intervals
 from macformer.studies.toy_cells import train_cell
 
 WHOLE = "all"
@@ -73,7 +73,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
             found = group[group["window"] == window]
             if len(found):
                 (place,) = found.to_dict("records")
-                row[f"window {window}, %"] = f"{place['accuracy']:.1f} ± {place['half']:.1f}"
+                row[f"window {window}, %"] = show_interval(place)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.plotting import draw_legend, draw_lines, draw_panels
-from macformer.studies.seeds import find_centre, with_intervals
+from macformer.studies.seeds import find_centre, show_interval, with_intervals
 from macformer.studies.toy_cells import train_cell
 
 FACTORS = {"num_pairs": "pairs", "max_len": "length (tokens)"}
@@ -59,7 +59,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         row["numbers kept"] = at_centre["state_size"].max()
         for place in sorted(group.to_dict("records"), key=lambda x: [x[f] for f in FACTORS]):
             name = f"{place['num_pairs']} pairs in {place['max_len']}, %"
-            row[name] = f"{place['accuracy']:.1f} ± {place['half']:.1f}"
+            row[name] = show_interval(place)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -118,7 +118,8 @@ def comparison(summary: pd.DataFrame) -> str:
     return (
         "Intervals of 95 %: "
         + (
-            "Wilson's for an accuracy; for a difference, McNemar's test of the same test examples."
+            "Wilson's for an accuracy; for a difference, McNemar's test of the same test examples; "
+            "Student's for both where an example is asked several times."
             if one_seed
             else "seeds and test examples both taken as random, by generalised p values."
         )

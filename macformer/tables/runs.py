@@ -67,14 +67,14 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     if not files:
         raise TableError(f"no {METRICS_NAME} below {', '.join(map(str, folders))}")
     records = [_read_record(file) for file in files]
-    configs = [found.pop("config", None) or {} for found in records]
-    floors = [_accuracies(found.pop("floors", None) or {}) for found in records]
+    configs = [found.pop("config") for found in records]
+    floors = [_accuracies(found.pop("floors")) for found in records]
     runs = pd.json_normalize(records)
     numbers = [*NUMBERS, *scores_of(runs)]
     runs = runs.reindex(columns=[*IDENTITY, *FACTS, *numbers])
     runs["floors"] = pd.Series(floors, dtype=object)
     runs["floor"] = [max(found.values(), default=nan) for found in floors]
-    runs[numbers] = runs[numbers].apply(pd.to_numeric).astype(float)
+    runs[numbers] = _numbers(runs[numbers], files)
     runs[TEXTS] = runs[TEXTS].astype(object)  # a column of blanks would count as numbers
     runs["reason"] = runs["reason"].fillna("")
     runs["exclusive"] = runs["exclusive"].eq(True)
@@ -96,7 +96,23 @@ def _read_record(file: Path) -> dict:
     missing = [key for key in IDENTITY if found.get(key) is None]
     if missing:
         raise TableError(f"{file} lacks {', '.join(missing)}")
+    for key in ("config", "floors"):
+        found[key] = found.get(key) or {}
+        if not isinstance(found[key], dict):
+            raise TableError(f"{file} is damaged: {key} is {found[key]}, which names nothing")
     return found
+
+
+def _numbers(given: pd.DataFrame, files: Sequence[Path]) -> pd.DataFrame:
+    """Turn columns into numbers; what is none is named."""
+    numbers = given.apply(pd.to_numeric, errors="coerce").astype(float)
+    for column in given:
+        wrong = numbers[column].isna() & given[column].notna()
+        if wrong.any():
+            index = int(wrong.to_numpy().argmax())
+            value = given[column].iloc[index]
+            raise TableError(f"{files[index]} is damaged: {column} is {value}, which is no number")
+    return numbers
 
 
 def _accuracies(floors: dict) -> dict[str, float]:

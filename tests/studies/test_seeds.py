@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from macformer.studies.seeds import find_centre, with_intervals
+from macformer.studies.seeds import find_centre, show_interval, with_intervals
 
 
 def interval(accuracies: list[float], error: float):
@@ -24,6 +24,11 @@ def test_one_seed_varies_by_its_rows_alone():
 def test_seeds_that_rows_do_not_vary_have_student_s_interval():
     found = interval([0.5, 0.6, 0.7], 0.0)
     assert found["half"] == pytest.approx(100 * stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3))
+
+
+def test_a_row_that_is_always_right_is_not_known_to_the_last_digit():
+    assert show_interval(interval([1.0, 1.0], 0.0)) == "100.0"
+    assert show_interval(interval([0.6], 0.01)) == "60.0 ± 2.0"
 
 
 def test_more_seeds_do_not_make_the_rows_more():

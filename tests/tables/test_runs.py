@@ -55,6 +55,23 @@ def test_a_file_that_is_no_record_is_named(tmp_path, content, complaint):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ({"majority_rate": "half"}, "majority_rate is half, which is no number"),
+        ({"num_parameters": [1, 2]}, "num_parameters is .1, 2., which is no number"),
+        ({"config": "max_steps: 3"}, "config is max_steps: 3, which names nothing"),
+        ({"floors": [0.3]}, "floors is .0.3., which names nothing"),
+    ],
+)
+def test_a_record_with_a_value_of_another_kind_is_named(write_run, sweep, keys, complaint):
+    write_run(attention="rfa")
+    folder = write_run(**keys)
+    with pytest.raises(TableError, match=complaint) as raised:
+        read_runs([sweep])
+    assert str(folder / "metrics.json") in str(raised.value)
+
+
 def test_an_unknown_status_is_refused(write_stopped, sweep):
     write_stopped(status="paused")
     with pytest.raises(TableError, match="paused, not one of running"):
