@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from macformer.whole_file import whole_file
+
 PROGRESS_NAME = "progress.json"
 PLANS = ".sweep-*.json"
 
@@ -89,8 +91,5 @@ def _remove_orphans(folder: Path) -> None:
 
 
 def _replace(path: Path, sign: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(sign), encoding="utf-8")
-        temporary.replace(path)
+    with suppress(OSError), whole_file(path, durable=False) as file:
+        file.write(json.dumps(sign).encode())

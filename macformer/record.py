@@ -9,7 +9,7 @@ outputs/<sweep>/<cell>/
     checkpoints/           best.ckpt, last.ckpt
     error.log              the traceback of a failure
 
-Every file is the old one or the new one, whole, after a power cut, too. Paths in a configuration
+Every file is written by :mod:`macformer.whole_file`, so that it is whole. Paths in a configuration
 are those of the folder where it is read: a folder can be moved, copied or linked.
 """
 
@@ -18,10 +18,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -29,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from macformer.provenance import source_commit, versions
+from macformer.whole_file import whole_file
 
 CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.json"
@@ -237,35 +237,3 @@ def read_predictions(run_dir: Path) -> dict[str, np.ndarray] | None:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # whatever the bytes of a damaged file lead to
         raise DamagedRecord(f"{path} is damaged: {error}") from error
-
-
-@contextmanager
-def whole_file(path: Path, *, writer: str = "") -> Iterator[BinaryIO]:
-    """Open a file that takes the place of another one when it is whole and on the disk.
-
-    Args:
-        writer: What tells this writer from others of the same file, where there may be several.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}{writer}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a replacement to the disk, where folders can be synchronised."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
-from macformer.record import whole_file
+from macformer.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from macformer.plotting import save
 from macformer.provenance import device_name, package_version, source_commit
 from macformer.runs.allowed import COUNT, DEVICE, FLAG, SEED, check, list_of, one_of
 from macformer.runs.identity import digest
+from macformer.whole_file import whole_file
 
 ROWS, CONFIG, TABLE = "rows.csv", "config.yaml", "table.md"
 
@@ -146,9 +147,8 @@ def describe_rows(frame: pd.DataFrame) -> str:
 
 def _write_rows(rows: list[Row], folder: Path) -> None:
     """Replace the file at once, so that an interruption leaves whole points."""
-    temporary = folder / (ROWS + ".tmp")
-    pd.DataFrame(rows).to_csv(temporary, index=False)
-    temporary.replace(folder / ROWS)
+    with whole_file(folder / ROWS) as file:
+        pd.DataFrame(rows).to_csv(file, index=False)
 
 
 def _progress() -> Progress:

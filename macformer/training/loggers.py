@@ -17,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from macformer.record import whole_file
+from macformer.whole_file import whole_file
 
 WANDB_URL = "https://api.wandb.ai"
 MAX_ID = 128  # characters that W&B takes for an id

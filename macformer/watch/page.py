@@ -6,10 +6,12 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 from macformer.watch import words
 from macformer.watch.cells import STATES, CellView
 from macformer.watch.estimate import seconds_left, sweep_left
+from macformer.whole_file import whole_file
 
 FILE_NAME = "watch.html"
 RELOAD_SECONDS = 10
@@ -54,9 +56,8 @@ def write_watch_page(
 </body>
 </html>
 """
-    temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    with whole_file(file, writer=f".{uuid4().hex}", durable=False) as page:
+        page.write(text.encode())
 
 
 def curve_svg(curve: Sequence[tuple[int, float]], *, max_steps: int | None) -> str:

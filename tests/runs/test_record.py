@@ -16,24 +16,6 @@ from macformer.provenance import package_version, source_commit
 RECORD = {"schema": 1, "status": "interrupted", "reason": None}
 
 
-def test_a_file_is_replaced_at_once_and_is_on_the_disk_first(tmp_path, monkeypatch):
-    record.write_metrics(tmp_path, {**RECORD, "steps": 1})
-    synchronised = []
-    monkeypatch.setattr(record.os, "fsync", synchronised.append)
-    record.write_metrics(tmp_path, {**RECORD, "steps": 2})
-    assert len(synchronised) == 2  # the file, then its folder
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
-
-    def fill(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(record.os, "fsync", fill)
-    with pytest.raises(OSError):
-        record.write_metrics(tmp_path, {**RECORD, "steps": 3})
-    assert record.read_metrics(tmp_path) == {**RECORD, "steps": 2}
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
-
-
 @pytest.mark.parametrize("text", ["", '{"schema": 1, "sta', "[]", "{}", '{"schema": 1}'])
 def test_a_damaged_record_is_named_and_taken_for_none(tmp_path, caplog, text):
     path = tmp_path / "metrics.json"
