@@ -19,8 +19,10 @@ _HOOKS = "_macformer_hooks"
 def watch(model: nn.Module, children: Mapping[str, nn.Module]) -> None:
     """Raise after a forward pass of the model that went by an attention that was put in.
 
-    In training layers may be left out by chance (layerdrop), so that there only a pass that reached
-    none of them counts.
+    Each must be reached once in evaluation, whatever was reached in training: a model may choose a
+    fused function there alone. In training layers may be left out by chance (layerdrop), so that
+    only a model none of whose layers was ever reached counts. Later passes in the same mode are not
+    held to it: a decoder that writes word by word asks its encoder once, outside of the model.
 
     Args:
         children: The attention put in, by the name of the module around it.
@@ -28,7 +30,7 @@ def watch(model: nn.Module, children: Mapping[str, nn.Module]) -> None:
     changing = any(_changes(child) for child in children.values())
     if changing:
         refuse_recomputation(model)
-    waiting = set(children)
+    waiting = {training: set(children) for training in (True, False)}
     handles: list[Any] = [model.register_forward_hook(partial(_check, len(children), waiting))]
     for name, child in children.items():
         handles.append(child.register_forward_pre_hook(partial(_arrive, name, waiting)))
@@ -63,13 +65,15 @@ def _changes(child: nn.Module) -> bool:
     )
 
 
-def _arrive(name: str, waiting: set[str], *args: Any) -> None:
-    waiting.discard(name)
+def _arrive(name: str, waiting: dict[bool, set[str]], child: nn.Module, *args: Any) -> None:
+    waiting[child.training].discard(name)
+    waiting[True].discard(name)  # of a part that stays in evaluation while the rest is trained
 
 
-def _check(num_layers: int, waiting: set[str], model: nn.Module, *args: Any) -> None:
-    if waiting and (not model.training or len(waiting) == num_layers):
+def _check(num_layers: int, waiting: dict[bool, set[str]], model: nn.Module, *args: Any) -> None:
+    missed = waiting[model.training]
+    if missed and (not model.training or len(missed) == num_layers):
         raise DropinError(
             f"{type(model).__name__} ran without the attention put into "
-            f"{', '.join(sorted(waiting))}: it computes softmax there by some other way"
+            f"{', '.join(sorted(missed))}: it computes softmax there by some other way"
         )

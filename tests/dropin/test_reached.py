@@ -34,6 +34,42 @@ def test_a_model_that_goes_around_its_attention_raises(x, training, make_attenti
         model(x)
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_model_that_goes_around_its_attention_in_evaluation_alone_raises_there(
+    x, mode, make_attention
+):
+    class FusedInEvaluation(AroundAttention):
+        def forward(self, x):
+            return self.attention(x, x, x)[0] if self.training else super().forward(x)
+
+    model = FusedInEvaluation(make_attention(batch_first=True)).train()
+    replace_attention(model, UniformAttention, max_seq_len=LENGTH)
+    model(x)
+    if mode == "eval":
+        with pytest.raises(DropinError, match="without the attention put into attention"):
+            model.eval()(x)
+    else:
+        model(x)
+
+
+def test_an_encoder_that_is_asked_once_outside_of_its_model_is_reached(x, make_encoder):
+    class Writer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = make_encoder()
+
+        def forward(self, x=None, states=None):
+            return self.encoder(x) if states is None else states
+
+    model = Writer().eval()
+    replace_attention(model, SOFTMAX, max_seq_len=LENGTH)
+    states = model.encoder(x)
+    model(states=states)
+    model.train()
+    model.encoder.eval()  # frozen
+    model(x)
+
+
 def test_layers_left_out_by_chance_in_training_are_no_fault(x, make_encoder):
     class LayerDrop(nn.Module):
         def __init__(self):
