@@ -13,6 +13,7 @@ from macformer.attention.contract import (
     is_positional,
     is_self_attention_only,
 )
+from macformer.ops.band import windowed_linear_attention
 from macformer.ops.present import mark_present
 
 
@@ -22,9 +23,12 @@ class Window(nn.Module):
     .. math:: \{j : -(W - \lfloor W/2 \rfloor) < j - i \le \lfloor W/2 \rfloor\}
 
     as :class:`macformer.attention.Longformer` has it, and exactly what the attention inside makes
-    of those keys: each query is an example of its own, with a sequence of W keys. That takes W
-    times the work of a pass over the keys. It is a control, to learn how far a task needs to look,
-    and saves nothing.
+    of those keys. It is a control, to learn how far a task needs to look, and saves nothing.
+
+    An attention by inner products of features may offer them: ``map_features(query, key, *,
+    key_padding_mask)`` returns those of queries and of keys, and they meet in a band of width W. To
+    any other attention each query is an example of its own, with a sequence of W keys, which takes
+    W times the work of a pass over the keys.
 
     Args:
         attention: The factory of the attention inside.
@@ -69,6 +73,16 @@ class Window(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
+        map_features = getattr(self.attention, "map_features", None)
+        if map_features is None:
+            return self._attend_by_examples(query, key, value, key_padding_mask)
+        phi_q, phi_k = map_features(query, key, key_padding_mask=key_padding_mask)
+        options = {"window": self.window, "key_padding_mask": key_padding_mask}
+        return windowed_linear_attention(phi_q, phi_k, value, **options)
+
+    def _attend_by_examples(
+        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None
+    ) -> Tensor:
         left = self.window - self.window // 2 - 1
         reach = torch.arange(self.window, device=key.device) - left
         places = torch.arange(query.shape[2], device=key.device)[:, None] + reach

@@ -1,13 +1,15 @@
-"""A sliding window as parts of a union, each a run of queries and the keys around it."""
+"""A sliding window around each query: as parts of a union, and through explicit features."""
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.flash import round_up
+from macformer.ops.linear import guard_denominator, without_autocast
 from macformer.ops.union import Part, bias, span
 
 TILE = 192  # queries at once: fewer see fewer keys in vain, and the kernel takes them less well
+FEATURE_TILE = 64  # the same where the scores are products of features, and stored
 
 
 def band_parts(
@@ -47,3 +49,45 @@ def band_parts(
         masks = (mask,) if columns is None else (mask, columns[..., first:last])
         parts.append(Part(span(start, stop), span(first, last), masks))
     return parts
+
+
+@without_autocast
+def windowed_linear_attention(
+    phi_q: Float[Tensor, "B H L F"],
+    phi_k: Float[Tensor, "B H S F"],
+    value: Float[Tensor, "B H S Ev"],
+    *,
+    window: int,
+    key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    eps: float = 1e-6,
+) -> Float[Tensor, "B H L Ev"]:
+    r"""Attend as :func:`macformer.ops.linear_attention` does, to the W keys around each query.
+
+    .. math:: o_i = \frac{\sum_j \phi(q_i)^\top \phi(k_j) v_j}{\sum_j \phi(q_i)^\top \phi(k_j)},
+        \qquad -(W - \lfloor W/2 \rfloor) < j - i \le \lfloor W/2 \rfloor
+
+    A window has no sum over all keys to share, so that runs of queries see the keys around them
+    one by one: time and memory are those of a band of width W.
+
+    Args:
+        window: W.
+        key_padding_mask: True at padding; such keys leave both sums.
+        eps: Keeps the denominator from zero, with its sign.
+    """
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    phi_q, phi_k, v = phi_q.to(dtype), phi_k.to(dtype), value.to(dtype)
+    if key_padding_mask is not None:
+        padding = key_padding_mask[:, None, :, None]
+        phi_k, v = phi_k.masked_fill(padding, 0), v.masked_fill(padding, 0)
+    left, right = window - window // 2 - 1, window // 2
+    outs = []
+    for start in range(0, phi_q.shape[2], FEATURE_TILE):
+        stop = min(start + FEATURE_TILE, phi_q.shape[2])
+        seen = slice(max(start - left, 0), stop + right)
+        weights = phi_q[:, :, start:stop] @ phi_k[:, :, seen].mT
+        ahead = torch.arange(weights.shape[-1], device=weights.device) + seen.start - start
+        ahead = ahead - torch.arange(stop - start, device=weights.device)[:, None]
+        weights = weights.masked_fill((ahead < -left) | (ahead > right), 0)
+        denominator = guard_denominator(weights.sum(-1, keepdim=True), eps=eps)
+        outs.append(weights @ v[:, :, seen] / denominator)
+    return torch.cat(outs, 2).to(value.dtype)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
-from macformer.ops.linear import accumulation_dtype, linear_attention
+from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import tiled_backward, tiled_forward
@@ -42,6 +42,29 @@ class MaclaurinFeatures(NamedTuple):
     widths: tuple[int, ...]
 
 
+@without_autocast
+def maclaurin_features(
+    query: Float[Tensor, "B H L E"], key: Float[Tensor, "B H S E"], features: MaclaurinFeatures
+) -> tuple[Float[Tensor, "B H L F"], Float[Tensor, "B H S F"]]:
+    """Store the features whose inner products estimate the kernel; those of queries carry weights.
+
+    The constant and the exact part of degree 1 are features, too.
+    """
+
+    def phi(x: Tensor, weights: Tensor | float, linear: float, constant: Tensor | float) -> Tensor:
+        projections = x @ features.signs.to(x.dtype)
+        product = projections[..., : len(features.weights)]
+        for start, stop in pairwise(accumulate(features.widths)):
+            alive = stop - start
+            head = product[..., :alive] * projections[..., start:stop]
+            product = torch.cat([head, product[..., alive:]], dim=-1)
+        ones = torch.ones_like(x[..., :1])
+        return torch.cat([product * weights, x * linear, ones * constant], dim=-1)
+
+    weights, constant = features.weights, features.constant
+    return phi(query, weights, features.linear, constant), phi(key, 1.0, 1.0, 1.0)
+
+
 def maclaurin_attention_reference(
     query: Float[Tensor, "B H L E"],
     key: Float[Tensor, "B H S E"],
@@ -53,19 +76,7 @@ def maclaurin_attention_reference(
 ) -> Float[Tensor, "B H L Ev"]:
     """Define :func:`maclaurin_attention`: every feature is stored, autograd does the rest."""
     dtype = torch.promote_types(query.dtype, torch.float32)
-
-    def phi(x: Tensor, weights: Tensor | float, linear: float, constant: Tensor | float) -> Tensor:
-        projections = x @ features.signs.to(dtype)
-        product = projections[..., : len(features.weights)]
-        for start, stop in pairwise(accumulate(features.widths)):
-            alive = stop - start
-            head = product[..., :alive] * projections[..., start:stop]
-            product = torch.cat([head, product[..., alive:]], dim=-1)
-        ones = torch.ones_like(x[..., :1])
-        return torch.cat([product * weights, x * linear, ones * constant], dim=-1)
-
-    phi_q = phi(query.to(dtype), features.weights, features.linear, features.constant)
-    phi_k = phi(key.to(dtype), 1.0, 1.0, 1.0)
+    phi_q, phi_k = maclaurin_features(query.to(dtype), key.to(dtype), features)
     out = linear_attention(
         phi_q, phi_k, value.to(dtype), key_padding_mask=key_padding_mask, eps=eps
     )

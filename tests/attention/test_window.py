@@ -8,6 +8,8 @@ from hydra.utils import instantiate
 from torch.testing import assert_close
 
 from macformer.attention import (
+    EluMap,
+    LinearAttention,
     Longformer,
     SoftmaxAttention,
     Window,
@@ -16,6 +18,7 @@ from macformer.runs.config import compose
 
 B, H, N, E, EV = 2, 3, 11, 5, 7
 softmax = partial(SoftmaxAttention, dropout=0.0)
+linear = partial(LinearAttention, feature_map=EluMap)
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +37,20 @@ def draw(length: int = N):
     return [torch.randn(B, H, length, size, dtype=torch.float64) for size in sizes]
 
 
-@pytest.mark.parametrize("window", [1, 2, 3, 8])
-@pytest.mark.parametrize("name", ["softmax", "rmfa"])
-def test_a_query_sees_the_keys_of_its_window(name, window, rmfa):
-    module = build({"softmax": softmax, "rmfa": rmfa}[name], window)
-    query, key, value = draw()
+@pytest.mark.parametrize(
+    ("name", "length", "window"),
+    [
+        *((name, N, window) for name in ("softmax", "linear", "rmfa") for window in (1, 2, 3, 8)),
+        *(("rmfa", length, window) for length in (64, 65, 150) for window in (5, 100)),
+    ],
+)
+def test_a_query_sees_the_keys_of_its_window(name, length, window, rmfa):
+    module = build({"softmax": softmax, "linear": linear, "rmfa": rmfa}[name], window)
+    query, key, value = draw(length)
     right = window // 2
     left = window - right - 1
     expected = []
-    for i in range(N):
+    for i in range(length):
         seen = slice(max(i - left, 0), i + right + 1)
         expected.append(
             module.attention(query[:, :, i : i + 1], key[:, :, seen], value[:, :, seen])
@@ -70,6 +78,17 @@ def test_a_window_over_everything_changes_nothing(rmfa):
 def test_a_token_alone_is_its_value():
     query, key, value = draw()
     assert_close(build(softmax, 1)(query, key, value), value)
+
+
+@pytest.mark.parametrize("length", [N, 3 * N])
+def test_features_in_a_band_are_examples_by_themselves(length, rmfa, monkeypatch):
+    """With more queries than keys, too, of which the last see nothing."""
+    module = build(rmfa, 4)
+    query, (_, key, value) = draw(length)[0], draw()
+    mask = torch.arange(N) >= torch.tensor([[N], [7]])
+    found = module(query, key, value, key_padding_mask=mask)
+    monkeypatch.delattr(type(module.attention), "map_features")
+    assert_close(found, module(query, key, value, key_padding_mask=mask))
 
 
 @pytest.mark.parametrize("name", ["softmax", "rmfa"])

@@ -11,6 +11,8 @@ from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin.kernels import Kernel, check_bound
 from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention
+from macformer.ops.linear import accumulation_dtype
+from macformer.ops.maclaurin import maclaurin_features
 
 
 class RMFA(nn.Module):
@@ -119,9 +121,7 @@ class RMFA(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        query, key = bound_inputs(
-            query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
-        )
+        query, key = self._bound(query, key, key_padding_mask)
         features = MaclaurinFeatures(
             signs=self.laid_out_signs,
             weights=self.laid_out_weights,
@@ -130,6 +130,25 @@ class RMFA(nn.Module):
             widths=self._laid_out_widths,
         )
         return maclaurin_attention(query, key, value, features, key_padding_mask=key_padding_mask)
+
+    def map_features(
+        self,
+        query: Float[Tensor, "B H L E"],
+        key: Float[Tensor, "B H S E"],
+        *,
+        key_padding_mask: Bool[Tensor, "B S"] | None = None,
+    ) -> tuple[Float[Tensor, "B H L F"], Float[Tensor, "B H S F"]]:
+        """Return the features that :meth:`forward` never stores, in float32 at least."""
+        dtype = accumulation_dtype(query)
+        query, key = self._bound(query, key, key_padding_mask)
+        return maclaurin_features(query.to(dtype), key.to(dtype), self.features)
+
+    def _bound(
+        self, query: Tensor, key: Tensor, key_padding_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return bound_inputs(
+            query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
+        )
 
     def _apply(self, fn, recurse=True):
         """Lay out after every conversion, so that no dtype passed through leaves its rounding."""
