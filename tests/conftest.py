@@ -12,7 +12,15 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, as by Lightning
 
+# The check of shapes keeps bytecode of its own, for what is first imported within a module of ours,
+# too: compiling the packages below once more takes seconds in each process.
+import matplotlib.pyplot  # noqa: F401
+import pandas  # noqa: F401
 import pytest
+import pytorch_lightning  # noqa: F401
+import scipy.ndimage
+import scipy.stats  # noqa: F401
+import torch._dynamo
 from hydra._internal.core_plugins.importlib_resources_config_source import (
     ImportlibResourcesConfigSource,
 )
