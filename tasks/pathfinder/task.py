@@ -109,7 +109,8 @@ def _floors(size: int) -> dict[str, Floor]:
 def _generated_splits(
     *, num_examples: Mapping[str, int], size: int, seed: int, num_workers: int
 ) -> Iterator[Split]:
-    for number, (name, num_rows) in enumerate(num_examples.items()):
+    for number, name in enumerate(SPLITS):
+        num_rows = num_examples[name]
         parts: list[Callable[[], Iterable[Chunk]]] = []
         for part, start in enumerate(range(0, num_rows, _ROWS_PER_PART)):
             # Each part has a seed of its own, so that it can be drawn without those before it.
@@ -150,9 +151,9 @@ def _released_splits(
         )
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(pictures))
     start = 0
-    for name, num_rows in num_examples.items():
-        listed = [pictures[i] for i in order[start : start + num_rows]]
-        start += num_rows
+    for name in SPLITS:
+        listed = [pictures[i] for i in order[start : start + num_examples[name]]]
+        start += num_examples[name]
         usable = [picture for picture in listed if picture.path.stat().st_size]
         num_left_out = len(listed) - len(usable)
         if num_left_out:

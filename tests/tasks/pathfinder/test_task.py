@@ -10,6 +10,7 @@ from PIL import Image
 from tasks.errors import DataError
 from tasks.feeding.collate import gather_batch
 from tasks.pathfinder import task as pathfinder
+from tasks.pathfinder.task import _generated_splits
 from tasks.store.manifest import SPLITS, read_manifest
 
 pytestmark = pytest.mark.usefixtures("few_images_per_chunk")
@@ -60,6 +61,19 @@ def test_the_seed_decides_the_bytes(prepare, tmp_path):
     again = pathfinder.prepare(tmp_path / "again", **OPTIONS)
     assert read_manifest(again) == read_manifest(prepare())
     assert read_manifest(prepare(seed=1))["splits"] != read_manifest(again)["splits"]
+
+
+def test_in_what_order_the_splits_are_named_changes_nothing(prepare_release, tmp_path):
+    """Neither which pictures are drawn for each, nor which released ones it has."""
+    drawn, digests = [], []
+    for place, order in enumerate((list, reversed)):
+        named = dict(order(RELEASED.items()))
+        splits = _generated_splits(num_examples=named, size=32, seed=0, num_workers=1)
+        drawn.append({s.name: [(p.args, p.keywords) for p in s.parts] for s in splits})
+        options = prepare_release.keywords | {"num_examples": named}
+        folder = pathfinder.prepare(tmp_path / str(place), **options)
+        digests.append(read_manifest(folder)["digest"])
+    assert drawn[0] == drawn[1] and digests[0] == digests[1]
 
 
 def test_released_images_are_all_read(prepare_release, pathfinder_release):
