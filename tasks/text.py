@@ -185,8 +185,17 @@ def _encode(reviews: list[Review], encode: Encoder) -> Iterator[Chunk]:
 
 def _read_hub(name: str, split: str) -> list[Review]:
     hint = "put the folder aclImdb/ somewhere and give task.source=local task.source_dir=<it>"
-    rows: Any = load_from_hub(name, hint=hint)[split]
-    return [(row["text"].encode(), row["label"]) for row in rows]
+    rows: Any = load_from_hub(name, split, columns=("text", "label"), hint=hint)
+    reviews = []
+    for number, row in enumerate(rows):
+        text, label = row["text"], row["label"]
+        if not isinstance(text, str) or not text or label not in range(NUM_CLASSES):
+            raise DataError(
+                f"{name}, row {number} of {split} is {text!r:.60}, labelled {label!r}; it must be "
+                f"a text with a label from 0 to {NUM_CLASSES - 1}"
+            )
+        reviews.append((text.encode(), int(label)))
+    return reviews
 
 
 def _read_folder(source_dir: str | None, *, data_dir: Path, split: str) -> list[Review]:

@@ -149,9 +149,20 @@ def _encode(pictures: np.ndarray, labels: np.ndarray) -> Iterator[Chunk]:
 
 def _read_hub(name: str, split: str) -> Pictures:
     hint = f"put the folder {_FOLDER}/ somewhere and give task.source=local task.source_dir=<it>"
-    rows: Any = load_from_hub(name, hint=hint)[split]
-    pictures = np.stack([np.asarray(picture) for picture in rows["img"]])
-    return pictures, np.array(rows["label"])
+    rows: Any = load_from_hub(name, split, columns=("img", "label"), hint=hint)
+    pictures = [np.asarray(picture) for picture in rows["img"]]
+    for number, picture in enumerate(pictures):
+        if picture.shape != (32, 32, 3) or picture.dtype != np.uint8:
+            raise DataError(
+                f"{name}, row {number} of {split} is of shape {picture.shape} and type "
+                f"{picture.dtype}; it must be a picture of 32 x 32 coloured pixels"
+            )
+    labels = np.array(rows["label"])
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{name} has labels as {labels[0]!r} in {split}; they must be whole numbers"
+        )
+    return np.stack(pictures), labels
 
 
 def _read_folder(source_dir: str | None, *, data_dir: Path, split: str) -> Pictures:

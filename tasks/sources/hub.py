@@ -1,28 +1,29 @@
 """Fetch a data set from the Hugging Face Hub, or say at once what would help."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from tasks.errors import DataError
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset
 
 _TIMEOUT_SECONDS = 10
 
 _logger = logging.getLogger(__name__)
 
 
-def load_from_hub(name: str, *, hint: str) -> "DatasetDict":
-    """Load a data set from the Hub, or from its local cache where the Hub is out of reach.
+def load_from_hub(name: str, split: str, *, columns: Sequence[str], hint: str) -> "Dataset":
+    """Load a split from the Hub, or from its local cache where the Hub is out of reach.
 
     Args:
+        columns: What its rows must have.
         hint: What to do where neither has it.
 
     Raises:
-        DataError: If the Hub knows no such name, or neither has it.
+        DataError: If the Hub knows no such name, neither has it, or it is of another kind.
     """
     # Two seconds of import that only a first preparation has to spend.
     import datasets
@@ -30,7 +31,7 @@ def load_from_hub(name: str, *, hint: str) -> "DatasetDict":
     within_reach = _ask_for(name, hint=hint)
     try:
         with nullcontext() if within_reach else _offline():
-            return datasets.load_dataset(name)
+            splits = datasets.load_dataset(name)
     except (OSError, ValueError) as error:
         reason = (
             f"cannot be loaded from the Hugging Face Hub ({error})"
@@ -38,6 +39,13 @@ def load_from_hub(name: str, *, hint: str) -> "DatasetDict":
             else "is not in the cache and the Hugging Face Hub is out of reach"
         )
         raise DataError(f"{name} {reason}; {hint}") from error
+    if split not in splits:
+        raise DataError(f"{name} has no split {split!r}; it has {', '.join(map(repr, splits))}")
+    for column in columns:
+        if column not in splits[split].column_names:
+            found = ", ".join(map(repr, splits[split].column_names))
+            raise DataError(f"{name} has no column {column!r} in {split}; it has {found}")
+    return splits[split]
 
 
 def _ask_for(name: str, *, hint: str) -> bool:

@@ -89,8 +89,10 @@ def write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) -
     for split in contents.splits:
         fields = _fields(contents, num_classes=num_classes, paired=paired)
         num_rows = _write_split(folder, split, fields=fields, num_classes=num_classes)
-        if not num_rows or num_rows != split.num_rows:
+        if num_rows != split.num_rows:
             raise DataError(f"the {split.name} split has {num_rows} rows, not {split.num_rows}")
+        if not num_rows:
+            raise DataError(f"the {split.name} split has no rows; its share of them is too small")
         splits[split.name] = describe_split(
             folder, split.name, num_classes=num_classes, num_left_out=split.num_left_out
         )
@@ -156,9 +158,11 @@ def _append(arrays: Mapping[str, GrowingArray], chunk: Chunk, *, num_classes: in
         raise DataError(
             f"labels range over {labels.min()}..{labels.max()}, not 0..{num_classes - 1}"
         )
+    assert chunk.lengths.sum() == len(chunk.ids), "a chunk whose documents are not of its lengths"
     documents = chunk.documents
     if documents is None:
-        documents = arrays["offsets"].num_items - 1 + np.arange(len(labels))
+        documents = arrays["offsets"].num_items - 1 + np.arange(len(chunk.lengths))
+    assert len(documents) == len(labels), f"{len(documents)} documents with {len(labels)} labels"
     content = arrays["ids" if "ids" in arrays else "values"]
     ends = content.num_items + np.cumsum(chunk.lengths, dtype=np.int64)
     content.append(chunk.ids)

@@ -96,6 +96,39 @@ def test_the_hub_gives_the_same_bytes_as_the_folder(prepare, tmp_path, aclimdb, 
     assert read_manifest(from_hub)["digest"] == local["digest"]
 
 
+GOOD = {"text": "good", "label": 1}
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": [GOOD]}, "has no split 'test'; it has 'train'"),
+        (
+            {"train": [{"review": "a", "label": 0}]},
+            "has no column 'text' in train; it has 'review'",
+        ),
+        (
+            {"train": [GOOD, GOOD | {"text": None}]},
+            "row 1 of train is None, labelled 1; it must be",
+        ),
+        ({"train": [GOOD | {"text": ""}]}, "row 0 of train is '', labelled 1; it must be a text"),
+        ({"train": [GOOD | {"label": "pos"}]}, "row 0 of train is 'good', labelled 'pos'; it must"),
+        (
+            {"train": [GOOD | {"label": 4}]},
+            "row 0 of train is 'good', labelled 4; it must be a text with a label from 0",
+        ),
+    ],
+)
+def test_a_set_of_the_hub_that_is_of_another_kind_is_named(tmp_path, monkeypatch, splits, message):
+    made = {split: datasets.Dataset.from_list(rows) for split, rows in splits.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(made))
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: None)
+    options = {"source": "hub", "source_dir": None, "source_rows": {"train": 1, "test": 1}}
+    with pytest.raises(DataError, match=rf"stanfordnlp/imdb(,|) {message}"):
+        text.prepare(tmp_path, **OPTIONS | options)
+    assert not list(tmp_path.glob("text/*[!k]"))
+
+
 def test_offline_with_an_empty_cache_says_what_would_help(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise ConnectionError("no route to host")
@@ -232,6 +265,13 @@ def test_an_unknown_option_is_refused(prepare, option, value, allowed):
 def test_a_share_that_leaves_a_split_without_rows_is_refused(prepare, share):
     with pytest.raises(DataError, match=f"task.validation_fraction is {share}; .* above 0"):
         prepare(validation_fraction=share)
+
+
+def test_a_share_of_less_than_a_row_is_refused(prepare):
+    with pytest.raises(
+        DataError, match="the validation split has no rows; its share of them is too"
+    ):
+        prepare(validation_fraction=0.01)
 
 
 def test_pickles_of_skyformer_are_refused(prepare):

@@ -100,6 +100,34 @@ def test_the_hub_gives_the_same_bytes_as_the_folder(prepare, tmp_path, cifar, mo
     assert read_manifest(from_hub)["digest"] == read_manifest(prepare())["digest"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "size", "label", "message"),
+    [
+        (
+            "RGB",
+            28,
+            3,
+            r"row 0 of train is of shape \(28, 28, 3\) and type uint8; it must be a pict",
+        ),
+        ("L", 32, 3, r"row 0 of train is of shape \(32, 32\) and type uint8; it must be a picture"),
+        ("RGB", 32, "cat", "has labels as .*'cat'.* in train; they must be whole numbers"),
+    ],
+)
+def test_a_set_of_the_hub_that_is_of_another_kind_is_named(
+    tmp_path, monkeypatch, mode, size, label, message
+):
+    kinds = {
+        "img": datasets.Image(),
+        "label": datasets.Value("string" if label == "cat" else "int8"),
+    }
+    rows = [{"img": Image.new(mode, (size, size)), "label": label}]
+    made = {"train": datasets.Dataset.from_list(rows, features=datasets.Features(kinds))}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(made))
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: None)
+    with pytest.raises(DataError, match=message):
+        image.prepare(tmp_path, **OPTIONS | {"source": "hub", "source_dir": None})
+
+
 class Trap:
     """Unpickling it makes a folder."""
 
