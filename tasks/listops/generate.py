@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 from numpy.random import PCG64, Generator, SeedSequence
 
+from tasks.errors import DataError, check_wholes
 from tasks.parallel import ordered_map
 
 VOCABULARY: tuple[str, ...] = ("<pad>", "[MIN", "[MAX", "[MED", "[SM", "]", *"0123456789")
@@ -28,6 +29,7 @@ _FIRST_DIGIT = VOCABULARY.index("0")
 
 _TREES_PER_CHUNK = 8192
 _MAX_BARREN_CHUNKS = 64
+_MOST_ARGS = 255  # that a byte can count
 
 Chunk = tuple[
     UInt8[np.ndarray, "tokens"], Int64[np.ndarray, "examples"], UInt8[np.ndarray, "examples"]
@@ -50,6 +52,24 @@ class _Level(NamedTuple):
     length: Int64[np.ndarray, "nodes"]
 
 
+def check_law(*, min_len: int, max_len: int, max_depth: int, max_args: int) -> None:
+    """Refuse sizes that no expression can have.
+
+    Raises:
+        DataError: With the option and what is allowed.
+    """
+    check_wholes(max_len=max_len, max_depth=max_depth)
+    check_wholes(min_len=min_len, least=0)
+    check_wholes(max_args=max_args, least=2)
+    if max_len - min_len < 2:
+        raise DataError(
+            f"task.min_len is {min_len} and task.max_len is {max_len}; a length must lie strictly "
+            "between them"
+        )
+    if max_args > _MOST_ARGS:
+        raise DataError(f"task.max_args is {max_args}; it must be at most {_MOST_ARGS}")
+
+
 def generate_listops(
     num_examples: int,
     *,
@@ -68,14 +88,8 @@ def generate_listops(
     shorter one is the beginning of a longer one.
 
     Raises:
-        ValueError: If an option is out of range, or fewer than num_examples expressions were found.
+        DataError: If fewer than num_examples expressions were found.
     """
-    if max_len - min_len < 2:
-        raise ValueError(f"no length lies strictly between min_len={min_len} and max_len={max_len}")
-    if max_depth < 1:
-        raise ValueError(f"max_depth is {max_depth}; it must be at least 1")
-    if not 2 <= max_args <= 255:
-        raise ValueError(f"max_args is {max_args}; it must be from 2 to 255")
     sample = partial(
         _sample_chunk,
         seed=seed,
@@ -104,9 +118,10 @@ def _take_distinct(chunks: Iterator[Chunk], num_examples: int) -> Iterator[Chunk
         else:
             barren_chunks += 1
         if barren_chunks == _MAX_BARREN_CHUNKS:
-            raise ValueError(
+            raise DataError(
                 f"found only {len(seen)} of {num_examples} distinct expressions; allow a wider "
-                "range of lengths, or other values of max_depth and max_args"
+                "range of lengths (task.min_len, task.max_len), a greater task.max_depth or "
+                "task.max_args"
             )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tasks.errors import check_generator, check_rows, check_wholes, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_first_token, predict_by_root
-from tasks.listops.generate import VOCABULARY, generate_listops
+from tasks.listops.generate import VOCABULARY, check_law, generate_listops
 from tasks.listops.generate import Chunk as RawChunk
 from tasks.listops.release import read_listops_tsv
 from tasks.sources.content import content_of
@@ -80,8 +80,9 @@ def prepare(
     check_source(source, ("generate", "lra_release"))
     one_of("task.brackets", brackets, ("keep", "drop"))
     check_rows("task.num_examples", num_examples, splits=SPLITS)
-    check_wholes(max_len=max_len, max_depth=max_depth, max_args=max_args, num_workers=num_workers)
-    check_wholes(generator_seed=seed, min_len=min_len, least=0)
+    check_law(min_len=min_len, max_len=max_len, max_depth=max_depth, max_args=max_args)
+    check_wholes(num_workers=num_workers)
+    check_wholes(generator_seed=seed, least=0)
     parameters: dict[str, Any] = {"brackets": brackets, "num_examples": dict(num_examples)}
     if source == "generate":
         check_generator(generator_version, there_is=_GENERATOR)

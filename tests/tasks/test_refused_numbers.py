@@ -76,6 +76,8 @@ WRONG = [
     ("image", "source_rows", {"train": 0, "test": 4}),
     *(("retrieval", name, "x") for name in ("min_frequency", "max_document_len", "num_examples")),
     *(("listops", name, "x") for name in ("seed", "min_len", "max_len", "max_depth", "max_args")),
+    *(("listops", "max_args", value) for value in (1, 256)),
+    ("listops", "min_len", 23),
     *(("listops", "num_workers", value) for value in ("x", 0, 1.5)),
     *(("listops", "num_examples", value) for value in (3, {**GOOD, "test": 1.5}, {**GOOD, "a": 1})),
     *(("pathfinder", name, "x") for name in ("size", "seed", "num_workers", "num_examples")),

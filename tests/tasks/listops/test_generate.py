@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from tasks.listops.generate import VOCABULARY, generate_listops
+from tasks.errors import DataError
+from tasks.listops.generate import VOCABULARY, check_law, generate_listops
 
 MIN_LEN, MAX_LEN, MAX_DEPTH, MAX_ARGS = 500, 2000, 10, 10
 NUM_EXAMPLES = 4001
@@ -192,22 +193,19 @@ def test_seeds_give_other_expressions():
     assert first[1].tolist() != second[1].tolist()
 
 
-def test_too_few_expressions_is_an_error():
-    with pytest.raises(ValueError, match="found only 410 of 411 distinct expressions"):
-        join(generate_short(411, min_len=0, max_len=9, max_depth=2, max_args=2))
-
-
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"min_len": 46}, "min_len=46"),
-        ({"max_depth": 0}, "max_depth is 0"),
-        ({"max_args": 1}, "max_args is 1"),
-        ({"max_args": 256}, "max_args is 256"),
-        ({"num_workers": 0}, "num_workers is 0"),
+        (
+            {"min_len": 46},
+            r"task\.min_len is 46 and task\.max_len is 47; a length must lie strictly",
+        ),
+        ({"max_depth": 0}, r"task\.max_depth is 0; it must be"),
+        ({"max_args": 1}, r"task\.max_args is 1; it must be a whole number of at least 2"),
+        ({"max_args": 256}, r"task\.max_args is 256; it must be at most 255"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_bad_option_is_named_at_once(option, message):
-    with pytest.raises(ValueError, match=message):
-        generate_short(1, **option)
+def test_a_law_without_expressions_is_refused(option, message):
+    with pytest.raises(DataError, match=message):
+        check_law(**{"min_len": 5, "max_len": 47, "max_depth": 4, "max_args": 7} | option)

@@ -84,6 +84,13 @@ def test_the_seed_decides_the_bytes(prepare, tmp_path):
     assert read_manifest(other)["splits"] != read_manifest(again)["splits"]
 
 
+def test_nothing_is_left_of_a_law_with_too_few_expressions(prepare, tmp_path):
+    few = {"min_len": 0, "max_len": 9, "max_depth": 2, "max_args": 2}  # 410 of them
+    with pytest.raises(DataError, match="found only 410 of 443 distinct expressions"):
+        prepare(**few, num_examples={"train": 431, "validation": 7, "test": 5})
+    assert not list((tmp_path / "data").glob("listops/*[!k]"))
+
+
 def test_brackets_can_be_dropped(prepare):
     kept, dropped = (
         expressions_of(prepare(brackets=brackets), "train") for brackets in ("keep", "drop")
