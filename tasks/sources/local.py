@@ -114,7 +114,7 @@ def unpack(archive: Path, *, data_dir: Path) -> Path:
                 raise DataError(f"{archive} is refused: {error}") from error
             except _DAMAGE as error:
                 shutil.rmtree(partial, ignore_errors=True)
-                raise DataError(f"{archive} is truncated or damaged: {error}") from error
+                raise _not_unpacked(archive, error) from error
             partial.rename(folder)
     return folder
 
@@ -125,7 +125,14 @@ def _readable(archive: Path) -> tarfile.TarFile:
     except tarfile.ReadError as error:
         raise DataError(f"{archive} is neither a folder nor a tar archive that is whole") from error
     except _DAMAGE as error:
-        raise DataError(f"{archive} is truncated or damaged: {error}") from error
+        raise _not_unpacked(archive, error) from error
+
+
+def _not_unpacked(archive: Path, error: Exception) -> DataError:
+    # An error with a number is of the system, as that of a full disk.
+    of_system = isinstance(error, OSError) and error.errno is not None
+    what = "cannot be unpacked" if of_system else "is truncated or damaged"
+    return DataError(f"{archive} {what}: {error}")
 
 
 def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

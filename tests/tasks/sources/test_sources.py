@@ -1,11 +1,13 @@
 """Archives are unpacked whole and inside their folder, or not at all."""
 
+import errno
 import io
 import os
 import shutil
 import tarfile
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -148,6 +150,14 @@ def test_a_link_that_leaves_the_folder(tmp_path):
         tar.addfile(link)
     with pytest.raises(DataError, match=r"bad\.tar is refused"):
         unpack(tmp_path / "bad.tar", data_dir=tmp_path)
+
+
+def test_a_full_disk_is_not_called_a_damaged_archive(tmp_path, monkeypatch):
+    write_tar(tmp_path / "data.tar.gz", ["a/b.txt"])
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(DataError, match=r"data\.tar\.gz cannot be unpacked: .*No space left"):
+        unpack(tmp_path / "data.tar.gz", data_dir=tmp_path / "data")
 
 
 def test_another_kind_of_file(tmp_path):

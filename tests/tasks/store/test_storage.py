@@ -1,5 +1,6 @@
 """A prepared folder is complete or absent, and damage to it is noticed."""
 
+import errno
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import DataError
 from tasks.store.arrays import GrowingArray
-from tasks.store.manifest import SPLITS, read_manifest, verify
+from tasks.store.manifest import SPLITS, read_manifest, verify, write_json
 from tasks.store.once import prepare_once
 from tasks.store.rows import open_split
 from tasks.store.write import Chunk, Contents, Split
@@ -268,6 +270,21 @@ def test_the_manifest_is_the_last_thing_written(tmp_path):
     folder = prepare(tmp_path, calls=[])
     assert json.loads((folder / "manifest.json").read_text())["vocabulary"] == ["<pad>", "x"]
     assert not list(folder.glob("*.tmp")) and not (folder / "progress.json").exists()
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "known.json"
+    write_json(path, {"old": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "no space")))
+        with pytest.raises(OSError, match="no space"):
+            write_json(path, {"new": 2})
+    with pytest.raises(TypeError):
+        write_json(path, {"new": object()})
+    assert [file.name for file in tmp_path.iterdir()] == ["known.json"]
+    assert json.loads(path.read_text()) == {"old": 1}
 
 
 def test_a_vocabulary_that_is_too_small_is_refused(prepared):
