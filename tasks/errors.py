@@ -72,14 +72,16 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def check_name(name: str) -> None:
+def check_name(name: Any) -> None:
     """Refuse a task's name that cannot begin the name of a folder.
 
     Raises:
         DataError: With the name and what is allowed.
     """
-    if not re.fullmatch(r"\w[\w. -]*", name):
-        raise DataError(f"task.name is {name!r}; it must be of letters, digits, blanks and _.-")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]*", name):
+        raise DataError(
+            f"task.name is {name!r}; it must be a text of letters, digits, blanks and _.-"
+        )
 
 
 def check_texts(name: str, value: Any) -> None:

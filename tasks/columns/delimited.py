@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.columns.decode import decoded_lines
-from tasks.columns.row import Advance, Form, Row, lacks_column, place
+from tasks.columns.row import Advance, Form, Row, find_column, place
 from tasks.errors import DataError
 
 # A longer value is a quote that was never closed, and would take the rest of the file with it.
@@ -24,12 +24,7 @@ def read_delimited(
     """Yield the values of some columns; a line without any character is no row."""
     records = _records(path, form=form, advance=advance)
     _, names = next(records)
-    for column in columns:
-        if names.count(column) != 1:
-            if column not in names:
-                raise lacks_column(path, column, names)
-            raise DataError(f"{path} has {names.count(column)} columns {column!r}; rename them")
-    places = [names.index(column) for column in columns]
+    places = [find_column(path, column, names) for column in columns]
     for number, values in records:
         if len(values) != len(names):
             raise DataError(

@@ -1,15 +1,15 @@
 """The files that a task is given, for each split that has its own."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tasks.columns.files import SUFFIXES, find_files
 from tasks.columns.row import Advance, Form
 from tasks.errors import DataError
-from tasks.sources.digest import digest_of
+from tasks.sources.digest import combined, digest_of, last_digest_of
 from tasks.store.manifest import SPLITS
 from tasks.store.write import progress_bar
 
@@ -23,7 +23,8 @@ class Files(NamedTuple):
         train: A file, a folder of files, or a pattern: those to train on, and to hold out of.
         validation: The same for validation; None where rows of train are held out.
         test: The same for the test split.
-        sha256: Of all files, as :func:`tasks.sources.digest.digest_of` gives it; None takes any.
+        sha256: The :func:`~tasks.sources.digest.combined` one of the splits', each of which is that
+            of its files; None takes any.
     """
 
     train: str
@@ -41,22 +42,33 @@ class Files(NamedTuple):
         """Return the files of each split that has its own.
 
         Raises:
-            DataError: If there is none, or one is of a kind that cannot be read.
+            DataError: If there is none, one is of a kind that cannot be read, or one of training is
+                to be asked for as well.
         """
-        return {split: find_files(p, suffixes=suffixes) for split, p in self.patterns.items()}
+        found = {split: find_files(p, suffixes=suffixes) for split, p in self.patterns.items()}
+        learnt = {path.resolve() for path in found["train"]}
+        for split in found.keys() - {"train"}:
+            for path in found[split]:
+                if path.resolve() in learnt:
+                    raise DataError(
+                        f"{path} is a file of train and of {split}; give each files of its own"
+                    )
+        return found
 
-    def digest(self, suffixes: Sequence[str] = SUFFIXES, *, data_dir: Path) -> str | None:
-        """Return the checksum of all files; that expected of them, or None, if they are gone.
+    def digest(self, suffixes: Sequence[str] = SUFFIXES, *, data_dir: Path) -> str:
+        """Return the checksum of all files; if they are gone, the one expected or last seen.
 
         Raises:
-            DataError: If they have another one than is expected.
+            DataError: If they have another one than is expected, or never were there.
         """
         try:
-            paths = self.find(suffixes)
+            found = self._digest_now(suffixes, data_dir=data_dir)
         except DataError:
             # What was prepared from them is there, or it is said later what is missing.
-            return self.sha256
-        found = digest_of([*chain(*paths.values())], data_dir=data_dir)
+            known = self.sha256 or self._last_digest(data_dir=data_dir)
+            if known is None:
+                raise
+            return known
         if self.sha256 not in (None, found):
             raise DataError(
                 f"{self.train} is not what the task was written for: its sha256 is {found}, "
@@ -65,19 +77,29 @@ class Files(NamedTuple):
             )
         return found
 
-    def confirm(
-        self, digest: str | None, suffixes: Sequence[str] = SUFFIXES, *, data_dir: Path
-    ) -> None:
+    def confirm(self, digest: str, suffixes: Sequence[str] = SUFFIXES, *, data_dir: Path) -> None:
         """Refuse files that have no longer the checksum that they had before they were read.
 
         Raises:
             DataError: If they are others, or gone.
         """
-        now = self._replace(sha256=None).digest(suffixes, data_dir=data_dir)
-        if now != digest:
-            raise DataError(
-                f"{self.train} has changed while it was read; call again when nothing writes to it"
-            )
+        with suppress(DataError):
+            if self._digest_now(suffixes, data_dir=data_dir) == digest:
+                return
+        raise DataError(
+            f"{self.train} has changed while it was read; call again when nothing writes to it"
+        )
+
+    def _digest_now(self, suffixes: Sequence[str], *, data_dir: Path) -> str:
+        found = self.find(suffixes).values()
+        # Split by split: a file that moves from one to the next makes other data.
+        return combined([digest_of(paths, data_dir=data_dir) for paths in found])
+
+    def _last_digest(self, *, data_dir: Path) -> str | None:
+        """Return the checksum that these files last had, where each split has a lone one."""
+        files = [Path(pattern).expanduser() for pattern in self.patterns.values()]
+        known = [c for file in files if (c := last_digest_of([file], data_dir=data_dir))]
+        return combined(known) if len(known) == len(files) else None
 
     def num_bytes(self, suffixes: Sequence[str] = SUFFIXES) -> int:
         """Return the size of all files; 0 if they are gone."""

@@ -6,7 +6,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from tasks.columns.row import Advance, Row, lacks_column
+from tasks.columns.row import Advance, Row, find_column
 from tasks.errors import DataError
 
 _ROWS_AT_ONCE = 1000
@@ -22,16 +22,29 @@ def read_parquet(path: Path, columns: Sequence[str], *, advance: Advance) -> Ite
     file = _open(path)
     names = list(file.schema_arrow.names)
     for column in columns:
-        if names.count(column) != 1:
-            raise lacks_column(path, column, names)
+        find_column(path, column, names)
         _check_type(path, column, file.schema_arrow.field(column).type)
     number, size, total = 1, path.stat().st_size, file.metadata.num_rows
-    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(columns))):
-        values = [batch.column(column).to_pylist() for column in columns]
+    for values in _batches(file, path, columns):
         for row in zip(*values, strict=True):
             yield Row(path, number, [_as_text(value) for value in row])
             number += 1
         advance(size * (number - 1) // total)
+
+
+def _batches(file: Any, path: Path, columns: Sequence[str]) -> Iterator[list[list[Any]]]:
+    """Yield the values of each column, some rows at a time.
+
+    Raises:
+        DataError: If a page is damaged, or a value is none that Python has, as a time after 9999.
+    """
+    import pyarrow
+
+    try:
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(columns))):
+            yield [batch.column(column).to_pylist() for column in columns]
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def _open(path: Path) -> Any:

@@ -57,6 +57,30 @@ def place(path: Path, number: int) -> str:
     return f"{path}, {kind} {number}"
 
 
+def number_of(text: str) -> float:
+    """Return the number that a text is; Python takes 1_000 for one as well, which no file means.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if "_" in text:
+        raise ValueError(f"{text!r} is no number")
+    return float(text)
+
+
+def find_column(path: Path, column: str, names: Sequence[str]) -> int:
+    """Return the place of a column among the names of a file.
+
+    Raises:
+        DataError: If there is none, or more than one.
+    """
+    if column not in names:
+        raise lacks_column(path, column, names)
+    if names.count(column) > 1:
+        raise DataError(f"{path} has {names.count(column)} columns {column!r}; rename them")
+    return names.index(column)
+
+
 def lacks_column(path: Path, column: str, names: Sequence[str]) -> DataError:
     """Return the error for a column that a file does not have."""
     hint = ""

@@ -112,7 +112,7 @@ class TaskDataModule(pl.LightningDataModule):
             return
         self.rows = {split: self.load(self._prepared(), split) for split in SPLITS}
         for split, rows in self.rows.items():
-            self._check_places(split, rows)
+            self._check_cut(split, rows)
             if self.hidden_share is not None and not isinstance(rows, TokenRows):
                 raise DataError("rows of this task hold numbers; pretrain=mlm hides tokens")
         self._has_padding = {
@@ -265,8 +265,15 @@ class TaskDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start = state_dict["num_batches_consumed"]
 
-    def _check_places(self, split: str, rows: Rows) -> None:
-        """Refuse to cut off a token at which a row is asked."""
+    def _check_cut(self, split: str, rows: Rows) -> None:
+        """Refuse to cut off an end that was kept on purpose, or a token at which a row is asked."""
+        longest = int(rows.lengths(torch.arange(len(rows))).max())
+        if rows.keeps_end and longest > self.max_seq_len:
+            raise DataError(
+                f"max_seq_len is {self.max_seq_len}, but rows of the {split} split have up to "
+                f"{longest} tokens and were cut so as to keep their end; give a smaller "
+                "task.max_len instead"
+            )
         if not isinstance(rows, TokenRows) or rows.places is None:
             return
         last = int(rows.places.max())

@@ -76,6 +76,6 @@ def _check_beside(
             raise DataError(
                 f"{path}: {name} is of shape {arrays[name].shape}; it must be {x.shape[:1]}, as y"
             )
-    lengths = arrays.get("lengths", np.zeros(1, int))
-    if lengths.dtype.kind not in "iu" or not 0 <= lengths.min() <= lengths.max() <= x.shape[1]:
+    lengths = arrays.get("lengths", np.zeros(0, int))
+    if lengths.dtype.kind not in "iu" or (lengths < 0).any() or (lengths > x.shape[1]).any():
         raise DataError(f"{path}: lengths are not those of {len(x)} series of {x.shape[1]}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int, Int32
 
-from tasks.columns.row import place
+from tasks.columns.row import number_of, place
 from tasks.errors import DataError
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -88,7 +88,7 @@ def parse_value(text: str | None, path: Path, number: int) -> float:
     if text is None or text.strip().lower() in _MISSING:
         return math.nan
     try:
-        value = float(text)
+        value = number_of(text)
     except ValueError as error:
         raise DataError(f"{place(path, number)}: {text!r} is no number") from error
     if not abs(value) <= _LARGEST:

@@ -15,6 +15,8 @@ from tasks.series.recorded import Recorded, of_series, parse_value, trimmed
 from tasks.table.examples import Example
 from tasks.table.scan import parse_time
 
+_INDEX = ("Unnamed:", "__index_level_")  # of pandas, once read from CSV and in Parquet
+
 
 class SeriesColumns(NamedTuple):
     """Which columns of a table hold what.
@@ -160,8 +162,14 @@ def read_wide(
 
 
 def _names_of_all(paths: Sequence[Path], *, form: Form) -> list[str]:
-    """Return the columns that all files have; none may have others."""
+    """Return the columns that all files have; none may have others, or one that is an index."""
     known = column_names(paths[0], form=form)
+    for name in known:
+        if not name.strip() or name.startswith(_INDEX):
+            raise DataError(
+                f"{paths[0]} has a column {name!r}, as an index is written; leave it out, or say "
+                "which hold the values (channels)"
+            )
     for path in paths:
         if path.suffix.lower() in JSON:
             raise DataError(

@@ -1,6 +1,7 @@
 """Prepare series of one's own: read them, cut them into rows, split them by series, write them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from tasks.store.manifest import SPLITS, read_manifest
 from tasks.store.once import prepare_once
 from tasks.store.rows import SeriesRows, open_series
 from tasks.store.write import Chunk, Contents, Split
-from tasks.table.classes import Expected, check_plan
+from tasks.table.classes import Expected, check_plan, check_prepared
 from tasks.table.plan import Shares, facts_of, rows_of_splits
 
 # Raise it, and task.generator_version in YAML, when files give other rows than before: old folders
@@ -129,13 +130,15 @@ def prepare(
         paired=False,
         num_bytes=0,
     )
+    check_prepared(folder, expected)
     _check_statistics(folder, {"channel_mean": channel_mean, "channel_std": channel_std})
     return add_floors(folder, floors(len(channel_mean)))
 
 
 def load(folder: Path, split: str, *, channel_mean: Sequence[float], patch: int) -> SeriesRows:
     """Open a split; a token is the values of all channels over the steps of a patch."""
-    return open_series(folder, split, num_channels=len(channel_mean) * patch)
+    rows = open_series(folder, split, num_channels=len(channel_mean) * patch)
+    return replace(rows, keeps_end=read_manifest(folder)["parameters"]["keep"] != "head")
 
 
 def floors(num_channels: int) -> dict[str, Floor]:

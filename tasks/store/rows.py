@@ -28,6 +28,7 @@ class TokenRows:
         eos_id: Appended to each document, if not None.
         zero_is_padding: Whether id 0 inside a document counts as padding, as it does in the code of
             Long Range Arena, where black pixels vanish.
+        keeps_end: Whether rows were cut so that they end as they should; batches must not cut more.
     """
 
     ids: Integer[Tensor, "tokens"]
@@ -38,6 +39,7 @@ class TokenRows:
     places: Int[Tensor, "rows questions"] | None = None
     eos_id: int | None = None
     zero_is_padding: bool = False
+    keeps_end: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,12 +73,14 @@ class SeriesRows:
         values: Series end to end, NaN where a value is missing.
         offsets: Series d is values[offsets[d] : offsets[d + 1]].
         documents: The series of each row.
+        keeps_end: As in :class:`TokenRows`.
     """
 
     values: Float[Tensor, "steps channels"]
     offsets: Int[Tensor, "documents_and_one"]
     documents: Int[Tensor, "rows"]
     labels: Integer[Tensor, "rows"]
+    keeps_end: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,7 +96,8 @@ class SeriesRows:
 
     def to(self, device: torch.device | str) -> "SeriesRows":
         """Copy the rows to a device, where a batch is then gathered."""
-        return SeriesRows(
+        return replace(
+            self,
             values=self.values.to(device),
             offsets=self.offsets.to(device),
             documents=self.documents.to(device),
@@ -146,8 +151,13 @@ def open_series(folder: Path, split: str, *, num_channels: int) -> SeriesRows:
     found = len(_facts(folder, split)["mean"])
     if found != num_channels:
         raise DataError(f"{folder} has series of {found} values a step, not {num_channels}")
-    fields = ("values", "offsets", "documents", "labels")
-    return SeriesRows(**{field: _open_field(folder, split, field) for field in fields})
+    tensor = partial(_open_field, folder, split)
+    return SeriesRows(
+        values=tensor("values"),
+        offsets=tensor("offsets"),
+        documents=tensor("documents"),
+        labels=tensor("labels"),
+    )
 
 
 def _facts(folder: Path, split: str) -> dict[str, Any]:

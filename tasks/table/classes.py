@@ -3,17 +3,16 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tasks.errors import DataError, check_numbers, check_rows, check_text, check_texts
-from tasks.store.manifest import SPLITS
+from tasks.store.manifest import SPLITS, read_manifest
 from tasks.table.plan import Part, rows_of_splits
-from tasks.table.scan import Scan
+from tasks.table.scan import LEAST_ROWS_OF_A_CLASS, MOST_CLASSES, Scan, too_many_classes
 
-MOST_CLASSES = 100
-LEAST_ROWS_OF_A_CLASS = 5  # on average
 _WHOLE_NUMBER = re.compile("-?[0-9]{1,100}")
 
 
@@ -114,15 +113,30 @@ def check_plan(parts: Sequence[Part], expected: Expected) -> None:
             f"the labels of the training rows are {', '.join(map(repr, found.classes[:20]))}, "
             f"task.classes says {', '.join(map(repr, expected.classes))}"
         )
-    if expected.class_counts not in (None, found.class_counts):
+    _check_counts(found.class_counts, found.num_rows, expected)
+
+
+def check_prepared(folder: Path, expected: Expected) -> None:
+    """Refuse what was prepared before if its rows are not those that a task says now.
+
+    Raises:
+        DataError: With both.
+    """
+    splits = read_manifest(folder)["splits"]
+    num_rows = {split: splits[split]["rows"] for split in SPLITS}
+    _check_counts(splits["train"]["class_counts"], num_rows, expected)
+
+
+def _check_counts(
+    class_counts: list[int] | None, num_rows: dict[str, int] | None, expected: Expected
+) -> None:
+    if expected.class_counts not in (None, class_counts):
         raise DataError(
-            f"the classes have {found.class_counts} training rows, "
+            f"the classes have {class_counts} training rows, "
             f"task.class_counts says {expected.class_counts}"
         )
-    if expected.num_rows not in (None, found.num_rows):
-        raise DataError(
-            f"the splits have {found.num_rows} rows, task.num_rows says {expected.num_rows}"
-        )
+    if expected.num_rows not in (None, num_rows):
+        raise DataError(f"the splits have {num_rows} rows, task.num_rows says {expected.num_rows}")
 
 
 def check_labels(seen: Scan) -> None:
@@ -134,17 +148,13 @@ def check_labels(seen: Scan) -> None:
     Raises:
         DataError: With the counts.
     """
-    names, num_rows = seen.names, len(seen)
+    names, num_rows = [seen.names[int(i)] for i in np.unique(seen.labels)], len(seen)
     if not num_rows:
         reasons = ", ".join(f"{number:,} have {reason}" for reason, number in seen.left_out.items())
         raise DataError(f"no row can be used: {reasons or 'there is none'}")
     if len(names) < 2:
         raise DataError(f"the label has one value, {names[0]!r}; there is nothing to learn")
     if len(names) > MOST_CLASSES or num_rows < LEAST_ROWS_OF_A_CLASS * len(names):
-        raise DataError(
-            f"the label has {len(names)} values in {num_rows} rows, which looks like an id or a "
-            f"number to predict; at most {MOST_CLASSES} classes, with at least "
-            f"{LEAST_ROWS_OF_A_CLASS} rows each on average, can be told apart"
-        )
+        raise too_many_classes(names, num_rows)
     for name in names:
         check_text(name)

@@ -4,7 +4,7 @@ import hashlib
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +14,12 @@ import numpy as np
 from jaxtyping import Float64, Int32, UInt64
 
 from tasks.columns import Form
-from tasks.columns.row import Advance
+from tasks.columns.row import Advance, number_of
 from tasks.errors import DataError
 from tasks.table.examples import Columns, Example, read_examples
+
+MOST_CLASSES = 100
+LEAST_ROWS_OF_A_CLASS = 5  # on average
 
 
 class Scan(NamedTuple):
@@ -66,6 +69,8 @@ def scan(
     for example in read_examples(paths, columns, form=form, left_out=left_out, advance=advance):
         contents.append(content_hash(example.texts, seed=seed))
         labels.append(names.setdefault(example.label, len(names)))
+        if len(names) > MOST_CLASSES:  # before a large file is read to its end
+            raise too_many_classes(names, len(labels))
         if columns.time:
             deciders.append(parse_time(example))
         else:
@@ -81,6 +86,15 @@ def scan(
         values=list(values),
         lengths=np.frombuffer(lengths, dtype=np.int32),
         left_out=left_out,
+    )
+
+
+def too_many_classes(names: Collection[str], num_rows: int) -> DataError:
+    """Return the error for a label that tells rows apart instead of classes."""
+    return DataError(
+        f"the label has {len(names)} values in {num_rows} rows, which looks like an id or a number "
+        f"to predict; at most {MOST_CLASSES} classes, with at least {LEAST_ROWS_OF_A_CLASS} rows "
+        "each on average, can be told apart"
     )
 
 
@@ -100,7 +114,7 @@ def parse_time(example: Example) -> float:
         DataError: If it is neither; as 1/9/2024, which texts would put in another order.
     """
     try:
-        number = float(example.decider)
+        number = number_of(example.decider)
         if math.isfinite(number):
             return number
     except ValueError:

@@ -1,6 +1,7 @@
-"""Prepare a table of one's own: read it twice, once to plan and once to write."""
+"""Prepare a table of one's own: read it once to plan, and once more to write each split."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from tasks.errors import check_generator, check_name, check_wholes, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
 from tasks.sources.digest import digest_of
+from tasks.store.manifest import read_manifest
 from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Contents
-from tasks.table.classes import Expected, check_labels, check_plan
+from tasks.table.classes import Expected, check_labels, check_plan, check_prepared
 from tasks.table.contents import KEEP, Tokens, table_contents
 from tasks.table.examples import Columns, Example, check_columns
 from tasks.table.plan import Part, Shares, plan
@@ -114,12 +116,16 @@ def prepare(
         paired=columns.paired,
         num_bytes=files.num_bytes() * (1 if tokens.kind == "bytes" and stored is None else 4),
     )
+    check_prepared(folder, expected)
     return add_floors(folder, FLOORS_OF_PAIRS if columns.paired else FLOORS)
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:
     """Open a split; the id of a byte, or of a character's place, is that number plus 1."""
-    return open_split(folder, split, first_id=1, vocab_size=vocab_size, append_eos=append_eos)
+    rows = open_split(folder, split, first_id=1, vocab_size=vocab_size, append_eos=append_eos)
+    cut = read_manifest(folder)["parameters"]
+    # Special tokens stand at the end of what is kept of a text.
+    return replace(rows, keeps_end=cut["keep"] != "head" or "tokenizer" in cut)
 
 
 def token_counter(tokens: str, stored: Tokenizer | None) -> Callable[[bytes], int]:

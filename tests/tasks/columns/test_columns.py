@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.columns import Form, column_names, find_files, read_rows
@@ -178,6 +180,47 @@ def test_types_that_are_no_values_are_refused_by_name(tmp_path):
         values(path, "text")
     with pytest.raises(DataError, match=r"has no column 'body'; it has 'text', 'n'"):
         values(path, "body")
+
+
+def damaged_parquet(path) -> None:
+    """Its pages are damaged, and what says where they are is not."""
+    texts = [f"{i} {i * i}" for i in range(5000)]
+    pd.DataFrame({"text": texts}).to_parquet(path, compression="snappy")
+    content = bytearray(path.read_bytes())
+    content[100:2000:7] = bytes(len(content[100:2000:7]))
+    path.write_bytes(content)
+
+
+def latin_parquet(path) -> None:
+    """Its texts are bytes of another encoding."""
+    texts = pa.array([b"caf\xe9"] * 9, pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), path)
+
+
+def late_parquet(path) -> None:
+    """Its times are after the last one that Python has."""
+    pq.write_table(pa.table({"text": pa.array([2**62] * 9, pa.timestamp("us"))}), path)
+
+
+def twice_parquet(path) -> None:
+    columns = [pa.array(["a"]), pa.array(["b"])]
+    pq.write_table(pa.Table.from_arrays(columns, names=["text", "text"]), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (damaged_parquet, r"a\.parquet cannot be read: "),
+        (latin_parquet, r"a\.parquet cannot be read: .*utf-8"),
+        (late_parquet, r"a\.parquet cannot be read: "),
+        (twice_parquet, r"a\.parquet has 2 columns 'text'; rename them"),
+    ],
+)
+def test_a_parquet_file_that_opens_and_cannot_be_read_is_named(tmp_path, write, message):
+    write(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=message) as caught:
+        values(tmp_path / "a.parquet", "text")
+    assert "\n" not in str(caught.value)
 
 
 def test_files_of_a_folder_may_have_other_columns_and_come_in_order(tmp_path):

@@ -83,6 +83,7 @@ def test_a_ts_file_keeps_the_case_of_its_labels_its_signs_and_its_lengths(
 
 HOSTILE = {
     "text.csv": ({"temp": "warm"}, r"text\.csv, line 2: 'warm' is no number"),
+    "grouped.csv": ({"temp": "1_000"}, r"grouped\.csv, line 2: '1_000' is no number"),
     "inf.csv": ({"temp": np.inf}, r"inf\.csv, line 2: 'inf' is not finite"),
     "gaps.csv": (
         {"temp": [np.nan, *range(359)]},
@@ -137,6 +138,10 @@ ARCHIVES = {
         "x has values that are not finite in 32 bits",
     ),
     "none": ({"x": np.zeros((0, 3)), "y": np.zeros(0, int)}, "the files have no series"),
+    "none of lengths": (
+        {"x": np.zeros((0, 3)), "y": np.zeros(0, int), "lengths": np.zeros(0, int)},
+        "the files have no series",
+    ),
     "unlabelled": (
         {"x": np.zeros((2, 3)), "y": np.array(["a", ""])},
         r"a\.npz, series 1 has no label",
@@ -223,6 +228,21 @@ def test_no_step_of_a_wide_table_is_left_out_without_a_word(
         table.to_json(folder / name, orient="records", lines=True)
     with pytest.raises(DataError, match=message):
         prepare(path=str(folder), **NO_COLUMNS)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_an_index_is_no_step_of_a_wide_table(prepare, tmp_path, kind):
+    """Whoever does not turn it off has one; here it would tell the label."""
+    rows = [["bad" if i < 20 else "good", *range(i, i + 3)] for i in range(40)]
+    table = pd.DataFrame(rows, columns=["state", "t0", "t1", "t2"]).iloc[::-1]
+    path = tmp_path / f"wide.{kind}"
+    if kind == "csv":
+        table.to_csv(path)
+    else:
+        table.to_parquet(path, index=True)
+    with pytest.raises(DataError, match=rf"wide\.{kind} has a column .*, as an index is written"):
+        prepare(path=str(path), **NO_COLUMNS)
+    assert prepare(path=str(path), **NO_COLUMNS | {"channels": ["t0", "t1", "t2"]}).exists()
 
 
 @pytest.mark.parametrize(

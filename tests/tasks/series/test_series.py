@@ -65,6 +65,16 @@ def test_a_window_may_have_the_label_of_most_of_its_steps(prepare, tmp_path, row
     assert labels[0] == "good" and labels[8] == "bad"
 
 
+def test_windows_that_all_have_one_label_are_refused(prepare, tmp_path, frame):
+    frame["state"] = np.where(frame["vibration"] == -2.0, "bad", "good")  # at one step in twelve
+    path = tmp_path / "rare.csv"
+    frame.to_csv(path, index=False)
+    with pytest.raises(
+        DataError, match="the label has one value, 'good'; there is nothing to lear"
+    ):
+        prepare(path=str(path), window=6, window_label="majority", classes=["good"], num_classes=1)
+
+
 @pytest.mark.parametrize("keep", ["head", "tail"])
 def test_a_token_is_a_patch_of_steps_and_the_rest_is_dropped(prepare, keep, rows_of):
     folder = prepare(patch=5, keep=keep)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.errors import DataError
+from tasks.errors import DataError, check_name
 
 REFUSED = {
     "class_counts": (
@@ -48,7 +48,7 @@ REFUSED = {
     "nan": ({"test_fraction": float("nan")}, r"test_fraction is nan; each must be above 0, and"),
     "code page": ({"encoding": 1252}, r"task\.encoding is 1252; it must be a text, as utf-8 or c"),
     "separator": ({"separator": 1}, r"task\.separator is 1; it must be a text, as ';'"),
-    "elsewhere": ({"name": "../logs"}, r"task\.name is '\.\./logs'; it must be of letters, di"),
+    "elsewhere": ({"name": "../logs"}, r"task\.name is '\.\./logs'; it must be a text of lett"),
     "tokens": ({"tokens": "words"}, r"task\.tokens is 'words'; it must be one of bytes, char"),
     "keep": ({"keep": "middle"}, r"task\.keep is 'middle'; it must be one of head, tail, both"),
 }
@@ -61,6 +61,22 @@ def test_what_is_wrong_is_refused_in_one_line(prepare, tmp_path, case):
         prepare(**changed)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "data").glob("table/*[!k]"))  # nothing half-written; locks are kept
+
+
+@pytest.mark.parametrize("case", ["class_counts", "num_rows"])
+def test_counts_are_held_to_what_was_prepared_before(prepare, case):
+    """By a call that did not say them."""
+    prepare()
+    changed, message = REFUSED[case]
+    with pytest.raises(DataError, match=message):
+        prepare(**changed)
+
+
+def test_a_name_that_is_a_number_is_refused():
+    with pytest.raises(
+        DataError, match=r"task\.name is 2024; it must be a text of letters, digits"
+    ):
+        check_name(2024)
 
 
 def wrong_labels(rows, case):
@@ -89,6 +105,16 @@ def test_labels_that_are_no_classes_are_refused(
     path = write_csv(tmp_path / "labels.csv", rows)
     with pytest.raises(DataError, match=message):
         prepare(path=path, group="host")
+
+
+def test_an_id_is_no_label_before_all_of_a_large_file_is_read(tmp_path, prepare):
+    """The last row, which is never reached, would be refused itself."""
+    rows = [f"message {i},{i}" for i in range(200)]
+    (tmp_path / "ids.csv").write_text("\n".join(["message,severity", *rows, "too,many,values"]))
+    with pytest.raises(
+        DataError, match="the label has 101 values in 101 rows, which looks like an"
+    ):
+        prepare(path=str(tmp_path / "ids.csv"))
 
 
 def test_a_row_without_the_value_that_decides_its_split_is_named(

@@ -1,6 +1,8 @@
 """A table of one's own becomes a task: what is in it, and how it is split."""
 
 import hashlib
+from contextlib import nullcontext
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -136,6 +138,32 @@ def test_a_split_may_have_files_of_its_own(tmp_path, prepare, rows_of, records, 
     assert shared == sum(row["message"] in train for row in rows[:3]) > 0
 
 
+def test_a_file_that_moves_from_one_split_to_the_next_makes_other_data(
+    tmp_path, prepare, rows_of, records, write_csv
+):
+    """As where the last months are held out, and a month is learnt from later on."""
+    rows = records(120)
+    for i in range(4):
+        write_csv(tmp_path / f"month{i}.csv", rows[30 * i : 30 * i + 30])
+    folders = [
+        prepare(path=f"{tmp_path}/month[{train}].csv", path_test=f"{tmp_path}/month[{test}].csv")
+        for train, test in (("01", "23"), ("012", "3"))
+    ]
+    assert [len(rows_of(folder, "test")) for folder in folders] == [60, 30]
+    sha256 = read_manifest(folders[0])["parameters"]["source"]
+    with pytest.raises(DataError, match="is not what the task was written for: its sha256 is"):
+        prepare(
+            path=f"{tmp_path}/month[012].csv", path_test=f"{tmp_path}/month3.csv", sha256=sha256
+        )
+
+
+def test_a_file_to_learn_from_is_not_asked_for(tmp_path, prepare):
+    for path in (tmp_path / "logs.csv", tmp_path):
+        with pytest.raises(DataError, match=r"logs\.csv is a file of train and of test; give each"):
+            prepare(path=str(path), path_test=str(tmp_path / "logs.csv"))
+    assert not list((tmp_path / "data").glob("table/*[!k]"))
+
+
 def test_two_columns_are_one_text_or_a_pair(prepare, all_rows):
     folder = prepare(text=["host", "message"])
     assert ("node0\nnaïve message no. 0", "ERROR") in all_rows(folder)
@@ -150,6 +178,28 @@ def test_what_is_kept_of_a_longer_text_can_be_chosen(prepare, keep, kept, all_ro
     folder = prepare(keep=keep, max_len=max_len)
     assert kept in {text for text, _ in all_rows(folder)}
     assert read_manifest(folder)["cut"] == {"train": 36, "validation": 12, "test": 12}
+
+
+@pytest.mark.parametrize(
+    ("keep", "max_seq_len", "longest"), [("head", 9, None), ("tail", 9, 19), ("tail", 19, None)]
+)
+def test_an_end_that_was_kept_is_not_cut_off_by_shorter_batches(
+    tmp_path, prepare, plain_data_module, keep, max_seq_len, longest
+):
+    folder = prepare(keep=keep, max_len=19)
+    data = plain_data_module(
+        prepare=lambda _: folder,
+        load=partial(table.load, vocab_size=257, append_eos=False),
+        data_dir=tmp_path,
+        batch_size=2,
+        max_seq_len=max_seq_len,
+        padded_len=max_seq_len,
+    )
+    refused = pytest.raises(
+        DataError, match=f"max_seq_len is {max_seq_len}, .* train split have up to {longest} tokens"
+    )
+    with refused if longest else nullcontext():
+        data.setup()
 
 
 def test_characters_are_those_of_training(prepare, rows_of):
@@ -177,6 +227,14 @@ def test_what_was_prepared_is_used_when_its_file_is_gone(tmp_path, prepare):
     assert prepare(sha256=sha256) == folder == prepare()
     with pytest.raises(DataError, match=r"logs\.csv is no file"):
         prepare(sha256=sha256, split_seed=1)
+
+
+def test_what_was_prepared_from_another_file_is_not_taken_for_a_mistyped_one(tmp_path, prepare):
+    prepare()
+    with pytest.raises(
+        DataError, match=r"lgos\.csv is no file; give a file, a folder of them, or a"
+    ):
+        prepare(path=str(tmp_path / "lgos.csv"))
 
 
 @pytest.mark.parametrize(
