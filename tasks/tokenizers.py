@@ -95,7 +95,7 @@ def _special_tokens(whole: list[int], plain: list[int]) -> tuple[tuple[int, ...]
     """Return what a tokenizer puts before and behind the tokens of a text."""
     for start in range(len(whole) - len(plain) + 1):
         end = start + len(plain)
-        if whole[start:end] == plain:
+        if plain and whole[start:end] == plain:  # no tokens would stand anywhere
             return tuple(whole[:start]), tuple(whole[end:])
     raise DataError(f"a tokenizer that makes {plain} of a text makes {whole} with special tokens")
 

@@ -114,7 +114,7 @@ def _findings(parts: Sequence[Part], watcher: Watcher, columns: Columns, *, form
 
 
 def _fitting(lengths: np.ndarray, *, most: int) -> int:
-    """Return a length that 95 of 100 texts fit into, and no more than the longest has."""
+    """Return the length in whole steps that 95 of 100 texts fit into, or the most there may be."""
     wanted = -(-int(np.quantile(lengths, 0.95, method="higher")) // _STEP) * _STEP
     return min(wanted, most)
 

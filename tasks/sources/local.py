@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tasks.errors import DataError, one_of
+from tasks.sources.digest import digest_of
 from tasks.sources.leftovers import is_leftover, without_leftovers
 
 # Where the archive of Long Range Arena's release puts its data. It holds two of its folders twice,
@@ -93,10 +94,10 @@ def unpack(archive: Path, *, data_dir: Path) -> Path:
     Raises:
         DataError: If it is no archive, is damaged, or a member would leave the folder.
     """
-    stat = archive.stat()
-    # A changed archive of the same name and size is another one.
-    folder = data_dir / "unpacked" / f"{archive.name}-{stat.st_size}-{stat.st_mtime_ns:x}"
     with _readable(archive) as tar:
+        # Another archive may have the same name, size and time.
+        checksum = digest_of([archive], data_dir=data_dir)
+        folder = data_dir / "unpacked" / f"{archive.name}-{checksum[:16]}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if folder.exists():

@@ -1,5 +1,6 @@
 """Prepared data in words."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 from tasks.store.manifest import combined_sha256, read_manifest
@@ -8,13 +9,14 @@ from tasks.store.manifest import combined_sha256, read_manifest
 def describe(folder: Path) -> list[str]:
     """Describe each split of a prepared folder in a line, and each floor."""
     manifest = read_manifest(folder)
+    names = manifest.get("classes", ())  # of own data; others are numbers
     lines = []
     for name, split in manifest["splits"].items():
         rows, num_labels = split["rows"], sum(split["class_counts"])
         quantiles = ", ".join(f"{key} {value}" for key, value in split["lengths"].items())
-        names = (f"{name} " for name in manifest.get("classes", ()))
         shares = " ".join(
-            f"{next(names, '')}{100 * count / num_labels:.1f}" for count in split["class_counts"]
+            f"{name} {100 * count / num_labels:.1f}".lstrip()
+            for name, count in zip_longest(names, split["class_counts"], fillvalue="")
         )
         left_out = f" ({split['left_out']} left out)" if split["left_out"] else ""
         lines.append(

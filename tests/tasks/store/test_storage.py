@@ -267,9 +267,25 @@ def test_a_damaged_manifest_is_noticed(tmp_path, text):
 
 
 def test_the_manifest_is_the_last_thing_written(tmp_path):
-    folder = prepare(tmp_path, calls=[])
-    assert json.loads((folder / "manifest.json").read_text())["vocabulary"] == ["<pad>", "x"]
-    assert not list(folder.glob("*.tmp")) and not (folder / "progress.json").exists()
+    seen = []
+    chunk = Chunk(np.zeros(2, np.uint8), np.ones(2, int), np.array([0, 1]))
+
+    def look() -> None:
+        [partial_folder] = tmp_path.glob("*.partial")
+        seen.extend(path.name for path in partial_folder.iterdir())
+
+    folder = prepare_once(
+        tmp_path,
+        variant="test",
+        parameters={},
+        contents=lambda: Contents([Split(s, 2, [lambda: [chunk]]) for s in SPLITS], confirm=look),
+        num_classes=2,
+        paired=False,
+        num_bytes=0,
+    )
+    arrays = {path.name for path in folder.glob("*.npy")}
+    assert set(seen) == arrays | {"progress.json"} and len(arrays) == 12
+    assert {path.name for path in folder.iterdir()} == arrays | {"manifest.json"}
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(

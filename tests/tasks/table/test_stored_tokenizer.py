@@ -14,7 +14,7 @@ from tasks.describe.model_files import find_model_files
 from tasks.errors import DataError
 from tasks.store.manifest import read_manifest
 from tasks.table import load
-from tasks.tokenizers import load_tokenizer
+from tasks.tokenizers import _special_tokens, load_tokenizer
 
 WORDS = ["disk", "fan", "full", "hot", "is", "the"]
 # As a model's folder has it: the length and the padding of its author's use are in the file, too.
@@ -116,6 +116,12 @@ def test_a_limit_of_its_authors_use_does_not_count(stored):
     ids = tokenizer.encode(b"the disk is full the fan is hot")
     np.testing.assert_array_equal(ids, [9, 4, 8, 6, 9, 5, 8, 7])
     assert (tokenizer.front, tokenizer.back) == ((2,), (3,))
+
+
+def test_a_letter_without_tokens_says_nothing_of_where_special_ones_stand():
+    assert _special_tokens([2, 9, 8, 3], [9, 8]) == ((2,), (3,))
+    with pytest.raises(DataError, match=r"makes \[\] of a text makes \[2, 3\] with special tokens"):
+        _special_tokens([2, 3], [])
 
 
 def test_a_file_that_is_no_tokenizer_is_named(tmp_path):
