@@ -4,6 +4,7 @@ import logging
 import shutil
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -77,20 +78,31 @@ def find_start(checkpoints: Path) -> Path | None:
     """Return the checkpoint from which a run goes on; None to begin anew.
 
     That is the last one, if it is whole and the best weights that it speaks of are there; else the
-    best one. What is damaged is named.
+    best one. A run that was killed between the two files of one validation goes on from that
+    validation. What is damaged is named.
     """
     last, best = checkpoints / "last.ckpt", checkpoints / "best.ckpt"
     state, best_state = _load_or_name(last), _load_or_name(best)
-    if state is not None:
-        best_step = state["callbacks"].get("BestCheckpoint", {}).get("step")
-        if best_step is None or best_state is not None:
-            return last
-        if best_step == state["global_step"]:
-            shutil.copyfile(last, best)  # the same weights
-            return last
-        log.warning("%s is gone, and no other file has its weights; training begins anew", best)
-        return None
-    return None if best_state is None else best
+    if state is None:
+        return None if best_state is None else best
+    expected = state["callbacks"].get("BestCheckpoint", {}).get("step")
+    found = None if best_state is None else best_state["global_step"]
+    if found == expected:
+        return last
+    if found is not None and found >= state["global_step"]:  # written after the last one
+        _copy(best, last)
+        return last
+    if expected == state["global_step"]:
+        _copy(last, best)
+        return last
+    log.warning("%s is gone, and no other file has its weights; training begins anew", best)
+    return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Let a checkpoint stand for another one, too; each rank of a run may do so."""
+    with source.open("rb") as old, whole_file(target, writer=f".{uuid4().hex}") as new:
+        shutil.copyfileobj(old, new)
 
 
 def _load_or_name(path: Path) -> dict[str, Any] | None:

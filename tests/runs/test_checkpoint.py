@@ -67,6 +67,40 @@ def test_where_the_last_weights_are_the_best_they_stand_for_them(folder):
     assert load_checkpoint(folder / "best.ckpt")["global_step"] == 4
 
 
+@pytest.mark.parametrize(
+    ("last_step", "best_of_last"), [(4, 2), (4, None), (8, 4)], ids=["later", "first", "at the end"]
+)
+def test_a_kill_between_the_two_files_of_a_validation_loses_none_of_it(
+    folder, last_step, best_of_last
+):
+    save(folder / "best.ckpt", step=8, best_step=8, value=8.0)
+    save(folder / "last.ckpt", step=last_step, best_step=best_of_last)
+    assert find_start(folder) == folder / "last.ckpt"
+    state = load_checkpoint(folder / "last.ckpt")
+    assert (state["global_step"], state["callbacks"]["BestCheckpoint"]["step"]) == (8, 8)
+
+
+def test_the_best_weights_of_another_training_are_not_those_of_this_one(folder, caplog):
+    save(folder / "best.ckpt", step=2, best_step=2)
+    assert find_start(folder) is None
+    assert "training begins anew" in caplog.text
+
+
+def test_a_copy_of_weights_is_whole_or_not_there(folder, monkeypatch):
+    """A full disk leaves no half of the best weights, which the next call would distrust."""
+
+    def copy_half(source, target):
+        target.write(source.read(100))
+        raise OSError(28, "No space left on device")
+
+    save(folder / "last.ckpt", step=4, best_step=4)
+    (folder / "best.ckpt").unlink()
+    monkeypatch.setattr(shutil, "copyfileobj", copy_half)
+    with pytest.raises(OSError, match="No space left"):
+        find_start(folder)
+    assert [file.name for file in folder.iterdir()] == ["last.ckpt"]
+
+
 def test_weights_come_from_whole_checkpoints_of_this_model(folder):
     model = nn.Linear(2, 1, bias=False)
     assert load_weights(model, folder / "last.ckpt") == 8
