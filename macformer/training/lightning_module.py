@@ -1,5 +1,6 @@
 """The Lightning module: the step function under Lightning's bookkeeping."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -8,35 +9,17 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from macformer.training.capture import CapturedGradients, can_capture
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
 from macformer.training.objectives import Batch, Loss, Objective, judge
+from macformer.training.scores import Accuracy, MeanLoss
 from macformer.training.step import Clip, optimisation_step
 
 
 class DivergedError(RuntimeError):
-    """The training loss is no longer finite."""
-
-
-class Accuracy(Metric):
-    """The share of right predictions among those scored."""
-
-    correct: Tensor
-    scored: Tensor
-
-    def __init__(self):
-        super().__init__()
-        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, num_correct: Tensor, num_scored: Tensor) -> None:
-        self.correct += num_correct
-        self.scored += num_scored
-
-    def compute(self) -> Tensor:
-        return self.correct.float() / self.scored
+    """A loss is no longer finite."""
 
 
 class ClassificationModule(pl.LightningModule):
@@ -82,7 +65,7 @@ class ClassificationModule(pl.LightningModule):
         self._make_gradients = gradients
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanLoss()
         self.val_accuracy = Accuracy()
         self.test_accuracy = Accuracy()
         self.val_metrics = MetricCollection(dict(metrics or {}), prefix="val/")
@@ -174,11 +157,7 @@ class ClassificationModule(pl.LightningModule):
         sums = self._sum_over_ranks(self._interval)
         self._interval = _no_sums()
         self.train_loss = sums["loss"] / sums["num_steps"]
-        if not torch.isfinite(torch.tensor(self.train_loss)):
-            raise DivergedError(
-                f"the training loss is {self.train_loss} at step {self.global_step}; "
-                "a smaller learning_rate or ppsbn=with may help"
-            )
+        self._check_finite("training", self.train_loss)
         values = {
             "train/loss": self.train_loss,
             "train/accuracy": sums["num_correct"] / sums["num_scored"],
@@ -187,6 +166,13 @@ class ClassificationModule(pl.LightningModule):
         }
         values |= {f"attention/{name}": value for name, value in diagnostics(self.model).items()}
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=1)
+
+    def _check_finite(self, name: str, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the {name} loss is {loss} at step {self.global_step}; "
+                "a smaller learning_rate or ppsbn=with may help"
+            )
 
     def _sum_over_ranks(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
         values = torch.tensor([float(value) for value in sums.values()], device=self.device)
@@ -210,13 +196,20 @@ class ClassificationModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss, num_correct, num_scored = self.objective(self.model, batch)
-        self.val_loss.update(loss, weight=num_scored)
+        self.val_loss.update(loss, num_scored)
         self.val_accuracy.update(num_correct, num_scored)
         size = len(batch["labels"])
         self.log("val/loss", self.val_loss, on_epoch=True, batch_size=size)
         self.log("val/accuracy", self.val_accuracy, on_epoch=True, batch_size=size)
         self._log_metrics(self.val_metrics, batch["labels"])
         self.log("step", float(self.global_step), on_epoch=True, batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Refuse weights that the last steps have spoilt, before any checkpoint keeps them.
+
+        The first class is the answer where no logit is a number, which may well be the best so far.
+        """
+        self._check_finite("validation", float(self.val_loss.compute()))
 
     def _watch_logits(self) -> None:
         def keep(model: nn.Module, inputs: Any, logits: Tensor) -> None:

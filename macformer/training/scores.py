@@ -1,0 +1,43 @@
+"""What a validation or a test says, summed over its batches and over ranks."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Accuracy(Metric):
+    """The share of right predictions among those scored."""
+
+    correct: Tensor
+    scored: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("correct", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, num_correct: Tensor, num_scored: Tensor) -> None:
+        self.correct += num_correct
+        self.scored += num_scored
+
+    def compute(self) -> Tensor:
+        return self.correct.float() / self.scored
+
+
+class MeanLoss(Metric):
+    """The mean loss over all that is scored; not finite where that of one batch is not."""
+
+    total: Tensor
+    scored: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, num_scored: Tensor) -> None:
+        self.total += loss.to(self.total.dtype) * num_scored
+        self.scored += num_scored
+
+    def compute(self) -> Tensor:
+        return self.total / self.scored

@@ -1,0 +1,28 @@
+"""What is summed over the batches of a validation."""
+
+import math
+
+import torch
+
+from macformer.training.scores import Accuracy, MeanLoss
+
+
+def test_losses_weigh_by_what_they_are_means_of():
+    loss = MeanLoss()
+    loss.update(torch.tensor(1.0), torch.tensor(6))
+    loss.update(torch.tensor(4.0), torch.tensor(2))
+    assert float(loss.compute()) == (6 * 1 + 2 * 4) / 8
+
+
+def test_one_loss_that_is_no_number_is_not_left_out():
+    loss = MeanLoss()
+    for value in (1.0, float("nan"), 2.0):
+        loss.update(torch.tensor(value), torch.tensor(4))
+    assert math.isnan(loss.compute())
+
+
+def test_accuracy_counts_answers_and_not_batches():
+    accuracy = Accuracy()
+    accuracy.update(torch.tensor(4), torch.tensor(8))
+    accuracy.update(torch.tensor(1), torch.tensor(1))
+    assert float(accuracy.compute()) == torch.tensor(5 / 9)
