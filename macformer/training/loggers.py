@@ -8,7 +8,8 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -88,8 +89,10 @@ class ContinuedWandbLogger(WandbLogger):
     """Log to Weights & Biases, and once more what an offline run before a resume had logged.
 
     Two offline runs of one id do not add up: syncing the second replaces the first. So what is
-    logged is kept beside them, and goes into the new run in place of the old one, which is removed.
-    An online run is continued by the server.
+    logged is kept beside them, and goes into the new run in place of the old one, which is removed
+    then. An online run is continued by the server.
+
+    A run does not depend on it: where W&B fails, it goes on without.
 
     Args:
         journal: The file that keeps it.
@@ -98,25 +101,35 @@ class ContinuedWandbLogger(WandbLogger):
     def __init__(self, *, journal: Path, **options: Any):
         super().__init__(**options)
         self._wandb_init.pop("anonymous", None)  # W&B warns of it at every run, whatever its value
+        self._is_lost = False
+        self._replaced: list[Path] = []
         if rank_zero_only.rank == 0:
-            offline = list(journal.parent.glob(f"offline-run-*-{options['id']}"))
-            if not offline:
+            self._replaced = list(journal.parent.glob("offline-run-*"))
+            if not self._replaced:
                 journal.unlink(missing_ok=True)
-            for folder in offline:
-                shutil.rmtree(folder)
         self._journal = CurveLogger(path=str(journal))
         self._to_repeat = dict(self._journal.rows)
 
     @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        self._tell(super().log_hyperparams, params)
+
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         step = step or 0
+        self._journal.log_metrics(metrics, step=step)
+        self._tell(self._repeat_before, step)
+        self._tell(super().log_metrics, metrics, step=step)
+
+    def _repeat_before(self, step: int) -> None:
+        """Log what an earlier run had logged before a step; later ones are taken again."""
         for earlier in sorted(s for s in self._to_repeat if s < step):
             row = self._to_repeat.pop(earlier).items()
             values = {name: float(value) for name, value in row if name != "step" and value != ""}
             super().log_metrics(values, step=earlier)
-        self._to_repeat.clear()  # later steps are taken again
-        self._journal.log_metrics(metrics, step=step)
-        super().log_metrics(metrics, step=step)
+        self._to_repeat.clear()
+        while self._replaced:
+            shutil.rmtree(self._replaced.pop(), ignore_errors=True)
 
     @rank_zero_only
     def save(self) -> None:
@@ -125,7 +138,18 @@ class ContinuedWandbLogger(WandbLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self._journal.finalize(status)
-        super().finalize(status)
+        self._tell(super().finalize, status)
+
+    def _tell(self, work: Callable[..., object], *args: Any, **options: Any) -> None:
+        """Do what W&B has a part in; from the first time that it fails, do without."""
+        if not self._is_lost:
+            try:
+                work(*args, **options)
+            except (
+                Exception
+            ) as error:  # a service that died, a network, whatever its version raises
+                self._is_lost = True
+                _warn(error, "goes on without it")
 
 
 def wandb_logger(
@@ -156,10 +180,26 @@ def wandb_logger(
     return _make_logger(options, mode)
 
 
+def close_wandb(*, exit_code: int) -> None:
+    """Close the run that W&B has open, or the next one in this process would be logged into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
+        return
+    try:
+        wandb.finish(exit_code=exit_code)
+    except Exception as error:  # the results are on disk
+        _warn(error, "is not closed there")
+
+
 def wandb_id(name: str) -> str:
     """Turn the name of a run into an id that W&B accepts; its end tells runs apart."""
     allowed = re.sub(r"[/\\#?%:]", "_", name)
     return allowed if len(allowed) <= MAX_ID else f"{allowed[: MAX_ID - 12]}-{allowed[-11:]}"
+
+
+def _warn(error: Exception, what_follows: str) -> None:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    log.warning("Weights & Biases: %s; the run %s", reason, what_follows)
 
 
 def _open_online(options: dict[str, Any]) -> WandbLogger | None:
@@ -170,10 +210,7 @@ def _open_online(options: dict[str, Any]) -> WandbLogger | None:
     try:
         _ = logger.experiment
     except (wandb.Error, ValueError) as error:
-        log.warning(
-            "Weights & Biases: %s; the run is logged offline, for wandb sync",
-            str(error).partition("\n")[0],
-        )
+        _warn(error, "is logged offline, for wandb sync")
         return None
     return logger
 

@@ -97,10 +97,52 @@ def test_an_offline_run_that_was_killed_and_resumed_keeps_all_steps(tmp_path, mo
         if finished:
             logger.finalize("success")
         wandb.finish()
-    (folder,) = (tmp_path / "wandb").glob("offline-run-*-n")
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     text = json.dumps(read_history(folder))
     for loss in ("10.5", "20.5", "30.5", "40.5"):
         assert loss in text, text
+
+
+def test_a_run_killed_before_it_logs_again_keeps_what_it_had_logged(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    told = []
+    monkeypatch.setattr(
+        loggers.WandbLogger, "log_metrics", lambda self, metrics, step: told.append((step, metrics))
+    )
+    first = offline_logger(tmp_path)
+    for step in (10, 20):
+        first.log_metrics({"train/loss": step + 0.5, "val/accuracy": 0.25}, step=step)
+        first.save()
+    (tmp_path / "wandb" / "offline-run-1-n").mkdir()  # as W&B makes it, once it starts
+    offline_logger(tmp_path)  # and the process ends
+    told.clear()
+    offline_logger(tmp_path).log_metrics({"train/loss": 30.5}, step=30)
+    assert [(step, metrics["train/loss"]) for step, metrics in told] == [
+        (10, 10.5),
+        (20, 20.5),
+        (30, 30.5),
+    ]
+    assert not list((tmp_path / "wandb").glob("offline-run-*"))  # replaced by the new one
+
+
+@pytest.mark.parametrize("what", ["log_metrics", "log_hyperparams", "finalize"])
+def test_a_run_goes_on_where_weights_and_biases_fails(tmp_path, monkeypatch, caplog, what):
+    def fail(*args, **options):
+        raise ConnectionResetError("the service has died\nand more")
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("log_metrics", "log_hyperparams", "finalize"):
+        quiet = fail if name == what else lambda *args, **options: None
+        monkeypatch.setattr(loggers.WandbLogger, name, quiet)
+    logger = offline_logger(tmp_path)
+    with caplog.at_level("WARNING"):
+        logger.log_hyperparams({})
+        for step in (10, 20):
+            logger.log_metrics({"val/accuracy": 0.5}, step=step)
+        logger.finalize("success")
+    assert "Weights & Biases: the service has died; the run goes on without it" in caplog.text
+    assert len(caplog.text.splitlines()) == 1
+    assert len(read_rows(tmp_path / "wandb" / "logged.csv")) == 2  # for the next call
 
 
 @pytest.mark.parametrize("name", ["a/b", "100%:c#d?", "mine\\elu"])
