@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from macformer.runs.options import check_options
 from macformer.runs.pretraining import fix_pretraining
 from macformer.runs.protocol import fix_protocol
-from macformer.runs.values import check_values
+from macformer.runs.values import check_values, settle_numbers
 
 
 def fix_identity(cfg: DictConfig) -> str:
@@ -50,6 +50,7 @@ def check_once(cfg: DictConfig) -> None:
         OptionError: If an option has a value that it cannot have.
     """
     if "protocol" in cfg and OmegaConf.is_interpolation(cfg, "protocol"):
+        settle_numbers(cfg)  # of the recipe, too
         fix_protocol(cfg)  # first, for values may refer to the folder that the identity names
         check_values(cfg)
         check_options(cfg)
@@ -65,7 +66,15 @@ def run_identity(cfg: DictConfig) -> str:
     OmegaConf.update(cfg, "paths", {key: f"/{key}" for key in cfg.paths})
     kept = [str(key) for key in cfg if key != "hydra" and not _matches(str(key), patterns)]
     decisive: Any = {key: _plain(cfg, key) for key in kept}
-    return digest({key: value for key, value in _leaves(decisive) if not _matches(key, patterns)})
+    leaves = {key: value for key, value in _leaves(decisive) if not _matches(key, patterns)}
+    return digest(leaves | _choosing_metric(cfg))
+
+
+def _choosing_metric(cfg: DictConfig) -> dict[str, Any]:
+    """Return the metric of the task by which the best weights are chosen; others only watch."""
+    monitor = OmegaConf.select(cfg, "callbacks.best.monitor", default="")
+    metric = OmegaConf.select(cfg, f"task.metrics.{monitor.removeprefix('val/')}")
+    return {} if metric is None else {monitor: OmegaConf.to_container(metric, resolve=True)}
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

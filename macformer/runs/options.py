@@ -4,6 +4,7 @@
 goes. What one part alone knows, as the features of an attention, it refuses when it is built.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +20,6 @@ from macformer.runs.allowed import (
     PART,
     POSITIVE,
     SEED,
-    Allowed,
     OptionError,
     either,
     fault,
@@ -29,11 +29,10 @@ from macformer.runs.allowed import (
     whole,
 )
 
-PRECISIONS = one_of(  # Lightning's
-    *("32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"),
-    *("transformer-engine", "transformer-engine-float16", 64, 32, 16, "bf16"),
+PRECISIONS = one_of(  # Lightning's, each by one name; 16-mixed would be bf16-mixed on a CPU, unsaid
+    *("32-true", "bf16-mixed", "64-true", "bf16-true", "16-true"),
+    *("transformer-engine", "transformer-engine-float16"),
 )
-DEVICES = Allowed(lambda value: isinstance(value, str) or OmegaConf.is_list(value), "a list, auto")
 
 ALLOWED = {
     "seed": SEED,
@@ -57,8 +56,13 @@ ALLOWED = {
     "optimizer": PART,
     "scheduler": PART,
     "clip": either(NULL, PART),
+    "clip.clip_value": POSITIVE,  # of a negative one torch would make gradients of its own
+    "clip.max_norm": POSITIVE,
     "log_interval": COUNT,
     "warmup_batches": whole(0),
+    "cost.latency_examples": COUNT,
+    "cost.trimmed_batches": whole(0),
+    "cost.trimmed_passes": COUNT,
     "num_threads": either(NULL, COUNT),
     "task.num_classes": COUNT,
     "task.vocab_size": either(NULL, COUNT),
@@ -79,7 +83,7 @@ ALLOWED = {
     "trainer.callbacks": one_of(None, instead="callbacks"),
     "trainer.check_val_every_n_epoch": one_of(None, instead="eval_interval"),
     "trainer.default_root_dir": one_of(None, instead="paths.run_dir"),
-    "trainer.devices": either(COUNT, one_of(-1), DEVICES),
+    "trainer.devices": replace(COUNT, instead="CUDA_VISIBLE_DEVICES to choose which"),
     "trainer.enable_checkpointing": one_of(None, True, instead="callbacks"),
     "trainer.fast_dev_run": one_of(False, instead="+debug=fast"),
     "trainer.gradient_clip_algorithm": one_of(None, instead="clip"),
@@ -97,8 +101,11 @@ ALLOWED = {
     "trainer.reload_dataloaders_every_n_epochs": one_of(0),
     "trainer.use_distributed_sampler": one_of(False),
 }
+VALIDATED = ("val/accuracy", "val/loss")  # whatever the task
 # What is the value of another option, and is changed there.
 FOLLOWS = {
+    "module.log_interval": "log_interval",
+    "module.steps_per_call": "step.steps_per_call",
     "trainer.max_steps": "max_steps",
     "trainer.val_check_interval": "eval_interval",
     "trainer.limit_val_batches": "eval_batches",
@@ -115,9 +122,9 @@ def check_options(cfg: DictConfig) -> None:
     known = {**ALLOWED, "callbacks.best.monitor": one_of(*_validated(cfg))}
     found = list(faults(cfg, known))
     for key, other in FOLLOWS.items():
-        value = OmegaConf.select(cfg, key, default=ABSENT)
-        if value is not ABSENT and value != cfg[other]:
-            found.append(fault(key, value, one_of(cfg[other], instead=other)))
+        value, its = OmegaConf.select(cfg, key, default=ABSENT), OmegaConf.select(cfg, other)
+        if value is not ABSENT and value != its:
+            found.append(fault(key, value, one_of(its, instead=other)))
     if not found and cfg.padded_len < cfg.max_seq_len:
         found = [
             f"padded_len is {cfg.padded_len}; "
@@ -131,7 +138,7 @@ def _validated(cfg: DictConfig) -> list[str]:
     """List what a validation of the task gives."""
     metrics = OmegaConf.select(cfg, "task.metrics")
     names = metrics if OmegaConf.is_dict(metrics) else ()
-    return [f"val/{name}" for name in ("accuracy", "loss", *names)]
+    return [*VALIDATED, *(f"val/{name}" for name in names)]
 
 
 def check_option(key: str, value: Any) -> None:

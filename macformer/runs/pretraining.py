@@ -8,10 +8,17 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from macformer.runs.allowed import OptionError
-from macformer.runs.options import check_options
+from macformer.runs.allowed import OptionError, check, number
+from macformer.runs.options import ALLOWED, VALIDATED, check_options
 
 SWEEP = "pretraining"  # the folder below outputs/, which all sweeps share
+OPTIONS = (  # of that run, each an option of this one as pretrain.<name>
+    *("seed", "max_steps", "batch_size", "learning_rate", "warmup_steps"),
+    *("eval_interval", "eval_batches"),
+)
+KINDS = {f"pretrain.{name}": ALLOWED[name] for name in OPTIONS} | {
+    "pretrain.hidden_share": number(lambda value: 0 < value < 1, "between 0 and 1")
+}
 
 
 def fix_pretraining(cfg: DictConfig, fix_identity: Callable[[DictConfig], str]) -> None:
@@ -23,6 +30,7 @@ def fix_pretraining(cfg: DictConfig, fix_identity: Callable[[DictConfig], str]) 
     """
     if cfg.get("pretrain") is None:
         return
+    check(cfg, KINDS)
     _check_tokens(cfg)
     before = _composed(cfg)
     check_options(before)
@@ -67,6 +75,9 @@ def _composed(cfg: DictConfig) -> DictConfig:
         }
         merged = OmegaConf.merge(before, changes, own)
         merged.objective = {"_target_": "macformer.training.classify", "_partial_": True}
-        merged.module.metrics = None  # of the task's classes
+        merged.module.metrics = None  # of the task's classes, none of which can choose
+        monitor = OmegaConf.select(merged, "callbacks.best.monitor", default=VALIDATED[0])
+        if monitor not in VALIDATED:
+            merged.callbacks.best.update(monitor=VALIDATED[0], mode="max")
     assert isinstance(merged, DictConfig)
     return merged

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
 from macformer.runs.allowed import ABSENT, OptionError, written
 from macformer.runs.hydra_bridge import (
@@ -27,6 +27,23 @@ from macformer.runs.options import ALLOWED
 LANGUAGE = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # Hydra's, of every part
 ELSEWHERE = ("hydra", "paths")
 COMPUTED = ("identity", "choices", "protocol")
+
+
+def settle_numbers(cfg: DictConfig) -> None:
+    """Make fractions of the whole numbers given for them: dropout=0 and dropout=0.0 are one run."""
+    for option in given_values(cfg):
+        key = option.get_key_element().lstrip("+")
+        if type(option.value()) is int and _is_fraction(key, cfg):
+            with read_write(cfg):
+                OmegaConf.update(cfg, key, float(OmegaConf.select(cfg, key)))
+
+
+def _is_fraction(key: str, cfg: DictConfig) -> bool:
+    if key in ALLOWED:
+        return ALLOWED[key].accepts(0.5)
+    if key.split(".")[0] in ELSEWHERE:
+        return False
+    return type(OmegaConf.select(compose_files(cfg), key)) is float
 
 
 def check_values(cfg: DictConfig) -> None:

@@ -68,6 +68,29 @@ def test_what_cannot_change_a_result_does_not(overrides):
     assert identity_of(*overrides) == identity_of()
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("model.encoder.dropout=0", "model.encoder.dropout=0.0"),
+        ("learning_rate=1", "learning_rate=1.0"),
+        ("recipe.default.weight_decay=0", "recipe.default.weight_decay=0.0"),
+        ("recipe.adamw.eps=1", "recipe.adamw.eps=1.0"),
+    ],
+)
+def test_a_fraction_that_is_whole_may_be_written_as_a_whole_number(one, other):
+    assert identity_of(one) == identity_of(other)
+
+
+def test_a_score_decides_the_identity_where_it_chooses_the_weights():
+    macro, micro = (
+        f"+task.metrics={{f1: {{_target_: torchmetrics.F1Score, average: {average}}}}}"
+        for average in ("macro", "micro")
+    )
+    chooses = "callbacks.best.monitor=val/f1"
+    assert identity_of(macro, chooses) != identity_of(micro, chooses)
+    assert identity_of(macro) == identity_of(micro) == identity_of()
+
+
 def test_a_callback_may_write_into_the_folder_that_the_identity_names():
     callback = "+callbacks.mine={_target_: a.B, path: '${paths.run_dir}/mine'}"
     here, there = (identity_of(callback, f"paths.output_dir=/{name}") for name in "ab")

@@ -45,11 +45,25 @@ def test_the_run_before_differs_in_its_changes_alone():
     assert cfg.choices.attention == "rmfa_exp+mlm" and before.choices.attention == "rmfa_exp"
 
 
+def test_a_score_of_the_classes_does_not_choose_among_weights_that_predict_tokens():
+    score = "+task.metrics={f1: {_target_: torchmetrics.F1Score, average: macro}}"
+    options = (*CHOSEN, score, "callbacks.best.monitor=val/f1")
+    cfg = compose("task=listops_short", "recipe=smoke", *options)
+    assert cfg.callbacks.best.monitor == "val/f1"
+    assert cfg.pretrain.run.callbacks.best.monitor == "val/accuracy"
+    by_loss = ("callbacks.best.monitor=val/loss", "callbacks.best.mode=min")
+    cfg = compose("task=listops_short", "recipe=smoke", *CHOSEN, *by_loss)
+    assert cfg.pretrain.run.callbacks.best.monitor == "val/loss"
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("pretrain.hidden_share=1.5", "data.hidden_share is 1.5.*between 0 and 1"),
-        ("pretrain.max_steps=abc", "max_steps is abc"),
+        ("pretrain.hidden_share=1.5", r"^pretrain\.hidden_share is 1\.5;.*between 0 and 1"),
+        ("pretrain.hidden_share=null", r"^pretrain\.hidden_share is null;.*between 0 and 1"),
+        ("pretrain.max_steps=abc", r"^pretrain\.max_steps is abc"),
+        ("pretrain.max_steps=-1", r"^pretrain\.max_steps is -1; it must be a whole number"),
+        ("pretrain.seed=-1", r"^pretrain\.seed is -1; it must be a whole number"),
         ("pretrain=mlmm", "mlmm"),
     ],
 )
