@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         accuracy = evaluate(args.run_dir, checkpoint=args.checkpoint, split=args.split)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # the last: of a device
         print(f"{args.run_dir}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 2
     print(f"{args.split} accuracy {100 * accuracy:.2f} % ({args.checkpoint}, {args.run_dir})")
@@ -40,6 +40,7 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     Raises:
         ValueError: If the configuration or the checkpoint is missing or damaged.
     """
+    from macformer.callbacks import Heartbeat
     from macformer.record import CHECKPOINTS_NAME, read_config, read_metrics
     from macformer.runs.build import build_run
     from macformer.runs.checkpoint import load_weights
@@ -49,6 +50,8 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     cfg.logger = None
     cfg.trainer.update(devices=1, num_nodes=1, strategy="auto")
     built = build_run(cfg)
+    trainer: Any = built.trainer  # the run itself may be at work, and say so there
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Heartbeat)]
     load_weights(built.module.model, run_dir / CHECKPOINTS_NAME / f"{checkpoint}.ckpt")
     score = built.trainer.test if split == "test" else built.trainer.validate
     data: Any = built.data

@@ -70,7 +70,7 @@ class RunSweep(Callback):
             return
         try:
             finished = run_sweep(config)
-        except COMPOSITION_ERRORS as error:
+        except (*COMPOSITION_ERRORS, OSError) as error:  # the last: of a folder that cannot be made
             print(f"macformer-train: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
         except Exception:  # Hydra would only warn, and go on to its own sweeper

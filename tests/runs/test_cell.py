@@ -9,6 +9,7 @@ import torch
 
 from macformer.evaluate import evaluate
 from macformer.evaluate import main as evaluate_main
+from macformer.heartbeat import write_progress
 from macformer.record import read_metrics, read_predictions
 from macformer.runs import cell
 from macformer.training.lightning_module import ClassificationModule
@@ -152,6 +153,15 @@ def test_evaluate_repeats_the_test_accuracy(make_run, capsys):
     (run_dir / "checkpoints" / "best.ckpt").write_text("half a file")
     assert evaluate_main([str(run_dir)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_evaluate_leaves_the_signs_of_a_run_at_work_alone(make_run):
+    _, run_dir = make_run()
+    assert cell.run(run_dir)
+    write_progress(run_dir, phase="training", step=3)
+    before = (run_dir / "progress.json").read_text()
+    evaluate(run_dir, checkpoint="last", split="validation")
+    assert (run_dir / "progress.json").read_text() == before
 
 
 def test_a_learnable_problem_is_learnt(make_run):

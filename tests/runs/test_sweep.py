@@ -231,6 +231,15 @@ def test_the_exit_code_says_whether_all_is_finished(compose_sweep, monkeypatch, 
     assert stop.value.code == code
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(compose_sweep, launched, tmp_path, capsys):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(SystemExit) as stop:
+        sweep.RunSweep().on_multirun_start(compose_sweep("attention=softmax,no_such"))
+    assert stop.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("macformer-train: ") and str(tmp_path / "runs") in line
+
+
 @pytest.mark.slow
 def test_joblib_runs_cells_at_once_and_marks_them(tmp_path, tiny):
     environment = {**os.environ, "MACFORMER_OUTPUTS": str(tmp_path / "outputs")}
