@@ -38,6 +38,7 @@ CHECKPOINTS_NAME = "checkpoints"
 SCHEMA = 1
 # On disk a run that was killed still says that it is running; the lock of a running one is held.
 STATUSES = ("running", "interrupted", "failed", "finished")
+NOT_EXCLUSIVE = "exclusive=false was given"
 IDENTITY = ("task", "attention", "ppsbn", "recipe", "seed")  # what tells the cells of a table apart
 _CONFIG_KEYS = ("paths", "task", "model", "trainer")  # the file without one of them is not whole
 
@@ -64,7 +65,7 @@ def describe_run(cfg: DictConfig) -> dict[str, Any]:
         "commit": source_commit(),
         "versions": versions(),
         "exclusive": cfg.exclusive,
-        "sharing": None if cfg.exclusive else "exclusive=false was given",
+        "sharing": None if cfg.exclusive else NOT_EXCLUSIVE,
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
 

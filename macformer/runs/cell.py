@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities import rank_zero_only
 
-from macformer.callbacks import DeviceUse
+from macformer.provenance import device_name
 from macformer.record import (
     CHECKPOINTS_NAME,
     PREDICTIONS_NAME,
@@ -36,9 +36,11 @@ from macformer.runs.measurements import flat, measurements, summary
 from macformer.runs.model_cost import measure_cost
 from macformer.runs.process import BUSY, FAILED, run_lock
 from macformer.runs.score import DECIDING, find_callback, score_run
+from macformer.runs.sharing import sharing, sharing_kept, sharing_so_far
 from macformer.runs.stop import TIME_LIMIT, Stopped, die_with_parent, stop_signals_raise
 from macformer.training.capture import CaptureError
 from macformer.training.lightning_module import DivergedError
+from macformer.training.loggers import close_wandb
 
 
 def run(run_dir: Path, *, config_dir: Path | None = None) -> bool:
@@ -70,7 +72,7 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
     error_log.unlink(missing_ok=True)
     record = describe_run(cfg)
     if not cfg.overwrite:
-        kept = ("data_digest", "data_folder", "sharing")
+        kept = ("data_digest", "data_folder", "device", "sharing")
         record |= {key: before[key] for key in kept if before.get(key)}
     names, count = device_names(cfg)
     try:
@@ -83,9 +85,10 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
         with claim_devices(names, count=count) as claim:
             if count == 1 and names != ["cpu"]:
                 os.environ["CUDA_VISIBLE_DEVICES"] = claim.devices[0]
-            metrics = train_and_test(
-                cfg, run_dir, record=record, claim=claim, pretrained=pretrained
-            )
+            with sharing_kept(run_dir, record, claim):
+                metrics = train_and_test(
+                    cfg, run_dir, record=record, claim=claim, pretrained=pretrained
+                )
     except Stopped as stop:
         write_end(run_dir, "interrupted", str(stop))
         raise
@@ -128,10 +131,14 @@ def train_and_test(
     if start is None and pretrained is not None:
         load_encoder(built.module.model, pretrained)
     if record is not None:
-        _check_data(built, run_dir, record, resumes=start is not None)
-    for logger in built.trainer.loggers:
-        logger.log_hyperparams(cast(dict, OmegaConf.to_container(cfg, resolve=True)))
+        resumes = start is not None
+        device = device_name(built.trainer.strategy.root_device)
+        shared = sharing_so_far(cfg, record, claim, device=device, resumes=resumes)
+        record |= {"device": device, "sharing": shared}
+        _check_data(built, run_dir, record, resumes=resumes)
     with _closed_loggers(built):
+        for logger in built.trainer.loggers:
+            logger.log_hyperparams(cast(dict, OmegaConf.to_container(cfg, resolve=True)))
         built.trainer.fit(built.module, built.data, ckpt_path=start and str(start))
         _check_time(built)
         results, predictions = score_run(built, eval_interval=cfg.eval_interval)
@@ -141,7 +148,7 @@ def train_and_test(
             logger.log_metrics(flat(metrics), step=built.trainer.global_step)
     if record is not None:
         write_predictions(run_dir, predictions)
-    return {**metrics, **_sharing(built, record, claim), "status": "finished"}
+    return {**metrics, **sharing(built, record, claim), "status": "finished"}
 
 
 def _check_data(built: Run, run_dir: Path, record: dict[str, Any], *, resumes: bool) -> None:
@@ -169,21 +176,9 @@ def _check_time(built: Run) -> None:
         raise Stopped(f"trainer.max_time was up at {steps}", TIME_LIMIT)
 
 
-def _sharing(built: Run, record: dict[str, Any] | None, claim: Claim | None) -> dict[str, Any]:
-    """Say whether others have used the device meanwhile, and how that is known."""
-    use = find_callback(built, DeviceUse)
-    reasons = [
-        (record or {}).get("sharing"),
-        "another cell used the device" if claim is not None and not claim.is_alone else None,
-        use and use.others,
-    ]
-    reason = next(filter(None, reasons), None)
-    return {"exclusive": reason is None, "sharing": reason}
-
-
 @contextmanager
 def _closed_loggers(built: Run) -> Iterator[None]:
-    """Close the loggers; the next cell in this process must not log into W&B's run of this one."""
+    """Close the loggers, and say to W&B how the run ended."""
     finished = False
     try:
         yield
@@ -191,9 +186,7 @@ def _closed_loggers(built: Run) -> Iterator[None]:
     finally:
         for logger in built.trainer.loggers:
             logger.finalize("success" if finished else "failed")
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
-            wandb.finish(exit_code=int(not finished))
+        close_wandb(exit_code=int(not finished))
 
 
 def _reason(error: Exception) -> str:

@@ -28,6 +28,11 @@ class Claim:
         """Say whether no other cell has used the devices since the claim was made."""
         return not self.found_others and not any(_shared(p).exists() for p in self.places)
 
+    @property
+    def sharing(self) -> str | None:
+        """Say so in words, None for a claim that is alone."""
+        return None if self.is_alone else "another cell used the device"
+
 
 @contextmanager
 def claim_devices(names: Sequence[str], *, count: int) -> Iterator[Claim]:
@@ -64,9 +69,7 @@ def device_names(cfg: DictConfig) -> tuple[list[str], int]:
     gpus = visible_gpus() if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else []
     if not gpus or torch.version.cuda is None:
         return ["cpu"], 1
-    devices = cfg.trainer.devices
-    count = devices if isinstance(devices, int) and devices > 0 else len(gpus)  # -1: all
-    return gpus, count
+    return gpus, cfg.trainer.devices
 
 
 def visible_gpus() -> list[str]:

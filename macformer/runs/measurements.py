@@ -6,7 +6,6 @@ from torch import nn
 
 from macformer.attention import SoftmaxAttention
 from macformer.callbacks import DeviceUse, PeakMemory, Throughput
-from macformer.provenance import device_name
 from macformer.runs.build import Run
 from macformer.runs.score import find_callback
 
@@ -19,7 +18,6 @@ def measurements(built: Run) -> dict[str, Any]:
     use = find_callback(built, DeviceUse)
     rows_of_a_step = data.batch_size * data.accumulate * built.trainer.world_size
     return {
-        "device": device_name(built.trainer.strategy.root_device),
         "num_parameters": sum(p.numel() for p in built.module.model.parameters()),
         "num_examples": data.num_examples,
         "majority_rate": data.majority_rate("test"),

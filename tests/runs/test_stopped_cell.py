@@ -12,8 +12,10 @@ import torch
 from pytorch_lightning.callbacks import Timer
 
 from macformer.record import describe_run, read_metrics, write_metrics
-from macformer.runs import cell
+from macformer.runs import cell, devices
+from macformer.runs.devices import claim_devices
 from macformer.runs.stop import Stopped, stop_signals_raise
+from macformer.training import lightning_module
 from macformer.training.lightning_module import ClassificationModule
 
 
@@ -25,6 +27,26 @@ def test_divergence_is_a_failure_with_a_reason(make_run, capsys):
     assert "the training loss is nan" in metrics["reason"]
     assert len(capsys.readouterr().err.strip().splitlines()) <= 4
     assert "DivergedError" in (run_dir / "error.log").read_text()
+
+
+@pytest.mark.parametrize("max_steps", [8, 10])  # with and without a validation at the end
+def test_weights_that_the_last_step_has_spoilt_are_a_failure(make_run, monkeypatch, max_steps):
+    """Its loss was finite; the answer to every row would be the first class."""
+    steps = []
+
+    def spoil_the_last(gradients, batch, optimizer, scheduler):
+        steps.append(lightning_step(gradients, batch, optimizer, scheduler))
+        if len(steps) == max_steps:
+            optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))
+        return steps[-1]
+
+    lightning_step = lightning_module.optimisation_step
+    monkeypatch.setattr(lightning_module, "optimisation_step", spoil_the_last)
+    _, run_dir = make_run(f"max_steps={max_steps}")
+    assert not cell.run(run_dir)
+    reason = read_metrics(run_dir)["reason"]
+    assert reason.startswith(f"the validation loss is nan at step {max_steps}; ")
+    assert torch.load(run_dir / "checkpoints" / "best.ckpt")["global_step"] == 4
 
 
 def test_weights_and_biases_hears_of_a_failure(make_run, monkeypatch):
@@ -188,6 +210,39 @@ def test_a_moved_and_damaged_run_ends_as_if_nothing_had_happened(
     assert read_metrics(moved)["accuracy"] == read_metrics(whole)["accuracy"]
     assert all(torch.equal(v, last_weights(whole)[k]) for k, v in last_weights(moved).items())
     assert not before.exists()
+
+
+@pytest.fixture
+def own_machine(tmp_path, monkeypatch):
+    """Hide the cells that others run on this machine."""
+    (tmp_path / "claims").mkdir()
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path / "claims"))
+
+
+@pytest.mark.parametrize("checkpoint_was_reached", [True, False])
+def test_a_run_that_goes_on_knows_that_its_device_was_shared(
+    make_run, power_cut, own_machine, checkpoint_was_reached
+):
+    _, run_dir = make_run()
+    with claim_devices(["cpu"], count=1), power_cut(before_step=6 if checkpoint_was_reached else 2):
+        assert not cell.run(run_dir)
+    assert cell.run(run_dir)
+    shared = read_metrics(run_dir)["sharing"] == "another cell used the device"
+    assert shared == checkpoint_was_reached  # else no step of the shared time counts
+
+
+def test_a_run_that_goes_on_on_another_device_has_the_speed_of_neither(
+    make_run, power_cut, own_machine, monkeypatch
+):
+    _, run_dir = make_run()
+    monkeypatch.setattr(cell, "device_name", lambda device: "a GPU")
+    with power_cut(before_step=6):
+        assert not cell.run(run_dir)
+    monkeypatch.setattr(cell, "device_name", lambda device: "a CPU")
+    assert cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert (metrics["device"], metrics["exclusive"]) == ("a CPU", False)
+    assert metrics["sharing"] == "it began on a GPU"
 
 
 def test_other_data_are_named_before_the_run_goes_on(make_run, power_cut):
