@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from macformer.plotting import COLOURS, draw_legend, draw_lines, draw_panels
 from macformer.studies.seeds import show_interval, with_intervals
 from macformer.studies.toy_cells import train_cell
+from macformer.studies.toy_training import count_diverged
 
 WHOLE = "all"
 ENDS = {"none": "1", "uniform": WHOLE}  # a control, and the window that it stands for
@@ -74,7 +75,8 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
             if len(found):
                 (place,) = found.to_dict("records")
                 row[f"window {window}, %"] = show_interval(place)
-        rows.append(row)
+        of_row = frame[(frame["task"] == task) & (frame["attention"] == attention)]
+        rows.append({**row, "diverged": count_diverged(of_row)})
     return pd.DataFrame(rows)
 
 

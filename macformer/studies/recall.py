@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.studies.seeds import find_centre, show_interval, with_intervals
 from macformer.studies.toy_cells import train_cell
+from macformer.studies.toy_training import count_diverged
 
 FACTORS = {"num_pairs": "pairs", "max_len": "length (tokens)"}
 ROW = ["attention", "ppsbn"]
@@ -52,7 +53,8 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     centre = find_centre(frame, FACTORS)
     rows = []
     for (attention, ppsbn), group in shown.groupby(ROW, sort=False):
-        at_centre = frame[(frame["attention"] == attention) & (frame["ppsbn"] == ppsbn)]
+        of_row = frame[(frame["attention"] == attention) & (frame["ppsbn"] == ppsbn)]
+        at_centre = of_row
         for factor, value in centre.items():
             at_centre = at_centre[at_centre[factor] == value]
         row = {"attention": attention, "ppSBN": ppsbn, "n": group["count"].min()}
@@ -60,7 +62,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
         for place in sorted(group.to_dict("records"), key=lambda x: [x[f] for f in FACTORS]):
             name = f"{place['num_pairs']} pairs in {place['max_len']}, %"
             row[name] = show_interval(place)
-        rows.append(row)
+        rows.append({**row, "diverged": count_diverged(of_row)})
     return pd.DataFrame(rows)
 
 

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -77,6 +78,12 @@ def train(
         gradient_norm=float(norm.median()),
         largest_gradient_norm=float(norm.max()),
     )
+
+
+def count_diverged(rows: pd.DataFrame) -> str:
+    """Say of how many rows the training has diverged; each has the values of its outcome."""
+    outcomes = rows[[field.name for field in fields(Outcome)]].itertuples(index=False)
+    return f"{sum(Outcome(*values).diverged for values in outcomes)} of {len(rows)}"
 
 
 @torch.no_grad()

@@ -41,12 +41,17 @@ def test_softmax_in_a_wider_window_is_what_the_window_makes_of_it(compose_study)
     assert next(iter(measure(point, cfg)))["loss"] == pytest.approx(expected.loss, rel=1e-5)
 
 
+LEARNT = {"loss": 1.0, "chance": 2.3, "gradient_norm": 1.0, "largest_gradient_norm": 9.0}
+DIVERGED = LEARNT | {"loss": float("nan")}
+
+
 def made_rows() -> pd.DataFrame:
     places = [("softmax", "1", 0.3), ("softmax", "8", 0.5), ("softmax", "all", 0.6)]
     places += [("none", "1", 0.3), ("uniform", "all", 0.4)]
     return pd.DataFrame(
         {"task": "listops", "attention": name, "window": window, "seed": seed}
         | {"accuracy": accuracy, "error": 0.01}
+        | (DIVERGED if (name, window, seed) == ("softmax", "all", 1) else LEARNT)
         for name, window, accuracy in places
         for seed in (0, 1)
     )
@@ -54,7 +59,8 @@ def made_rows() -> pd.DataFrame:
 
 def test_table_by_hand():
     softmax, none, uniform = table(made_rows()).to_dict("records")
-    assert list(softmax)[3:] == ["window 1, %", "window 8, %", "window all, %"]
+    assert list(softmax)[3:] == ["window 1, %", "window 8, %", "window all, %", "diverged"]
+    assert (softmax["diverged"], none["diverged"]) == ("1 of 6", "0 of 2")
     assert softmax["window all, %"] == "60.0 ± 2.0"  # no spread of seeds: 1.96 errors
     assert none["window 1, %"] == "30.0 ± 2.0" and pd.isna(none["window all, %"])
     assert uniform["window all, %"] == "40.0 ± 2.0"

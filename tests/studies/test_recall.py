@@ -21,11 +21,16 @@ def test_a_point_knows_its_floor_and_what_is_kept(compose_study):
     assert 0 < row["error"] < 0.05 and 0 <= row["accuracy"] <= 1
 
 
+LEARNT = {"loss": 1.0, "chance": 2.3, "gradient_norm": 1.0, "largest_gradient_norm": 9.0}
+DIVERGED = LEARNT | {"loss": float("nan")}
+
+
 def made_rows() -> pd.DataFrame:
     rows = [
         {
             **{"attention": attention, "ppsbn": ppsbn, "num_pairs": num_pairs, "max_len": max_len},
             **{"seed": seed, "accuracy": accuracy + 0.02 * seed, "error": 0.01},
+            **(DIVERGED if attention == "rmfa_exp" and num_pairs == 4 else LEARNT),
             **{"floor": 1 / num_pairs, "state_size": 100 * max_len},
         }
         for attention, ppsbn, accuracy in (("softmax", "without", 0.9), ("rmfa_exp", "with", 0.3))
@@ -38,6 +43,7 @@ def made_rows() -> pd.DataFrame:
 def test_table_by_hand():
     softmax, rmfa = table(made_rows()).to_dict("records")
     assert softmax["numbers kept"] == 800 and softmax["n"] == 2
+    assert (softmax["diverged"], rmfa["diverged"]) == ("0 of 6", "2 of 6")
     assert softmax["2 pairs in 16, %"].startswith("91.0 ± ")
     assert (rmfa["ppSBN"], rmfa["4 pairs in 8, %"][:4]) == ("with", "31.0")
 
