@@ -64,6 +64,8 @@ def explain(verdict: Verdict) -> list[str]:
     training = verdict.training
     if training.failure is not None:
         lines.append(f"training failed: {_one_line(training.failure)}")
+    elif training.steps < 2:
+        lines.append("training took one step; whether it lowers the loss takes more to tell")
     elif not training.is_sound:
         lines.append("training does not lower the loss")
     notes = {note for outcome in verdict.outcomes for note in outcome.notes}

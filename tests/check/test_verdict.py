@@ -53,11 +53,16 @@ def test_a_sound_variant_needs_no_word():
         ),
         (
             FINE,
+            replace(LEARNT, steps=1, last_loss=2.3),
+            "attention/elu: training took one step; whether it lowers the loss takes more to tell",
+        ),
+        (
+            FINE,
             replace(LEARNT, last_loss=math.nan),
             "attention/elu: training does not lower the loss",
         ),
     ],
-    ids=["contract", "not_built", "failed", "no_fall", "nan"],
+    ids=["contract", "not_built", "failed", "no_fall", "one_step", "nan"],
 )
 def test_what_is_not_sound_is_said_in_one_line(outcomes, training, line):
     it = verdict(outcomes, training)
