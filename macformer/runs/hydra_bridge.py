@@ -24,6 +24,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 __all__ = ["Callback", "ConfigLoader", "Override", "QuotedString"]  # for others to name
 
+# Parts that a recipe gives, below which Hydra overrides nothing.
+OF_RECIPE = re.compile(r"('(?:optimizer|scheduler|clip)\.\w+'); there is no such option")
 USER_SOURCES = "file"  # scheme of the folders of --config-dir and hydra.searchpath; ours is pkg
 
 
@@ -146,7 +148,8 @@ def one_line(error: BaseException) -> str:
     message = str(error).partition("Config search path")[0].partition("\n    full_key:")[0]
     message = message.split(" raised while resolving interpolation: ")[-1]
     message = " ".join(message.split())
-    return re.sub(r"\. To append to your config use \+.*", "; there is no such option", message)
+    message = re.sub(r"\. To append to your config use \+.*", "; there is no such option", message)
+    return OF_RECIPE.sub(r"\1, which the recipe gives; change it there: recipe.default...", message)
 
 
 def user_folders() -> list[str]:

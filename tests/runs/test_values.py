@@ -36,6 +36,10 @@ SMOKE = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp")
         ("++task.prepare.foo=1", "tasks.listops.prepare has no foo, but data_dir, source"),
         ("+max_step=10", "max_step is 10; there is no such option, and nothing reads it"),
         ("max_step=10", "Could not override 'max_step'; there is no such option"),
+        (
+            "optimizer.weight_decay=0.1",
+            "'optimizer.weight_decay', which the recipe gives; change it there",
+        ),
         ("paths.data_dir=null", "paths.data_dir is null; it must be a folder"),
         ("paths.output_dir=''", "paths.output_dir is ; it must be a folder"),
         ("attention=7", "attention is 7; it must be the name of a file in attention/"),
