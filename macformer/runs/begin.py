@@ -39,10 +39,12 @@ def pretrain(cfg: DictConfig) -> Path | None:
             time.sleep(_SECONDS)
             continue
         write_config(run_dir, before)
-        if not run_in_process(run_dir, overwrite=False) and not is_running(run_dir):
-            end = read_metrics(run_dir) or {}
-            if end.get("status") == "interrupted":
-                raise Stopped(f"pretraining: {end['reason']}", TIME_LIMIT)
+        if run_in_process(run_dir, overwrite=False) or is_running(run_dir):
+            continue
+        end = read_metrics(run_dir) or {}
+        if end.get("status") == "interrupted":
+            raise Stopped(f"pretraining: {end['reason']}", TIME_LIMIT)
+        if end.get("status") != "finished":  # by another process meanwhile
             raise ValueError(f"pretraining failed ({run_dir}): {end.get('reason')}")
     if change := DataNow().change(before, run_dir):
         raise ValueError(f"pretraining {change}; remove {run_dir} to pretrain again")

@@ -176,6 +176,19 @@ def test_who_comes_second_waits(make_pretrained, monkeypatch, capsys):
     assert started == [cfg.pretrain.run.cell]
 
 
+def test_who_comes_too_late_to_wait_takes_what_is_there(make_pretrained, monkeypatch):
+    """Another process has begun it, and ended it, since this one has looked."""
+    make, _ = make_pretrained
+    _, run_dir = make(folder="run")
+
+    def finish_elsewhere(folder, *, overwrite):
+        assert cell.run(folder)
+        return False
+
+    monkeypatch.setattr(begin, "run_in_process", finish_elsewhere)
+    assert cell.run(run_dir)
+
+
 def test_a_run_whose_pretraining_is_interrupted_is_interrupted(make_pretrained, monkeypatch):
     """A sweep goes on with it; what has failed it leaves alone."""
     make, _ = make_pretrained
