@@ -132,10 +132,11 @@ def train_and_test(
         load_encoder(built.module.model, pretrained)
     if record is not None:
         resumes = start is not None
+        data = _find_data(built, record, resumes=resumes)
         device = device_name(built.trainer.strategy.root_device)
         shared = sharing_so_far(cfg, record, claim, device=device, resumes=resumes)
-        record |= {"device": device, "sharing": shared}
-        _check_data(built, run_dir, record, resumes=resumes)
+        record |= {**data, "device": device, "sharing": shared}
+        write_metrics(run_dir, record)
     with _closed_loggers(built):
         for logger in built.trainer.loggers:
             logger.log_hyperparams(cast(dict, OmegaConf.to_container(cfg, resolve=True)))
@@ -151,8 +152,8 @@ def train_and_test(
     return {**metrics, **sharing(built, record, claim), "status": "finished"}
 
 
-def _check_data(built: Run, run_dir: Path, record: dict[str, Any], *, resumes: bool) -> None:
-    """Note which data a run is trained on; one that goes on must find the same."""
+def _find_data(built: Run, record: dict[str, Any], *, resumes: bool) -> dict[str, str]:
+    """Say which data a run is trained on; one that goes on must find the same."""
     data: Any = built.data
     data.prepare_data()
     known = record.get("data_digest")
@@ -161,8 +162,7 @@ def _check_data(built: Run, run_dir: Path, record: dict[str, Any], *, resumes: b
             f"the data are not those that this run began with (digest {known}, now {data.digest}); "
             "overwrite=true begins anew"
         )
-    record |= {"data_digest": data.digest, "data_folder": data.folder_name}
-    write_metrics(run_dir, record)
+    return {"data_digest": data.digest, "data_folder": data.folder_name}
 
 
 def _check_time(built: Run) -> None:
