@@ -32,6 +32,10 @@ from tasks.tokenizers import TOKENS
 # What YAML or the command line takes for a truth value, a number or nothing.
 _WORDS = frozenset({"true", "false", "yes", "no", "on", "off", "null", "nan", "inf"})
 
+# Options that are of one kind of files alone.
+_OF_TEXTS = ("text", "pair", "tokens", "tokenizer")
+_OF_SERIES = ("channels", "split_by_time", "window", "stride", "window_label", "patch", "missing")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user, or of a file, gives one line and exit code 2."""
@@ -87,8 +91,7 @@ def _name(args: argparse.Namespace) -> str:
 
 
 def _series_options(args: argparse.Namespace, files: Files, shares: Shares) -> SeriesOptions:
-    if args.tokens != "bytes" or args.tokenizer:
-        raise DataError("--tokens and --tokenizer are of texts, not of series")
+    _refuse_given(args, _OF_TEXTS, "is of tables of texts, not of series")
     if args.label is None and not _have_labels(args.path):
         raise DataError("say which column is the label (--label)")
     return SeriesOptions(
@@ -106,6 +109,7 @@ def _series_options(args: argparse.Namespace, files: Files, shares: Shares) -> S
 
 
 def _options(args: argparse.Namespace, files: Files, shares: Shares) -> Options:
+    _refuse_given(args, _OF_SERIES, "is of series (--series, --wide), not of tables of texts")
     if not args.text or not args.label:
         names = column_names(find_files(args.path)[0], form=files.form)
         raise DataError(
@@ -125,6 +129,17 @@ def _options(args: argparse.Namespace, files: Files, shares: Shares) -> Options:
         shares=shares,
         floors=not args.no_floors,
     )
+
+
+def _refuse_given(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        DataError: With the first of them.
+    """
+    for option in options:
+        if getattr(args, option) != _parser().get_default(option):
+            raise DataError(f"--{option.replace('_', '-')} {why}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -155,6 +155,8 @@ def test_a_drawing_has_letters_that_its_own_font_lacks(tmp_path, capsys):
             ["{}", "--text", "message", "--label", "severity", "--name", "No"],
             "the name 'No' is no text to a configuration",
         ),
+        ([*CALL, "--split-by-time"], r"--split-by-time is of series \(--series, --wide\), not of"),
+        ([*CALL, "--window", "9"], r"--window is of series"),
         ([*CALL, "--no-floors", "--seed", "-1"], r"task\.split_seed is -1; it must be a whole"),
         (
             ["{}", "--text", "message", "--label", "${{severity}}"],
@@ -251,10 +253,8 @@ def test_a_series_that_stands_in_two_splits_is_told(tmp_path, capsys):
     [
         (["--series", "machine"], r"say which column is the label \(--label\)"),
         (["--series", "machine", "--label", "state"], r"channels names no column; say which hold"),
-        (
-            ["--series", "machine", "--tokens", "characters"],
-            r"--tokens and --tokenizer are of",
-        ),
+        (["--series", "machine", "--tokens", "characters"], r"--tokens is of tables of texts, not"),
+        (["--series", "machine", "--text", "temp"], r"--text is of tables of texts, not of series"),
     ],
 )
 def test_a_mistake_about_series_gives_one_line(tmp_path, capsys, options, message):
