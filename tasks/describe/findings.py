@@ -21,6 +21,7 @@ from tasks.table.plan import Part
 from tasks.table.scan import content_hash, parse_time
 
 _ROWS_OF_OTHER_COLUMNS = 50_000
+_VALUES_LOOKED_AT = 100  # to tell times
 _NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|[0-9]+")
 
 
@@ -123,19 +124,23 @@ def other_columns(
     rest = [name for name in rest if names.count(name) == 1]
     if not rest:
         return []
+    values: list[set[int]] = [set() for _ in rest]  # by their hashes, for they may be long
+    first: list[list[str]] = [[] for _ in rest]
+    num_rows = 0
     try:
-        rows = [
-            row.values
-            for row in islice(read_rows(paths[:1], rest, form=form), _ROWS_OF_OTHER_COLUMNS)
-        ]
+        for row in islice(read_rows(paths[:1], rest, form=form), _ROWS_OF_OTHER_COLUMNS):
+            num_rows += 1
+            for value, known, shown in zip(row.values, values, first, strict=True):
+                if value:
+                    known.add(hash(value))
+                    if len(shown) < _VALUES_LOOKED_AT:
+                        shown.append(value)
     except DataError:  # of a column that nobody asked for
         return []
-    found = []
-    for name, values in zip(rest, zip(*rows, strict=True), strict=True):
-        known = [value for value in values if value]
-        is_time = bool(known) and all(map(_is_time, islice(known, 100)))
-        found.append(OtherColumn(name, len(values), len(set(known)), is_time))
-    return found
+    return [
+        OtherColumn(name, num_rows, len(known), bool(shown) and all(map(_is_time, shown)))
+        for name, known, shown in zip(rest, values, first, strict=True)
+    ]
 
 
 def _is_time(value: str) -> bool:

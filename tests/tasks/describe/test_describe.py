@@ -3,15 +3,19 @@
 import csv
 import random
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from tasks.columns import Form
 from tasks.describe import cli
 from tasks.describe.example import write_machines, write_sessions
+from tasks.describe.findings import other_columns
 from tasks.describe.quote import quoted
 from tasks.errors import DataError
+from tasks.table import Columns
 
 WORDS = ["disk", "net", "cpu", "memory", "queue", "cache"]
 
@@ -109,6 +113,24 @@ def test_columns_that_should_decide_the_split_are_named_unless_one_does(tmp_path
     assert "column id" not in err
     task, _, err = describe(tmp_path, capsys, rows, "--group", "machine", head=head)
     assert task.group == "machine" and "column when" not in err
+
+
+def test_long_values_of_other_columns_are_not_kept(tmp_path):
+    """20 MB of them in all, of which the first hundred are looked at."""
+    path = tmp_path / "pages.csv"
+    rows = [f"{i % 5},{str(i) * 2500},a,b" for i in range(1000, 3000)]
+    path.write_text("\n".join(["kind,page,text,label", *rows]))
+    columns = Columns(["text"], False, "label")
+    tracemalloc.start()
+    try:
+        kind, page = other_columns(
+            [path], ["kind", "page", "text", "label"], columns, form=Form("utf-8", None, True)
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (kind.num_values, page.num_values, page.num_rows) == (5, 2000, 2000)
+    assert peak < 4e6
 
 
 def test_characters_are_counted_for_the_vocabulary(tmp_path, capsys):
