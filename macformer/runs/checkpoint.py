@@ -31,9 +31,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch wraps what the file system says
             cause = error if isinstance(error, OSError) else error.__context__ or error
             reason = getattr(cause, "strerror", None) or cause
-            raise CheckpointError(
-                f"{path} cannot be written: {reason}; the checkpoint before it is whole"
-            ) from error
+            before = "; the checkpoint before it is whole" if Path(path).is_file() else ""
+            raise CheckpointError(f"{path} cannot be written: {reason}{before}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
@@ -149,6 +150,8 @@ class ContinuedWandbLogger(WandbLogger):
                 Exception
             ) as error:  # a service that died, a network, whatever its version raises
                 self._is_lost = True
+                # Lightning asks for W&B's run all the same, and would start it again.
+                self._experiment: Any = SimpleNamespace(id=self._id, name=self._name)
                 _warn(error, "goes on without it")
 
 

@@ -118,7 +118,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(folder):
     path = folder / "last.ckpt"
     before = path.read_bytes()
     (folder / "last.ckpt.tmp").symlink_to("/dev/full")
-    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be written: No space left") as e:
+    full = (
+        r"last\.ckpt cannot be written: No space left on device; the checkpoint before it is whole$"
+    )
+    with pytest.raises(CheckpointError, match=full) as e:
         WholeCheckpoints().save_checkpoint({"weights": torch.ones(1000)}, path)
     assert "\n" not in str(e.value)
     assert path.read_bytes() == before and not (folder / "last.ckpt.tmp").exists()
@@ -126,7 +129,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(folder):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match=r"cannot be written: [\w ]+$"):
         WholeCheckpoints().save_checkpoint({}, tmp_path / "checkpoints" / "last.ckpt")
 
 

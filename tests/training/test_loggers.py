@@ -145,6 +145,20 @@ def test_a_run_goes_on_where_weights_and_biases_fails(tmp_path, monkeypatch, cap
     assert len(read_rows(tmp_path / "wandb" / "logged.csv")) == 2  # for the next call
 
 
+def test_a_run_is_finished_where_weights_and_biases_cannot_start(make_run, monkeypatch, caplog):
+    import wandb
+
+    def refuse(**options):
+        raise wandb.errors.UsageError("no such mode")
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(wandb, "init", refuse)
+    _, run_dir = make_run("logger=default", "max_steps=2")
+    assert cell.run(run_dir)
+    assert caplog.text.count("Weights & Biases: no such mode; the run goes on without it") == 1
+    assert list(curve_of(run_dir / "metrics.csv")) == [2]
+
+
 @pytest.mark.parametrize("name", ["a/b", "100%:c#d?", "mine\\elu"])
 def test_ids_are_what_weights_and_biases_accepts(name):
     assert not set(wandb_id(name)) & set("/\\#?%:")
