@@ -16,6 +16,7 @@ from tasks.feeding.collate import gather_batch, has_padding
 from tasks.store.rows import Rows
 
 _BATCHES_PER_POOL = 64
+_SEED = 0  # of the rows that a limited evaluation scores
 
 
 class TrainingBatches:
@@ -97,13 +98,16 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Every row exactly once, in order, over all ranks together; the last batch may be smaller.
+    """Every row exactly once over all ranks together, in order but for what is said below.
+
+    The last batch may be smaller.
 
     Args:
         padded_len: Length that rows are padded to; None pads to the longest row of a batch.
         multiple_of: Of which that longest row's length becomes a multiple, up to max_seq_len.
         masked: Whether batches say where padding is; see :func:`tasks.feeding.collate.has_padding`.
-        limit: Batches of a rank that will be scored, as a number or as a share; None: all.
+        limit: Batches of a rank that will be scored, as a number or as a share; None: all. These
+            come first: the first rows, or, of a file that may be sorted, rows drawn from all.
         bucket_by_length: Whether rows come in the order of their lengths instead. Which rows are
             scored does not depend on it.
     """
@@ -129,9 +133,12 @@ class EvaluationBatches:
         self.masked = masked
         first, last = (len(rows) * r // num_ranks for r in (rank, rank + 1))
         order = torch.arange(first, last)
+        num_scored = batch_size * _num_batches(limit, of=-(-len(order) // batch_size))
+        if rows.in_file_order and num_scored < len(order):
+            drawn = torch.from_numpy(Generator(PCG64(_SEED)).permutation(len(order)))
+            order = torch.cat([order[part.sort().values] for part in _split(drawn, num_scored)])
         if bucket_by_length:
-            num_scored = batch_size * _num_batches(limit, of=-(-len(order) // batch_size))
-            parts = order[:num_scored], order[num_scored:]
+            parts = _split(order, num_scored)
             order = torch.cat([sort_by_length(rows, part) for part in parts])
         self.batches = order.to(rows.device).split(batch_size)
 
@@ -198,6 +205,10 @@ def longest_of_row(rows: Rows, indices: Int[Tensor, "rows"]) -> Int[Tensor, "row
     """Return the length of each row, for a pair that of its longer document."""
     lengths = rows.lengths(indices.to(rows.device)).cpu()
     return lengths if lengths.ndim == 1 else lengths.amax(dim=1)
+
+
+def _split(indices: Int[Tensor, "n"], place: int) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
+    return indices[:place], indices[place:]
 
 
 def _num_batches(limit: int | float | None, *, of: int) -> int:

@@ -138,7 +138,8 @@ def prepare(
 def load(folder: Path, split: str, *, channel_mean: Sequence[float], patch: int) -> SeriesRows:
     """Open a split; a token is the values of all channels over the steps of a patch."""
     rows = open_series(folder, split, num_channels=len(channel_mean) * patch)
-    return replace(rows, keeps_end=read_manifest(folder)["parameters"]["keep"] != "head")
+    keeps_end = read_manifest(folder)["parameters"]["keep"] != "head"
+    return replace(rows, keeps_end=keeps_end, in_file_order=True)
 
 
 def floors(num_channels: int) -> dict[str, Floor]:

@@ -29,6 +29,8 @@ class TokenRows:
         zero_is_padding: Whether id 0 inside a document counts as padding, as it does in the code of
             Long Range Arena, where black pixels vanish.
         keeps_end: Whether rows were cut so that they end as they should; batches must not cut more.
+        in_file_order: Whether they come as in a file of a user's, which may be sorted, so that the
+            first ones stand for themselves alone.
     """
 
     ids: Integer[Tensor, "tokens"]
@@ -40,6 +42,7 @@ class TokenRows:
     eos_id: int | None = None
     zero_is_padding: bool = False
     keeps_end: bool = False
+    in_file_order: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,7 +76,7 @@ class SeriesRows:
         values: Series end to end, NaN where a value is missing.
         offsets: Series d is values[offsets[d] : offsets[d + 1]].
         documents: The series of each row.
-        keeps_end: As in :class:`TokenRows`.
+        keeps_end: As in :class:`TokenRows`, like in_file_order.
     """
 
     values: Float[Tensor, "steps channels"]
@@ -81,6 +84,7 @@ class SeriesRows:
     documents: Int[Tensor, "rows"]
     labels: Integer[Tensor, "rows"]
     keeps_end: bool = False
+    in_file_order: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)

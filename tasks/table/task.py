@@ -125,7 +125,8 @@ def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> Toke
     rows = open_split(folder, split, first_id=1, vocab_size=vocab_size, append_eos=append_eos)
     cut = read_manifest(folder)["parameters"]
     # Special tokens stand at the end of what is kept of a text.
-    return replace(rows, keeps_end=cut["keep"] != "head" or "tokenizer" in cut)
+    keeps_end = cut["keep"] != "head" or "tokenizer" in cut
+    return replace(rows, keeps_end=keeps_end, in_file_order=True)
 
 
 def token_counter(tokens: str, stored: Tokenizer | None) -> Callable[[bytes], int]:

@@ -13,7 +13,7 @@ from tasks.errors import DataError
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
 from tasks.feeding.data_module import TaskDataModule
 from tasks.store.once import prepare_once
-from tasks.store.rows import open_split
+from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split
 
 # Where Slurm is installed, Lightning advises every trainer to start under it.
@@ -166,6 +166,31 @@ def test_a_limited_evaluation_scores_the_same_rows_when_sorted(train_rows, num_r
         assert sorted(rows[0]) == sorted(rows[1])
         lengths = [row % 11 for row in rows[1]]
         assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("bucket_by_length", [False, True])
+def test_a_limited_evaluation_of_a_sorted_file_scores_a_fair_sample(num_ranks, bucket_by_length):
+    """Half of the rows have one class; its share of 120 that are drawn has an error of 0.035."""
+    rows = TokenRows(
+        ids=torch.arange(300),
+        offsets=torch.arange(301),
+        documents=torch.arange(300),
+        labels=torch.arange(300) // 150,
+        first_id=1,
+        in_file_order=True,
+    )
+    options = {"num_ranks": num_ranks, "bucket_by_length": bucket_by_length}
+    scored, twice = [], []
+    for rank in range(num_ranks):
+        batches = evaluation(rows, rank=rank, limit=40 // num_ranks, **options)
+        assert batches == evaluation(rows, rank=rank, limit=40 // num_ranks, **options)
+        scored += chain(*batches[: 40 // num_ranks])
+        twice += chain(*batches)
+    assert len(scored) == 120 and sorted(twice) == list(range(300))
+    assert np.mean(np.array(scored) < 150) == pytest.approx(0.5, abs=4 * 0.035)
+    whole = [evaluation(rows, rank=rank, **options) for rank in range(num_ranks)]
+    assert [*chain(*chain(*whole))] == list(range(300))
 
 
 class Recorder(pl.LightningModule):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tasks import series
 from tasks.errors import DataError
 from tasks.store.manifest import SPLITS, read_manifest
 
@@ -143,6 +144,13 @@ def test_a_series_that_is_shorter_than_a_window_is_left_out_and_counted(prepare,
     short.to_csv(tmp_path / "short.csv", index=False)
     folder = prepare(path=str(tmp_path / "short.csv"), window=6)
     assert read_manifest(folder)["left_out"] == {"under 6 steps": 1}
+
+
+def test_rows_are_known_to_be_in_the_order_of_a_file_and_to_keep_their_end(prepare):
+    for keep in ("head", "tail"):
+        folder = prepare(keep=keep)
+        rows = series.load(folder, "test", channel_mean=[0.0, 0.0], patch=1)
+        assert rows.in_file_order and rows.keeps_end == (keep == "tail")
 
 
 def test_files_give_the_same_rows_as_ever(prepare):

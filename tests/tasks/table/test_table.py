@@ -281,6 +281,10 @@ def test_times_are_read_as_they_are_written_in_logs(text, seconds):
     assert parse_time(Example((b"",), "", text, "")) == seconds
 
 
+def test_rows_are_known_to_be_in_the_order_of_a_file(prepare):
+    assert table.load(prepare(), "test", vocab_size=257, append_eos=False).in_file_order
+
+
 def test_files_give_the_same_rows_as_ever(prepare):
     """After a change on purpose: the new digest, and a higher number in the module and in YAML."""
     digest = read_manifest(prepare(keep="both", max_len=18))["digest"]
