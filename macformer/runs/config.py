@@ -23,7 +23,7 @@ from macformer.runs.hydra_bridge import (
 )
 from macformer.runs.identity import check_once, fix_identity
 from macformer.runs.importing import make_importable
-from macformer.runs.overrides import leave_to_cells, read_overrides, write_override
+from macformer.runs.overrides import flags_first, leave_to_cells, read_overrides, write_override
 from macformer.runs.protocol import merge_protocol
 from macformer.runs.row import check_row
 
@@ -91,6 +91,7 @@ def _take_from_hydra(cfg: DictConfig) -> None:
 
 def run_main(main: Callable[[], None], *, command: str) -> None:
     """Run a main function of Hydra's on the command line; a mistake of the user gives one line."""
+    sys.argv[1:] = flags_first(sys.argv[1:])
     flags = [argument for argument in sys.argv[1:] if _is_flag(argument)]
     try:
         options = read_overrides(_options(sys.argv[1:]))

@@ -13,7 +13,18 @@ HOME = re.compile(r"(?<=[=,\[(])~(?=/|,|\]|\)|$)")  # at the beginning of a valu
 PLAIN = re.compile(r"[A-Za-z_][\w./-]*")  # strings that mean themselves
 WORDS = re.compile(r"(?i)(null|true|false|nan|inf)$")  # those that mean something else
 
+VALUED = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")  # flags of Hydra
 EMPTIABLE = ("logger", "callbacks")  # groups of which a run may have no member; Hydra has ~ for it
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Put what people type as ``task=text -m seed=0,1`` in the one order that argparse reads."""
+    flags, options, flag = [], [], ""
+    for argument in arguments:
+        is_option = argument.startswith(("~", "+")) or ("=" in argument and argument[0] != "-")
+        (options if is_option and flag not in VALUED else flags).append(argument)
+        flag = argument
+    return [*flags, *options]
 
 
 def read_overrides(overrides: Sequence[str]) -> list[str]:

@@ -214,7 +214,8 @@ def test_another_option_is_named_where_there_is_one(option, other):
 
 
 def test_a_run_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
-    arguments = ["max_steps=-1", f"paths.output_dir={tmp_path / 'outputs'}"]
+    place = f"paths.output_dir={tmp_path / 'outputs'}"
+    arguments = ["max_steps=-1", "--config-dir", str(tmp_path), place]  # as people mix them
     monkeypatch.setattr(sys, "argv", ["macformer-train", *arguments])
     with pytest.raises(SystemExit) as stop:
         train.main()

@@ -22,7 +22,12 @@ from macformer.runs.hydra_bridge import (
     expand_glob,
     parse_overrides,
 )
-from macformer.runs.overrides import leave_to_cells, read_overrides, write_override
+from macformer.runs.overrides import (
+    flags_first,
+    leave_to_cells,
+    read_overrides,
+    write_override,
+)
 
 ROWS = ("kernelized_exp", "rmfa_exp", "rmfa_inv", "softmax")
 
@@ -61,6 +66,19 @@ def test_a_value_may_begin_with_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert read_overrides(["task.source_dir=~/data"]) == ["task.source_dir=/home/me/data"]
     assert read_overrides(["seed=1", "~callbacks.best"]) == ["seed=1", "~callbacks.best"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("task=text -m seed=0,1", "-m task=text seed=0,1"),
+        ("a=1 --config-dir x=y ~logger b=2", "--config-dir x=y a=1 ~logger b=2"),
+        ("+a=1 --config-dir=x=y --cfg job b=2", "--config-dir=x=y --cfg job +a=1 b=2"),
+        ("-m a=1 b=2", "-m a=1 b=2"),
+    ],
+)
+def test_flags_may_stand_among_options(typed, read):
+    assert flags_first(typed.split()) == read.split()
 
 
 def test_what_the_grammar_refuses_is_shown_quoted():
