@@ -37,7 +37,13 @@ from macformer.runs.model_cost import measure_cost
 from macformer.runs.process import BUSY, FAILED, run_lock
 from macformer.runs.score import DECIDING, find_callback, score_run
 from macformer.runs.sharing import sharing, sharing_kept, sharing_so_far
-from macformer.runs.stop import TIME_LIMIT, Stopped, die_with_parent, stop_signals_raise
+from macformer.runs.stop import (
+    TIME_LIMIT,
+    Stopped,
+    die_with_parent,
+    stop_behind,
+    stop_signals_raise,
+)
 from macformer.training.capture import CaptureError
 from macformer.training.lightning_module import DivergedError
 from macformer.training.loggers import close_wandb
@@ -89,10 +95,10 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
                 metrics = train_and_test(
                     cfg, run_dir, record=record, claim=claim, pretrained=pretrained
                 )
-    except Stopped as stop:
-        write_end(run_dir, "interrupted", str(stop))
-        raise
-    except Exception as error:
+    except (Stopped, Exception) as error:
+        if (stop := stop_behind(error)) is not None:
+            write_end(run_dir, "interrupted", str(stop))
+            raise stop from None
         reason = _reason(error)
         print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
         with suppress(OSError):  # of a full disk

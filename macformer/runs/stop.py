@@ -34,6 +34,18 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
+def stop_behind(error: BaseException) -> Stopped | None:
+    """Return the request to stop that an error came of, if any.
+
+    torch answers with an error of its own where one is raised while it calls Python back, as it
+    does to write a checkpoint.
+    """
+    origin: BaseException | None = error
+    while origin is not None and not isinstance(origin, Stopped):
+        origin = origin.__cause__ or origin.__context__
+    return origin
+
+
 @contextmanager
 def stop_signals_raise(*, over: tuple[Any, ...]) -> Iterator[None]:
     """Raise ``Stopped`` at a signal to stop; a second one ends the process at once.

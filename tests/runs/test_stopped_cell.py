@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Timer
 
 from macformer.record import describe_run, read_metrics, write_metrics
-from macformer.runs import cell, devices
+from macformer.runs import cell, checkpoint, devices
 from macformer.runs.devices import claim_devices
 from macformer.runs.stop import Stopped, stop_signals_raise
 from macformer.training import lightning_module
@@ -107,6 +109,35 @@ def test_a_signal_interrupts(make_run, monkeypatch):
     metrics = read_metrics(run_dir)
     assert (metrics["status"], metrics["reason"]) == ("interrupted", "stopped by SIGTERM")
     assert not (run_dir / "error.log").exists()
+
+
+def test_a_signal_while_a_checkpoint_is_written_interrupts_and_leaves_the_one_before(
+    make_run, monkeypatch, last_weights
+):
+    """torch calls the file's own write, and turns what that raises into a RuntimeError."""
+    written = checkpoint.whole_file
+
+    @contextmanager
+    def signalled(path):
+        with written(path) as file:
+            write, number = file.write, count()
+
+            def stop(data):
+                if path.exists() and next(number) == 1:  # amid the second checkpoint
+                    signal.raise_signal(signal.SIGTERM)
+                return write(data)
+
+            yield SimpleNamespace(write=stop, flush=file.flush)
+
+    _, run_dir = make_run()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "whole_file", signalled)
+        with pytest.raises(Stopped), stop_signals_raise(over=(signal.SIG_DFL,)):
+            cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert (metrics["status"], metrics["reason"]) == ("interrupted", "stopped by SIGTERM")
+    assert not (run_dir / "error.log").exists()
+    assert last_weights(run_dir)
 
 
 def test_a_time_limit_interrupts_and_the_same_command_goes_on(make_run, monkeypatch, last_weights):
