@@ -24,7 +24,7 @@ def decoded_lines(file: BinaryIO, path: Path, *, encoding: str) -> Iterator[str]
                 if "\0" in line:
                     raise DataError(
                         f"{path}, line {number} has a NUL byte; if the file is UTF-16, say "
-                        "encoding=utf-16, else take it out (tr -d '\\000')"
+                        "so (--encoding utf-16), else take it out (tr -d '\\000')"
                     )
                 yield line
     except UnicodeDecodeError as error:
@@ -58,7 +58,7 @@ def _undecodable(path: Path, *, encoding: str) -> DataError:
                 done += error.start - pending
                 break
             done += len(block)
-    hint = "if Excel wrote it in Japanese, encoding=cp932; in western Europe, encoding=cp1252"
+    hint = "if Excel wrote it in Japanese, --encoding cp932; in western Europe, --encoding cp1252"
     if mark in _UTF16_MARKS:
-        hint = "it begins as UTF-16 does: encoding=utf-16"
+        hint = "it begins as UTF-16 does: --encoding utf-16"
     return DataError(f"{path} is not {encoding} at byte {done}; {hint}")

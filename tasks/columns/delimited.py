@@ -56,7 +56,7 @@ def _records(path: Path, *, form: Form, advance: Advance) -> Iterator[tuple[int,
         except csv.Error as error:
             raise DataError(
                 f"{place(path, first)} begins a row that is not well formed ({error}); is a quote "
-                "not closed, or meant as it stands (quotes=false)?"
+                "not closed, or meant as it stands (--no-quotes; in a task quotes: false)?"
             ) from error
         if is_empty:
             raise DataError(f"{path} is empty; its first line must name the columns")

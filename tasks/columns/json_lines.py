@@ -89,7 +89,8 @@ def _as_text(value: Any, column: str, *, path: Path, number: int) -> str | None:
         return _whole(value, column, path=path, number=number)
     if isinstance(value, dict):
         keys = ", ".join(f"{column}.{key}" for key in value)
-        raise DataError(f"{place(path, number)}: {column} is an object; name one of {keys}")
+        at = place(path, number)
+        raise DataError(f"{at}: {column} is an object; name a key in it, as {keys}")
     raise DataError(f"{place(path, number)}: {column} is a list; a value must be a text or number")
 
 

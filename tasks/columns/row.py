@@ -85,5 +85,5 @@ def lacks_column(path: Path, column: str, names: Sequence[str]) -> DataError:
     """Return the error for a column that a file does not have."""
     hint = ""
     if len(names) == 1 and (found := [mark for mark in ";\t,|" if mark in names[0]]):
-        hint = f"; if {found[0]!r} separates them, say so (separator)"
+        hint = f"; if {found[0]!r} separates them, say so (--separator {found[0]!r})"
     return DataError(f"{path} has no column {column!r}; it has {', '.join(map(repr, names))}{hint}")

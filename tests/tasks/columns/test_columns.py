@@ -102,7 +102,7 @@ def test_a_form_that_is_said_is_read(tmp_path, name, content, form):
 HOSTILE = {
     "japanese.csv": (
         "text,n\n警告,1\n".encode("cp932"),
-        r"japanese\.csv is not utf-8 at byte 7; if Excel wrote it in Japanese, encoding=cp932",
+        r"japanese\.csv is not utf-8 at byte 7; if Excel wrote it in Japanese, --encoding cp932",
     ),
     "late.csv": (
         b"text\n" + b"x" * (2**20 + 11) + b"\n\xe9\n",
@@ -110,12 +110,12 @@ HOSTILE = {
     ),
     "wide.csv": (
         "text\nx\n".encode("utf-16"),
-        r"is not utf-8 at byte 0; it begins as UTF-16 does: encoding=utf-16",
+        r"is not utf-8 at byte 0; it begins as UTF-16 does: --encoding utf-16",
     ),
     "nul.csv": (b"text\nab\0c\n", r"nul\.csv, line 2 has a NUL byte"),
     "european.csv": (
         "text;n\na;1\n",
-        r"has no column 'text'; it has 'text;n'; if ';' separates them, say so \(separator\)",
+        r"has no column 'text'; it has 'text;n'; if ';' separates them, say so \(--separator ';'\)",
     ),
     "spaced.csv": ("n, text\n1,a\n", r"has no column 'text'; it has 'n', ' text'"),
     "twice.csv": ("text,text\n1,a\n", r"has 2 columns 'text'; rename them"),
@@ -140,7 +140,7 @@ HOSTILE = {
     "cut.jsonl": ('{"text": "a"}\n{"text": "b', r"cut\.jsonl, line 2 is no JSON object: "),
     "nested.jsonl": (
         '{"text": {"de": "a", "en": "b"}}\n',
-        r"nested\.jsonl, line 1: text is an object; name one of text\.de, text\.en",
+        r"nested\.jsonl, line 1: text is an object; name a key in it, as text\.de, text\.en",
     ),
     "list.jsonl": ('{"text": ["a"]}\n', r"list\.jsonl, line 1: text is a list"),
     "other.jsonl": ('{"body": "a"}\n', r"other\.jsonl has no column 'text'; it has 'body'"),
