@@ -105,10 +105,15 @@ def comparison_table(summary: pd.DataFrame) -> Table:
     """Show how sure the accuracies of one task are, and how far each row is from the reference."""
     num_seeds = int(summary["num_finished"].max())
     columns = [("test accuracy %", "best"), ("test accuracy %", "95 %")]
-    columns += [("points over the reference", name) for name in ("difference", "95 %", "p")]
+    if summary["difference"].notna().any():
+        columns += [("points over the reference", name) for name in ("difference", "95 %", "p")]
     rows = [
-        Row(label, [Entry(text) for text in comparison_texts(result, num_seeds=num_seeds)])
-        for label, result in zip(row_labels(summary), summary.to_dict("records"), strict=True)
+        Row(label, [Entry(text) for text in texts[: len(columns)]])
+        for label, texts in zip(
+            row_labels(summary),
+            (comparison_texts(r, num_seeds=num_seeds) for r in summary.to_dict("records")),
+            strict=True,
+        )
     ]
     return Table(
         title=f"{task_title(summary['task'].iloc[0])}: differences",

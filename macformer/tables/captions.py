@@ -123,7 +123,11 @@ def comparison(summary: pd.DataFrame) -> str:
             if one_seed
             else "seeds and test examples both taken as random, by generalised p values."
         )
-        + " The reference is the row without a difference, without ppSBN."
+        + (
+            " The reference is the row without a difference, without ppSBN."
+            if summary["difference"].notna().any()
+            else ""
+        )
     )
 
 

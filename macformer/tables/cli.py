@@ -26,7 +26,7 @@ from macformer.tables.settings import name_runs
 from macformer.tables.summary import REFERENCE, summarise
 from macformer.watch import watch
 
-MIN_WIDTH = 120  # a narrower terminal wraps rows, which is easier to read than split cells
+FILE_WIDTH = 120  # of what is printed and not to a terminal
 
 
 def make_tables(
@@ -110,11 +110,8 @@ def _write_tables(
 
 
 def table_console() -> Console:
-    """Open a console wide enough for the tables, on a terminal or not."""
-    console = Console()
-    if sys.stdout.isatty() and console.width >= MIN_WIDTH:
-        return console
-    return Console(width=MIN_WIDTH)
+    """Open a console for the tables, on a terminal or not."""
+    return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

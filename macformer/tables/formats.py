@@ -4,13 +4,16 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from macformer.record import printable
 from macformer.tables.layout import TIMES, Table
 
+MOST_WIDE = 1000  # characters of a printed table, which none comes near
 LATEX_ESCAPES = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -89,7 +92,12 @@ def to_latex(table: Table) -> str:
 
 
 def print_tables(tables: Sequence[Table], *, console: Console) -> None:
-    """Print tables with their captions; what is too wide wraps and is never cut."""
+    """Print tables with their captions.
+
+    A table is as wide as its numbers need: a row that a terminal wraps, or a file's long line, is
+    easier to read than numbers of several lines. All else fits the console.
+    """
+    wide = console.options.update(max_width=MOST_WIDE)
     for table in tables:
         title = Text(printable(table.title))
         view = RichTable(title=title, box=None, padding=(0, 1, 0, 0), title_justify="left")
@@ -98,13 +106,18 @@ def print_tables(tables: Sequence[Table], *, console: Console) -> None:
             repeats = index > 0 and table.columns[index - 1][0] == heading
             side = "right" if index < num_numbers(table) else "left"
             head = f"{'' if repeats else printable(heading)}\n{printable(name)}"
-            view.add_column(Text(head), justify=side, overflow="fold")
+            numbers = [row.entries[index].text for row in table.rows] if side == "right" else []
+            widest = max((cell_len(printable(number)) for number in numbers), default=None)
+            view.add_column(Text(head), justify=side, overflow="fold", min_width=widest)
         for row in table.rows:
             if row.opens_section:
                 view.add_section()
             texts = [row.label, *(entry.text for entry in row.entries)]
             view.add_row(*(Text(printable(text)) for text in texts))
+        width, needed = console.width, Measurement.get(console, wide, view).minimum
+        console.width = max(width, needed)
         console.print(view)
+        console.width = width
         for line in [table.caption, *table.notes]:
             console.print(Text(printable(line)), style="dim")
         console.print()

@@ -6,6 +6,7 @@ from scipy import stats
 
 from macformer.record import write_predictions
 from macformer.tables import make_tables
+from macformer.tables.build import comparison_table
 from macformer.tables.captions import comparison_notes
 from macformer.tables.comparison import add_comparison
 from macformer.tables.runs import TableError, read_runs
@@ -119,6 +120,17 @@ def test_runs_without_predictions_are_not_compared(write_run, write_tested, swee
     write_tested(right=40)
     write_run(attention="rfa")
     assert compared(sweep).loc[("rfa", "without"), ["low", "difference", "p"]].isna().all()
+
+
+def test_without_the_reference_there_is_no_column_of_differences_and_no_word_of_it(
+    write_tested, sweep
+):
+    for attention, right in (("softmax", 40), ("rfa", 30)):
+        write_tested(attention=attention, right=right, ppsbn="with")
+    table = comparison_table(compared(sweep).reset_index())
+    assert table.columns == [("test accuracy %", "best"), ("test accuracy %", "95 %")]
+    assert [entry.text for entry in table.rows[1].entries] == ["30.00", "21.9 to 39.6"]
+    assert "reference" not in table.caption
 
 
 def test_the_table_shows_intervals_differences_and_floors(write_tested, sweep):

@@ -93,3 +93,13 @@ def test_terminal_shows_every_cell_whole():
         for entry in row.entries:
             assert entry.text in text
     assert "On a card #1" in text
+
+
+def test_a_narrow_terminal_breaks_no_number_and_fits_what_stands_below():
+    console = Console(width=20, record=True, file=StringIO())
+    print_tables([TABLE], console=console)
+    lines = console.export_text().splitlines()
+    (row,) = [line for line in lines if line.startswith("rmfa_exp")]
+    assert "38.37 ± 0.21" in row and f"1.50{TIMES}" in row
+    assert all(len(line) <= 20 for line in lines[lines.index("On a card #1, n = 3.") :])
+    assert console.width == 20
