@@ -20,7 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0, or 2 where the folder is not a run's, or its checkpoint or data are not
         there or not whole.
     """
-    parser = argparse.ArgumentParser(prog="macformer-evaluate", description="Score a run again.")
+    parser = argparse.ArgumentParser(
+        prog="macformer-evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run_dir", type=Path, help="the folder of one run")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--split", choices=("test", "validation"), default="test")

@@ -32,7 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("options", nargs="*", help="options of macformer-train")
-    parser.add_argument("--config-dir", type=Path, action="append", default=[], help="of your own")
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of your own configurations",
+    )
     args = parser.parse_intermixed_args(arguments)
     names = [
         name

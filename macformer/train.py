@@ -1,11 +1,13 @@
 """Train and test one cell, or launch a sweep.
 
-macformer-train task=listops attention=rmfa_exp ppsbn=with
-macformer-train -m task=listops,text attention=softmax,rmfa_exp ppsbn=with,without seed=0,1,2
+    macformer-train task=listops_short recipe=smoke attention=rmfa_exp ppsbn=with
+    macformer-train -m task=listops,text attention=softmax,rmfa_exp ppsbn=with,without seed=0,1,2
 
-A run: this module -> runs.process (a folder and a process for it) -> runs.cell -> runs.build. A
-sweep: Hydra's multirun -> runs.sweep, which configs/train.yaml names as a callback -> the cells.
+Everything goes to outputs/. The same command again finds what is finished, and resumes what is not.
 """
+
+# A run: this module -> runs.process (a folder and a process for it) -> runs.cell -> runs.build. A
+# sweep: Hydra's multirun -> runs.sweep, which configs/train.yaml names as a callback -> the cells.
 
 import sys
 

@@ -1,6 +1,9 @@
 """Search hyperparameters with Optuna: each trial is a cell, scored by its best validation.
 
-macformer-tune task=listops attention=rmfa_exp [--num-trials 50] [--config my_search.yaml]
+    macformer-tune task=listops attention=rmfa_exp [--num-trials 50] [--config my_search.yaml]
+
+It prints the command that trains with the best values. The search space is configs/tune.yaml, or a
+copy of it.
 """
 
 import argparse
@@ -22,7 +25,7 @@ from macformer.record import read_metrics, read_status, write_config
 from macformer.runs.allowed import COUNT, SEED, Allowed, check, read_settings, whole
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.data_now import DataNow
-from macformer.runs.hydra_bridge import one_line
+from macformer.runs.hydra_messages import one_line
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
 from macformer.runs.sweep import show_tables
@@ -182,10 +185,20 @@ def _join(params: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user gives one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="macformer-tune", description="Search hyperparameters.")
+    parser = argparse.ArgumentParser(
+        prog="macformer-tune",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("overrides", nargs="*", help="options of macformer-train for every trial")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="what is searched")
-    parser.add_argument("--config-dir", type=Path, action="append", default=[], help="of your own")
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="the search space")
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of your own configurations",
+    )
     parser.add_argument("--num-trials", type=int, help="trials in all, earlier calls included")
     args = parser.parse_intermixed_args(arguments)
     overrides = [f"sweep={args.config.stem}", *args.overrides]

@@ -69,9 +69,9 @@ def test_a_task_that_fails_does_not_stop_the_others(run):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task=nonsense", "Could not find 'task/nonsense'"),
+        ("task=nonsense", "there is no task=nonsense; there are "),
         ("task.source=download", "task.source is 'download'; it must be one of generate"),
-        ("task.sourse=generate", "Could not override 'task.sourse'"),
+        ("task.sourse=generate", "there is no option task.sourse; in task did you mean source?"),
     ],
 )
 def test_a_wrong_option_is_named(run, override, message):

@@ -25,7 +25,12 @@ from macformer.runs.allowed import (
     list_of,
     one_of,
 )
+from macformer.runs.help import describe_options
 
+DESCRIPTION = """Time attention alone, against softmax and other packages, over lengths.
+
+    macformer-bench attention=softmax,rmfa_exp length=1024,4096 mode=forward
+"""
 PLOTS = {"ms": ("time", "time (ms)"), "peak MiB": ("memory", "peak memory (MiB)")}
 LISTS = ("attention", "vs", "length", "mode")
 ALLOWED = {
@@ -55,9 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from macformer.benchmark.measure import run_benchmark
     from macformer.measuring import check_device
 
-    parser = argparse.ArgumentParser(prog="macformer-bench", description="Measure attentions.")
-    parser.add_argument("options", nargs="*", help="key=value of configs/benchmark.yaml")
-    parser.add_argument("--config-dir", type=Path, action="append", default=[])
+    parser = argparse.ArgumentParser(
+        prog="macformer-bench",
+        description=DESCRIPTION,
+        epilog=describe_options("benchmark"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("options", nargs="*", help="option=value, or option=value,value")
+    help_ = "a folder of your own configurations"
+    parser.add_argument("--config-dir", type=Path, action="append", default=[], help=help_)
     args = parser.parse_intermixed_args(arguments)
     try:
         cfg = load_config(args.options, config_dirs=args.config_dir)

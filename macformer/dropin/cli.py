@@ -1,6 +1,6 @@
 """Say layer by layer what other attention would cost a model, and bring, before any training.
 
-macformer-inspect model.path=my/encoder --config-dir my task=logs [--config my_rows.yaml]
+    macformer-inspect model.path=my/encoder --config-dir my task=logs [--config my_rows.yaml]
 
 With model.start, and the options of that run's attention, what it has learnt is one more row.
 """
@@ -34,11 +34,26 @@ CHOSEN = ("model=encoder", "recipe=finetune")  # unless the command line chooses
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user gives one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="macformer-inspect", description="Look at a model.")
+    parser = argparse.ArgumentParser(
+        prog="macformer-inspect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("overrides", nargs="*", help="options of macformer-train: model, task")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="rows, and how much")
-    parser.add_argument("--config-dir", type=Path, action="append", default=[], help="of your own")
-    parser.add_argument("--output", type=Path, default=Path("outputs/inspect"))
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=DEFAULT_CONFIG,
+        help="the rows, and how much data (default: configs/inspect.yaml)",
+    )
+    parser.add_argument(
+        "--config-dir",
+        type=Path,
+        action="append",
+        default=[],
+        help="a folder of your own configurations",
+    )
+    parser.add_argument("--output", type=Path, default=Path("outputs/inspect"), help="a folder")
     args = parser.parse_intermixed_args(arguments)
     try:
         inspect(args.overrides, args.config, args.config_dir, args.output)

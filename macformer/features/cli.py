@@ -1,4 +1,7 @@
-"""Choose features from a model's own queries and keys: the cheapest that meet an error."""
+"""Choose features from a model's own queries and keys: the cheapest that meet an error.
+
+macformer-features checkpoint=outputs/runs/<cell> error=0.05
+"""
 
 import json
 import sys

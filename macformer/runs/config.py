@@ -13,14 +13,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from macformer.provenance import package_version
+from macformer.runs.help import describe_command
 from macformer.runs.hydra_bridge import (
     calling_folder,
     errors_of_main,
-    one_line,
     use_hydra_config,
     user_folders,
     without_command,
 )
+from macformer.runs.hydra_messages import one_line
 from macformer.runs.identity import check_once, fix_identity
 from macformer.runs.importing import make_importable
 from macformer.runs.overrides import flags_first, leave_to_cells, read_overrides, write_override
@@ -37,6 +39,7 @@ COMPOSITION_ERRORS = (
     YAMLError,
 )
 MULTIRUN = ("-m", "--multirun")
+HELP = ("-h", "--help")
 
 
 class ConfigError(ValueError):
@@ -93,6 +96,13 @@ def run_main(main: Callable[[], None], *, command: str) -> None:
     """Run a main function of Hydra's on the command line; a mistake of the user gives one line."""
     sys.argv[1:] = flags_first(sys.argv[1:])
     flags = [argument for argument in sys.argv[1:] if _is_flag(argument)]
+    if any(flag in HELP for flag in flags):
+        text = sys.modules[main.__module__].__doc__ or ""
+        print(describe_command(command, text, name=command.removeprefix("macformer-")))
+        return
+    if "--version" in flags:
+        print(f"macformer {package_version('macformer')}")
+        return
     try:
         options = read_overrides(_options(sys.argv[1:]))
         if any(flag in MULTIRUN for flag in flags):

@@ -24,8 +24,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 __all__ = ["Callback", "ConfigLoader", "Override", "QuotedString"]  # for others to name
 
-# Parts that a recipe gives, below which Hydra overrides nothing.
-OF_RECIPE = re.compile(r"('(?:optimizer|scheduler|clip)\.\w+'); there is no such option")
 USER_SOURCES = "file"  # scheme of the folders of --config-dir and hydra.searchpath; ours is pkg
 
 
@@ -135,21 +133,6 @@ def errors_of_main() -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["HYDRA_FULL_ERROR"]
-
-
-def one_line(error: BaseException) -> str:
-    """Say in one line what Hydra or OmegaConf says in many, without where it looked."""
-    if isinstance(error, RecursionError):
-        return (
-            "a defaults list leads to itself; it names a file of its own group /GROUP/NAME@_here_"
-        )
-    while not str(error) and error.__cause__ is not None:
-        error = error.__cause__
-    message = str(error).partition("Config search path")[0].partition("\n    full_key:")[0]
-    message = message.split(" raised while resolving interpolation: ")[-1]
-    message = " ".join(message.split())
-    message = re.sub(r"\. To append to your config use \+.*", "; there is no such option", message)
-    return OF_RECIPE.sub(r"\1, which the recipe gives; change it there: recipe.default...", message)
 
 
 def user_folders() -> list[str]:

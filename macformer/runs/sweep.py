@@ -1,6 +1,7 @@
 """Run the cells of a sweep that are not finished, and say what came of all of them."""
 
 import itertools
+import re
 import shutil
 import sys
 import traceback
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from macformer.heartbeat import announced
 from macformer.record import describe_uncomposed, read_metrics, write_metrics
@@ -28,10 +29,10 @@ from macformer.runs.hydra_bridge import (
     find_options,
     is_glob,
     launch,
-    one_line,
     parse_overrides,
     use_hydra_config,
 )
+from macformer.runs.hydra_messages import one_line
 from macformer.runs.options import check_option
 from macformer.runs.process import AGAIN, is_running, run_composed, run_lock
 from macformer.watch.bar import sweep_bar
@@ -130,12 +131,14 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
     cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
     errors: list[tuple[Sequence[str], Exception]] = []
     jobs, data_now = _parse_jobs(config, loader), DataNow()
+    unknown = set(config.best_of)
     if len(jobs) > MANY:
         print(f"composing {len(jobs)} cells", flush=True)  # a third of a second each
     for overrides in jobs:
         try:
             cfg = compose_job(config, loader, overrides)
             run_dir = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir)
+            unknown = {name for name in unknown if not _has_option(cfg, name)}
         except COMPOSITION_ERRORS as error:
             errors.append((overrides, error))
         else:
@@ -147,6 +150,12 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
     use_hydra_config(config)
     if errors and not cells:
         raise errors[0][1]
+    if unknown:
+        swept = {key for key, number in Counter(_values(jobs)).items() if number > 1}
+        raise ValueError(
+            f"best_of names {', '.join(sorted(unknown))}, which no cell has; the sweep is over "
+            f"{', '.join(sorted(swept)) or 'nothing'}"
+        )
     return [*cells.values(), *(_record_uncomposed(config, *error) for error in errors)]
 
 
@@ -177,6 +186,17 @@ def _swept_values(override: Override, config: DictConfig, loader: ConfigLoader) 
             f"{override.input_line} leaves nothing; {', '.join(hidden)} must be named to be swept"
         )
     return values
+
+
+def _has_option(cfg: DictConfig, name: str) -> bool:
+    """Say whether a cell has an option of this name, at whatever place."""
+    last = re.escape(name.split(".")[-1])
+    return re.search(rf"^ *{last}:", OmegaConf.to_yaml(cfg), re.MULTILINE) is not None
+
+
+def _values(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Name the option of each value that some job has."""
+    return [override.partition("=")[0] for override in {o for job in jobs for o in job}]
 
 
 def _read_state(run_dir: Path) -> str:
@@ -228,7 +248,7 @@ def _describe_plan(cells: Sequence[Cell], todo: Sequence[Cell]) -> str:
     count = Counter(cell.status for cell in cells)
     resumed = sum(cell.status == "interrupted" for cell in todo)
     skipped = count["failed"] - sum(cell.status == "failed" for cell in todo)
-    parts = [f"{len(cells)} cells", f"{count['finished']} finished"]
+    parts = [f"{len(cells)} cell{'s' * (len(cells) != 1)}", f"{count['finished']} finished"]
     if count["running"]:
         parts.append(f"{count['running']} running in another process")
     if count["uncomposed"]:

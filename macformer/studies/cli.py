@@ -1,4 +1,8 @@
-"""Command line of the studies: ``macformer-study study=speed size=smoke``."""
+"""Answer a question about the method with a table, a plot and a CSV.
+
+macformer-study study=speed size=smoke
+macformer-study study=speed size=smoke render=true
+"""
 
 import os
 import sys

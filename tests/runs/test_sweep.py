@@ -29,6 +29,7 @@ sweep: runs
 output_dir: ???
 overwrite: false
 retry: null
+best_of: []
 exclusive: true
 cell: ${hydra:runtime.choices.task}-${hydra:runtime.choices.attention}-${seed}
 hydra:
@@ -166,7 +167,7 @@ def test_a_cell_that_does_not_compose_is_a_failed_row(compose_sweep, launched, t
     metrics = json.loads(record.read_text())
     assert metrics["status"] == "failed"
     assert (metrics["attention"], metrics["ppsbn"], metrics["seed"]) == ("no_such", "without", 3)
-    assert "Could not find 'attention/no_such'" in metrics["reason"]
+    assert "there is no attention=no_such; there are " in metrics["reason"]
     assert sweep.run_sweep(compose_sweep("attention=softmax", "seed=3"))
     assert not list(tmp_path.glob("runs/uncomposed-*"))  # it is no part of this sweep
 
@@ -201,6 +202,13 @@ def test_cells_without_a_configuration_are_named_before_the_others_start(
 def test_a_sweep_of_which_nothing_composes_is_refused(compose_sweep):
     with pytest.raises(HydraException, match="no_such"):
         sweep.run_sweep(compose_sweep("attention=no_such,neither"))
+
+
+def test_a_sweep_that_would_tune_nothing_is_refused(compose_sweep):
+    message = "best_of names sead, which no cell has; the sweep is over seed$"
+    with pytest.raises(ValueError, match=message):
+        plan(compose_sweep("attention=softmax", "seed=0,1", "best_of=[sead]"))
+    assert len(plan(compose_sweep("attention=softmax", "seed=0,1", "best_of=[seed]"))) == 2
 
 
 def test_an_unknown_retry_is_refused(compose_sweep):

@@ -35,7 +35,7 @@ SMOKE = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp")
         ("+callbacks.best.foo=1", "BestCheckpoint has no foo, but dirpath, monitor, mode"),
         ("++task.prepare.foo=1", "tasks.listops.prepare has no foo, but data_dir, source"),
         ("+max_step=10", "max_step is 10; there is no such option, and nothing reads it"),
-        ("max_step=10", "Could not override 'max_step'; there is no such option"),
+        ("max_step=10", "there is no option max_step; did you mean max_steps?"),
         (
             "optimizer.weight_decay=0.1",
             "'optimizer.weight_decay', which the recipe gives; change it there",

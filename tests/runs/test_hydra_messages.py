@@ -1,0 +1,25 @@
+"""A mistyped option is answered by what may have been meant."""
+
+import pytest
+
+from macformer.runs.config import ConfigError, compose
+
+
+@pytest.mark.parametrize(
+    ("option", "answer"),
+    [
+        ("maxsteps=3", "there is no option maxsteps; did you mean max_steps? there are "),
+        (
+            "attention.num_features=3",
+            "there is no option attention.num_features; in attention there is dropout",
+        ),
+        ("model.encoder.num_layer=3", "in model.encoder did you mean num_layers? "),
+        ("attention=rmfa-exp", "there is no attention=rmfa-exp; did you mean rmfa_exp? there are "),
+    ],
+)
+def test_a_mistyped_option_is_answered_by_near_ones(option, answer):
+    with pytest.raises(ConfigError) as caught:
+        compose("task=listops_short", option)
+    message = str(caught.value)
+    assert answer in message
+    assert "\n" not in message and "_rmfa" not in message
