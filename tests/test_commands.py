@@ -16,7 +16,7 @@ import pytest
 import configs
 from macformer.benchmark.cli import load_config
 from macformer.dropin.cli import CHOSEN
-from macformer.runs.config import MULTIRUN, compose
+from macformer.runs.config import HELP, MULTIRUN, compose
 from macformer.runs.hydra_bridge import is_glob, parse_overrides
 from macformer.runs.overrides import read_overrides
 
@@ -136,7 +136,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], bool]:
         if argument == "--config-dir":
             next(left, None)
             ours = False
-        elif argument not in MULTIRUN:
+        elif argument not in (*MULTIRUN, *HELP):
             options.append(argument)
     return options, ours
 
