@@ -94,8 +94,8 @@ def to_latex(table: Table) -> str:
 def print_tables(tables: Sequence[Table], *, console: Console) -> None:
     """Print tables with their captions.
 
-    A table is as wide as its numbers need: a row that a terminal wraps, or a file's long line, is
-    easier to read than numbers of several lines. All else fits the console.
+    A table is as wide as its numbers and the words above them need: a row that a terminal wraps, or
+    a file's long line, is easier to read than numbers of several lines. All else fits the console.
     """
     wide = console.options.update(max_width=MOST_WIDE)
     for table in tables:
@@ -107,7 +107,7 @@ def print_tables(tables: Sequence[Table], *, console: Console) -> None:
             side = "right" if index < num_numbers(table) else "left"
             head = f"{'' if repeats else printable(heading)}\n{printable(name)}"
             numbers = [row.entries[index].text for row in table.rows] if side == "right" else []
-            widest = max((cell_len(printable(number)) for number in numbers), default=None)
+            widest = max(map(cell_len, [*head.split(), *map(printable, numbers)]))
             view.add_column(Text(head), justify=side, overflow="fold", min_width=widest)
         for row in table.rows:
             if row.opens_section:

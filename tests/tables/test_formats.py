@@ -101,5 +101,6 @@ def test_a_narrow_terminal_breaks_no_number_and_fits_what_stands_below():
     lines = console.export_text().splitlines()
     (row,) = [line for line in lines if line.startswith("rmfa_exp")]
     assert "38.37 ± 0.21" in row and f"1.50{TIMES}" in row
+    assert {"speed", "ex./s", "rel."} <= {word for line in lines for word in line.split()}
     assert all(len(line) <= 20 for line in lines[lines.index("On a card #1, n = 3.") :])
     assert console.width == 20
