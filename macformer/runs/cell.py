@@ -195,7 +195,7 @@ def _closed_loggers(built: Run) -> Iterator[None]:
         close_wandb(exit_code=int(not finished))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     message = textwrap.shorten(str(error), width=400, placeholder=" ...")
     if (
         isinstance(error, (torch.OutOfMemoryError, MemoryError))
