@@ -95,9 +95,12 @@ def complaint(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("attention=sofmax",), ("attention/sofmax", "rmfa_exp")),
-        (("recipe=skyfrmer",), ("recipe/skyfrmer", "schoenbat_code")),
-        (("experiment=paper_tabel",), ("experiment/paper_tabel", "paper_table")),
+        (("attention=sofmax",), ("attention=sofmax; did you mean softmax?", "rmfa_exp")),
+        (("recipe=skyfrmer",), ("recipe=skyfrmer; did you mean skyformer?", "schoenbat_code")),
+        (
+            ("experiment=paper_tabel",),
+            ("experiment=paper_tabel; did you mean paper_table?", "demo"),
+        ),
         (("attention=child",), ("attention/child", "attention/sofmax")),
         (("recipe=child",), ("recipe/child", "recipe/skyformr")),
         (("attention=unclosed",), ("unclosed.yaml",)),

@@ -62,9 +62,12 @@ def trace(image, start, end, *, jump):
     return components[start] == components[end]
 
 
-@pytest.mark.parametrize(
+LARGE_SIZES_SLOW = pytest.mark.parametrize(
     "size", [32, *(pytest.param(size, marks=pytest.mark.slow) for size in (64, 128))]
 )
+
+
+@LARGE_SIZES_SLOW
 def test_tracer_reads_the_labels(size):
     traced = []
     images, labels = sample(size)
@@ -74,7 +77,7 @@ def test_tracer_reads_the_labels(size):
     assert np.mean(traced == labels) >= 0.995
 
 
-@SIZES
+@LARGE_SIZES_SLOW
 def test_exactly_two_markers_are_present(size):
     discs = [find_discs(image, RADIUS[size], count=3) for image in sample(size)[0]]
     brightness = np.array([[value for value, _ in found] for found in discs])
@@ -140,7 +143,8 @@ def test_duplicate_leaves_with_its_pair():
     assert kept_labels.tolist() == [0, 1, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow  # the machinery is that of ListOps, whose test is quick
+@pytest.mark.parametrize("num_workers", [2, 3])
 def test_worker_count_changes_no_byte(num_workers):
     parallel = join(generate_pathfinder(NUM_EXAMPLES, size=32, seed=1, num_workers=num_workers))
     for part, serial in zip(parallel, sample(32), strict=True):
