@@ -6,7 +6,6 @@
 The options are those of macformer-train, of which those that decide the data matter.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from macformer.runs.config import compose
+from macformer.runs.help import make_parser
 
 TASK = "task="
 FAILURES = (ValueError, OSError, RuntimeError)  # the last: of a worker that was killed
@@ -26,19 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all tasks are ready, 1 if one is not, 2 for a call without a task.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(
-        prog="macformer-prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("macformer-prepare", __doc__ or "")
     parser.add_argument("options", nargs="*", help="options of macformer-train")
-    parser.add_argument(
-        "--config-dir",
-        type=Path,
-        action="append",
-        default=[],
-        help="a folder of your own configurations",
-    )
     args = parser.parse_intermixed_args(arguments)
     names = [
         name

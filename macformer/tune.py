@@ -6,7 +6,6 @@ It prints the command that trains with the best values. The search space is conf
 copy of it.
 """
 
-import argparse
 import json
 import math
 import shlex
@@ -25,6 +24,7 @@ from macformer.record import read_metrics, read_status, write_config
 from macformer.runs.allowed import COUNT, SEED, Allowed, check, read_settings, whole
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.data_now import DataNow
+from macformer.runs.help import make_parser
 from macformer.runs.hydra_messages import one_line
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
@@ -185,20 +185,9 @@ def _join(params: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user gives one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="macformer-tune",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("macformer-tune", __doc__ or "")
     parser.add_argument("overrides", nargs="*", help="options of macformer-train for every trial")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="the search space")
-    parser.add_argument(
-        "--config-dir",
-        type=Path,
-        action="append",
-        default=[],
-        help="a folder of your own configurations",
-    )
     parser.add_argument("--num-trials", type=int, help="trials in all, earlier calls included")
     args = parser.parse_intermixed_args(arguments)
     overrides = [f"sweep={args.config.stem}", *args.overrides]

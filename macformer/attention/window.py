@@ -26,9 +26,9 @@ class Window(nn.Module):
     of those keys. It is a control, to learn how far a task needs to look, and saves nothing.
 
     An attention by inner products of features may offer them: ``map_features(query, key, *,
-    key_padding_mask)`` returns those of queries and of keys, and they meet in a band of width W. To
-    any other attention each query is an example of its own, with a sequence of W keys, which takes
-    W times the work of a pass over the keys.
+    key_padding_mask)`` is given inputs whose padding is blank and returns the features of queries
+    and of keys, which meet in a band of width W. To any other attention each query is an example of
+    its own, with a sequence of W keys, which takes W times the work of a pass over the keys.
 
     Args:
         attention: The factory of the attention inside.

@@ -1,6 +1,5 @@
 """Command line and reports of the attention benchmark."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from macformer.runs.allowed import (
     list_of,
     one_of,
 )
-from macformer.runs.help import describe_options
+from macformer.runs.help import describe_options, make_parser
 
 DESCRIPTION = """Time attention alone, against softmax and other packages, over lengths.
 
@@ -60,15 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from macformer.benchmark.measure import run_benchmark
     from macformer.measuring import check_device
 
-    parser = argparse.ArgumentParser(
-        prog="macformer-bench",
-        description=DESCRIPTION,
-        epilog=describe_options("benchmark"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("macformer-bench", DESCRIPTION, epilog=describe_options("benchmark"))
     parser.add_argument("options", nargs="*", help="option=value, or option=value,value")
-    help_ = "a folder of your own configurations"
-    parser.add_argument("--config-dir", type=Path, action="append", default=[], help=help_)
     args = parser.parse_intermixed_args(arguments)
     try:
         cfg = load_config(args.options, config_dirs=args.config_dir)

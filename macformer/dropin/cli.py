@@ -5,7 +5,6 @@
 With model.start, and the options of that run's attention, what it has learnt is one more row.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from macformer.plotting import save
 from macformer.runs.allowed import COUNT, TEXT, list_of, number, read_settings, whole
 from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
+from macformer.runs.help import make_parser
 
 DEFAULT_CONFIG = Path(configs.__path__[0]) / "inspect.yaml"
 ALLOWED = {
@@ -34,24 +34,13 @@ CHOSEN = ("model=encoder", "recipe=finetune")  # unless the command line chooses
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user gives one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="macformer-inspect",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = make_parser("macformer-inspect", __doc__ or "")
     parser.add_argument("overrides", nargs="*", help="options of macformer-train: model, task")
     parser.add_argument(
         "--config",
         type=Path,
         default=DEFAULT_CONFIG,
         help="the rows, and how much data (default: configs/inspect.yaml)",
-    )
-    parser.add_argument(
-        "--config-dir",
-        type=Path,
-        action="append",
-        default=[],
-        help="a folder of your own configurations",
     )
     parser.add_argument("--output", type=Path, default=Path("outputs/inspect"), help="a folder")
     args = parser.parse_intermixed_args(arguments)

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.flash import round_up
-from macformer.ops.linear import guard_denominator, without_autocast
+from macformer.ops.linear import guard_denominator, leave_padding_out, without_autocast
 from macformer.ops.union import Part, bias, span
 
 TILE = 192  # queries at once: fewer see fewer keys in vain, and the kernel takes them less well
@@ -74,11 +74,7 @@ def windowed_linear_attention(
         key_padding_mask: True at padding; such keys leave both sums.
         eps: Keeps the denominator from zero, with its sign.
     """
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    phi_q, phi_k, v = phi_q.to(dtype), phi_k.to(dtype), value.to(dtype)
-    if key_padding_mask is not None:
-        padding = key_padding_mask[:, None, :, None]
-        phi_k, v = phi_k.masked_fill(padding, 0), v.masked_fill(padding, 0)
+    phi_q, phi_k, v = leave_padding_out(phi_q, phi_k, value, key_padding_mask)
     left, right = window - window // 2 - 1, window // 2
     outs = []
     for start in range(0, phi_q.shape[2], FEATURE_TILE):

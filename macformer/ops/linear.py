@@ -58,13 +58,24 @@ def linear_attention(
             "phi_q and phi_k must have the same number of features, "
             f"got {phi_q.shape[-1]} and {phi_k.shape[-1]}"
         )
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    phi_q, phi_k, v = phi_q.to(dtype), phi_k.to(dtype), value.to(dtype)
-    if key_padding_mask is not None:
-        padding = key_padding_mask[:, None, :, None]
-        phi_k, v = phi_k.masked_fill(padding, 0), v.masked_fill(padding, 0)
+    phi_q, phi_k, v = leave_padding_out(phi_q, phi_k, value, key_padding_mask)
     denominator = phi_q @ phi_k.sum(-2).unsqueeze(-1)
     return (phi_q @ (phi_k.mT @ v) / guard_denominator(denominator, eps=eps)).to(value.dtype)
+
+
+def leave_padding_out(
+    phi_q: Float[Tensor, "B H L F"],
+    phi_k: Float[Tensor, "B H S F"],
+    value: Float[Tensor, "B H S Ev"],
+    key_padding_mask: Bool[Tensor, "B S"] | None,
+) -> tuple[Float[Tensor, "B H L F"], Float[Tensor, "B H S F"], Float[Tensor, "B H S Ev"]]:
+    """Return what sums are made of, in float32 at least, with zeros where a key is padding."""
+    dtype = accumulation_dtype(value)
+    phi_q, phi_k, value = phi_q.to(dtype), phi_k.to(dtype), value.to(dtype)
+    if key_padding_mask is None:
+        return phi_q, phi_k, value
+    padding = key_padding_mask[:, None, :, None]
+    return phi_q, phi_k.masked_fill(padding, 0), value.masked_fill(padding, 0)
 
 
 def accumulation_dtype(x: Tensor) -> torch.dtype:

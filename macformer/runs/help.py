@@ -1,15 +1,18 @@
-"""What ``--help`` says of a command that composes a file of ``configs/``, read from that file."""
+"""What ``--help`` says of commands, of those that compose a file of ``configs/`` by that file."""
 
+import argparse
 import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
+CONFIG_DIR = "a folder of your own configurations"
 FLAGS = {
     "-m": "a sweep: values separated by commas, or 'glob(PATTERN)'",
-    "--config-dir DIR": "a folder of your own configurations",
+    "--config-dir DIR": CONFIG_DIR,
     "--cfg job": "print the configuration in place of running it; it has every option",
     "--version": "print the version",
 }
@@ -22,6 +25,22 @@ class Line(NamedTuple):
     name: str
     value: str
     comment: str
+
+
+def make_parser(command: str, text: str, *, epilog: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser of a command that has no main function of Hydra's, but takes its folders.
+
+    Args:
+        text: What it does, in lines of their own; the docstring of its module.
+    """
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=text,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config-dir", type=Path, action="append", default=[], help=CONFIG_DIR)
+    return parser
 
 
 def describe_command(command: str, text: str, *, name: str) -> str:

@@ -146,9 +146,8 @@ class ContinuedWandbLogger(WandbLogger):
         if not self._is_lost:
             try:
                 work(*args, **options)
-            except (
-                Exception
-            ) as error:  # a service that died, a network, whatever its version raises
+            # A service that died, a network: versions of W&B differ in what they raise.
+            except Exception as error:
                 self._is_lost = True
                 # Lightning asks for W&B's run all the same, and would start it again.
                 self._experiment: Any = SimpleNamespace(id=self._id, name=self._name)

@@ -138,7 +138,10 @@ class RMFA(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> tuple[Float[Tensor, "B H L F"], Float[Tensor, "B H S F"]]:
-        """Return the features that :meth:`forward` never stores, in float32 at least."""
+        """Return the features that :meth:`forward` never stores, in float32 at least.
+
+        Of queries and keys whose padding is blank already.
+        """
         dtype = accumulation_dtype(query)
         query, key = self._bound(query, key, key_padding_mask)
         return maclaurin_features(query.to(dtype), key.to(dtype), self.features)

@@ -1,25 +1,20 @@
 """A description is a task that holds what is in the file, and says what is wrong with it."""
 
-import csv
 import random
 import re
 import tracemalloc
 
-import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from tasks.columns import Form
 from tasks.describe import cli
-from tasks.describe.example import write_machines, write_sessions
 from tasks.describe.findings import other_columns
 from tasks.describe.quote import quoted
 from tasks.errors import DataError
 from tasks.table import Columns
 
 WORDS = ["disk", "net", "cpu", "memory", "queue", "cache"]
-
-
 CALL = ["{}", "--text", "message", "--label", "severity"]
 
 
@@ -216,104 +211,3 @@ def test_the_name_of_a_column_may_have_several_lines(tmp_path, capsys):
     assert cli.main([str(path), "--text", "a\nsum: 1", "--label", "b", "--no-floors"]) == 0
     task = OmegaConf.create(capsys.readouterr().out)
     assert (task.text, task.name) == (["a\nsum: 1"], "sums")
-
-
-def test_series_are_described_with_the_statistics_of_their_training_steps(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    x = rng.normal(50, 4, (200, 24, 2)).astype(np.float32)
-    x[:, 3, 1] = np.nan
-    np.savez(tmp_path / "machines.npz", x=x, y=np.arange(200) % 10 == 0)
-    call = [str(tmp_path / "machines.npz"), "--patch", "4", "--missing", "indicator"]
-    assert cli.main(call) == 0
-    out, err = capsys.readouterr()
-    task = OmegaConf.create(out)
-    assert task.classes == ["False", "True"] and task.class_counts == [144, 16]
-    assert (task.max_len, task.patch, task.missing) == (6, 4, "indicator")
-    assert task.channel_mean == pytest.approx([50, 50], abs=0.5)
-    assert task.channel_std == pytest.approx([4, 4], abs=0.3)
-    assert "classes are unequal: False 90.0 %" in err
-    assert "4.2 % of the values of channel 1 are missing and marked" in err
-
-
-def test_series_have_a_page_too(tmp_path, capsys):
-    x = np.random.default_rng(0).normal(50, 4, (60, 24, 2)).astype(np.float32)
-    x[:, :6, 1] = np.nan
-    np.savez(tmp_path / "machines.npz", x=x, y=np.arange(60) % 2)
-    page = tmp_path / "page.html"
-    call = [str(tmp_path / "machines.npz"), "--missing", "indicator", "--html", str(page)]
-    assert cli.main(call) == 0
-    html = page.read_text(encoding="utf-8")
-    assert html.count("<svg") == 2 and "<td>0</td><td>24</td><td>3</td><td>3</td>" in html
-    assert "<td>25.0 %</td>" in html and capsys.readouterr().out.replace('"', "&quot;") in html
-
-
-def test_archives_in_a_folder_are_series_as_well(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "machines"
-    folder.mkdir()
-    for i in range(2):
-        np.savez(folder / f"{i}.npz", x=rng.normal(size=(30, 8)), y=np.arange(30) % 2)
-    assert cli.main([str(folder)]) == 0
-    assert OmegaConf.create(capsys.readouterr().out).class_counts == [24, 24]
-
-
-def test_a_series_that_stands_in_two_splits_is_told(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    for name, first in (("train", 0), ("test", 30)):
-        x = np.stack([np.random.default_rng(i).normal(size=24) for i in range(first, first + 40)])
-        np.savez(tmp_path / f"{name}.npz", x=x, y=rng.permutation(40) % 2)
-    call = [str(tmp_path / "train.npz"), "--test", str(tmp_path / "test.npz")]
-    assert cli.main([*call, "--validation-fraction", "0.05", "--name", "twice"]) == 0
-    err = capsys.readouterr().err
-    told = re.search(r"(\d+) rows of test are of a series that training has, too", err)
-    assert told and 8 <= int(told[1]) <= 10  # ten, but for those that are held out
-    assert "rows, too few to choose a checkpoint" in err and "the test split has 40 rows" in err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--series", "machine"], r"say which column is the label \(--label\)"),
-        (["--series", "machine", "--label", "state"], r"channels names no column; say which hold"),
-        (["--series", "machine", "--tokens", "characters"], r"--tokens is of tables of texts, not"),
-        (["--series", "machine", "--text", "temp"], r"--text is of tables of texts, not of series"),
-    ],
-)
-def test_a_mistake_about_series_gives_one_line(tmp_path, capsys, options, message):
-    (tmp_path / "a.csv").write_text("machine,temp,state\nm,1,ok\n")
-    assert cli.main([str(tmp_path / "a.csv"), *options]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and re.search(message, err)
-
-
-def test_a_worn_machine_shakes_before_it_heats_up(tmp_path):
-    """In each two hours, at the first step that rises above half of what the events add."""
-    path = tmp_path / "machines.csv"
-    write_machines(path, num_machines=2, num_steps=1280)
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    assert len(rows) == 2 * 1280
-
-    def first_rise(period: list[dict[str, str]], name: str, bound: float) -> int:
-        above = [float(row[name]) > bound for row in period]
-        return next(i for i in range(1, len(above)) if above[i] and not above[i - 1])
-
-    seen = set()
-    for first in range(0, len(rows), 128):
-        period = rows[first : first + 128]
-        if len({row["state"] for row in period}) == 1:
-            shakes = first_rise(period, "vibration", 0.9)
-            expected = "worn" if shakes < first_rise(period, "temperature", 66) else "normal"
-            assert period[0]["state"] == expected
-            seen.add(expected)
-    assert seen == {"worn", "normal"}
-
-
-def test_the_example_is_told_apart_by_the_order_of_two_events_alone(tmp_path):
-    path = tmp_path / "example.csv"
-    write_sessions(path, num_rows=300)
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    assert len(rows) == 300
-    for row in rows:
-        waits = row["message"].index("disk wait") > row["message"].index("cache miss")
-        expected = "failed" if "checksum" in row["message"] else "slow" if waits else "ok"
-        assert row["outcome"] == expected
