@@ -35,9 +35,9 @@ def _cpu_model() -> str:
 def second_level_cache(caches: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> str | None:
     """Say how large a core's second-level cache is, None where the system does not."""
     for level in caches.glob("index*/level"):
-        if level.read_text().strip() == "2":
-            size = level.with_name("size").read_text().strip()  # such as 2048K
-            return f"{size.removesuffix('K')} KiB L2"
+        size = level.with_name("size")  # which a system may leave out
+        if level.read_text().strip() == "2" and size.is_file():
+            return f"{size.read_text().strip().removesuffix('K')} KiB L2"  # such as 2048K
     return None
 
 

@@ -16,6 +16,8 @@ def test_the_second_of_several_caches_is_named(tmp_path):
         (folder / "level").write_text(f"{level}\n")
         (folder / "size").write_text(f"{size}\n")
     assert second_level_cache(tmp_path) == "2048 KiB L2"
+    (tmp_path / "index2" / "size").unlink()  # as where the system does not know
+    assert second_level_cache(tmp_path) is None
     assert second_level_cache(tmp_path / "nothing") is None
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
+from macformer.ops.flash import to_one_width
 
 
 class RandomSynthesizer(nn.Module):
@@ -52,7 +53,9 @@ class RandomSynthesizer(nn.Module):
         q = self.query_factor[:, : query.shape[2]].to(value.dtype).expand(batch, -1, -1, -1)
         k = self.key_factor[:, : key.shape[2]].to(value.dtype).expand(batch, -1, -1, -1)
         attn_mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
-        return scaled_dot_product_attention(q, k, value, attn_mask=attn_mask, scale=1.0)
+        q, k, v = to_one_width(q, k, value)  # else torch stores the weights
+        out = scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=1.0)
+        return out[..., : value.shape[-1]]
 
 
 class DenseSynthesizer(nn.Module):
@@ -93,7 +96,7 @@ class DenseSynthesizer(nn.Module):
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         _check_length(query, key, max_seq_len=self.max_seq_len)
         hidden = query.relu().to(torch.promote_types(query.dtype, torch.float32))
-        blocks, places = hidden @ self.blocks, hidden @ self.places
+        blocks, places = (hidden @ w.to(hidden.dtype) for w in (self.blocks, self.places))
         scores = (blocks[..., :, None] * places[..., None, :]).flatten(-2)[..., : key.shape[2]]
         scores = scores.to(hidden.dtype)  # halves under autocast
         if key_padding_mask is not None:

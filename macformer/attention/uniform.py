@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from macformer.attention.contract import check_mask
+from macformer.ops.linear import accumulation_dtype
 
 
 class UniformAttention(nn.Module):
@@ -37,5 +38,6 @@ class UniformAttention(nn.Module):
             check_mask(key_padding_mask, key)
             present = ~key_padding_mask[:, None, :, None]
             count = present.sum(dim=2, keepdim=True).clamp(min=1)
-            mean = torch.where(present, value, 0).sum(dim=2, keepdim=True) / count
+            blanked = torch.where(present, value, 0)
+            mean = blanked.sum(dim=2, keepdim=True, dtype=accumulation_dtype(value)) / count
         return mean.to(value.dtype).expand(-1, -1, query.shape[2], -1)

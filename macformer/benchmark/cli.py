@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from macformer.plotting import draw_over_length, save
+from macformer.provenance import device_name
 from macformer.runs.allowed import (
     COUNT,
     DEVICE,
@@ -115,16 +116,19 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def write_report(table: pd.DataFrame, cfg: DictConfig, folder: Path) -> None:
-    """Write table.csv, table.md, config.yaml, and a plot of time and one of memory."""
+    """Write bench.csv, bench.md, config.yaml, and a plot of time and one of memory."""
+    import torch
+
     OmegaConf.save(cfg, folder / "config.yaml")
-    table.to_csv(folder / "table.csv", index=False)
-    clock = "CPU time" if cfg.device == "cpu" and cfg.threads == 1 else "wall time"
+    table.to_csv(folder / "bench.csv", index=False)
+    device = torch.device(cfg.device)
+    cpu_clock = "CPU time" if cfg.threads == 1 else "wall time"
+    clock = "device time of a replayed graph" if device.type == "cuda" else cpu_clock
     caption = (
-        f"{cfg.device}, {cfg.threads} threads of torch, {cfg.dtype}, {clock}, "
-        f"median of {cfg.rounds} "
+        f"{device_name(device)}, {cfg.dtype}, {clock}, median of {cfg.rounds} "
         f"interleaved rounds; batch {cfg.batch_size}, {cfg.num_heads} heads of {cfg.head_dim}"
     )
-    (folder / "table.md").write_text(f"{caption}\n\n{to_markdown(table)}\n")
+    (folder / "bench.md").write_text(f"{caption}\n\n{to_markdown(table)}\n")
     for column, (stem, label) in PLOTS.items():
         measured = table[table[column] > 0]
         if not measured.empty:

@@ -14,14 +14,12 @@ class Outcome:
     Attributes:
         variant: As ``attention/elu``.
         property: The name of its test, in words.
-        cases: How many there were.
         failures: What those that failed said.
         notes: What was only warned about.
     """
 
     variant: str
     property: str
-    cases: int = 0
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -41,7 +39,6 @@ class Recorder:
                 assert isinstance(item, pytest.Function)
                 key = (variant, item.originalname.removeprefix("test_").replace("_", " "))
                 self.outcomes[item.nodeid] = known.setdefault(key, Outcome(*key))
-                known[key].cases += 1
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome = self.outcomes.get(report.nodeid)

@@ -26,7 +26,7 @@ class Site:
     Attributes:
         name: Of the module in the model.
         reason: Why its attention cannot be replaced; None where it can.
-        window: The keys that a query sees at most, where that is limited.
+        window: How many keys a query sees to each side, where that is limited.
     """
 
     name: str

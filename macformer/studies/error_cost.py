@@ -24,6 +24,7 @@ from macformer.runs.build import build_model
 from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TEST_SEED, reverse_batches
+from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import evaluate, train
 
@@ -32,6 +33,7 @@ SCORES = {
     "accuracy_redrawn": "other features",
     "accuracy_exact": "the exact kernel",
 }
+MEASURED = ("error", *SCORES)  # of points with features; the ends, which come first, have none
 ESTIMATE = ("num_features", "per_head", "sampler", "assumed_dot")  # what the kernel itself has not
 ROW = ["attention", "ppsbn", "sampler", "num_features"]
 
@@ -129,6 +131,7 @@ def _build(point: dict[str, Any], cfg: DictConfig, *, seed: int, exact: bool = F
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show error and accuracies of each row, over seeds."""
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame, *MEASURED])))
     rows = []
     for (attention, ppsbn, sampler, count), group in frame.fillna({"sampler": ""}).groupby(
         ROW, sort=False
@@ -144,8 +147,15 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot(frame: pd.DataFrame) -> Figure:
-    """Draw accuracy over error, a panel for each attention and a colour for each score."""
+    """Draw accuracy over error, a panel for each attention and a colour for each score.
+
+    Raises:
+        StudyError: If the study was stopped before the first point with features.
+    """
+    frame = frame.reindex(columns=list(dict.fromkeys([*frame, *MEASURED])))
     attentions = list(frame.dropna(subset=["error"])["attention"].unique())
+    if not attentions:
+        raise StudyError("no point with features has been measured yet; there is nothing to draw")
     figure, axes = draw_panels(attentions, num_columns=2)
     for axis, attention in zip(axes, attentions, strict=True):
         rows = frame[frame["attention"] == attention]

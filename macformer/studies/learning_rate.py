@@ -37,10 +37,13 @@ RING = 11  # points across
 
 
 def points(cfg: DictConfig) -> list[dict[str, Any]]:
-    """List each row at each rate; seeds are outermost, so that what is done are whole seeds."""
-    task = cfg.study.settings.options.task
+    """List each row at each rate; seeds are outermost, so that what is done are whole seeds.
+
+    The sweep that holds their cells belongs to the points: another one is another study.
+    """
+    shared = {"sweep": cfg.study.sweep, "task": cfg.study.settings.options.task}
     return [
-        {"task": task, "attention": row.attention, "ppsbn": row.ppsbn, "learning_rate": rate}
+        {**shared, "attention": row.attention, "ppsbn": row.ppsbn, "learning_rate": rate}
         | {"max_steps": cfg.grid.max_steps, "seed": seed}
         for seed, row, rate in product(cfg.seeds, cfg.grid.rows, cfg.grid.learning_rate)
     ]

@@ -36,7 +36,7 @@ class StudyError(ValueError):
     """A study that cannot run; one line says why."""
 
 
-@runtime_checkable
+@runtime_checkable  # by the checks of types in tests
 class Study(Protocol):
     """What a module of a study defines; see :mod:`macformer.studies`."""
 
@@ -83,15 +83,22 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
 
 
 def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
-    """Write a study's table and plot from its rows alone; return the files.
+    """Write table and plot of the points that the options ask for; return the files.
+
+    Nothing is measured. The rows may hold more: points of another device or budget, which no mean
+    should mix with these.
 
     Raises:
-        StudyError: If there are no rows.
+        StudyError: If none of the points is among the rows.
     """
     study = load_study(cfg)
-    frame = pd.DataFrame(read_rows(folder) if (folder / ROWS).exists() else [])
+    asked = {point_key(point, cfg) for point in study.points(cfg)}
+    rows = read_rows(folder) if (folder / ROWS).exists() else []
+    frame = pd.DataFrame([row for row in rows if row["point"] in asked])
     if frame.empty:
-        raise StudyError(f"no rows in {folder / ROWS}; run the study without render=true first")
+        raise StudyError(
+            f"no rows of these points in {folder / ROWS}; run the study without render=true first"
+        )
     table = study.table(frame).astype(object)
     body = table.where(table.notna(), None).to_markdown(index=False, floatfmt=".3g", missingval="")
     (folder / TABLE).write_text(f"{describe_rows(frame)}\n\n{body}\n")

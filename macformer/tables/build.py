@@ -32,6 +32,7 @@ def build_tables(
     runs: pd.DataFrame,
     summary: pd.DataFrame,
     *,
+    against: str,
     published: pd.DataFrame,
     notes: Sequence[str] = (),
 ) -> tuple[list[Table], list[Table]]:
@@ -40,6 +41,7 @@ def build_tables(
     One task comes first in detail; several come first as accuracies and costs.
 
     Args:
+        against: The attention that differences are to.
         notes: Further notes of the first table.
     """
     tasks = list(summary["task"].unique())
@@ -50,7 +52,7 @@ def build_tables(
         if has_scores(of_task):
             details.append(score_table(of_task))
         if "low" in summary and of_task["low"].notna().any():
-            details.append(comparison_table(of_task))
+            details.append(comparison_table(of_task, against=against))
         details += cost_tables(runs[runs["task"] == task], of_task)
         if has_pretraining(of_task):
             details.append(pretraining_table(runs[runs["task"] == task], of_task))
@@ -101,12 +103,12 @@ def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     )
 
 
-def comparison_table(summary: pd.DataFrame) -> Table:
+def comparison_table(summary: pd.DataFrame, *, against: str) -> Table:
     """Show how sure the accuracies of one task are, and how far each row is from the reference."""
     num_seeds = int(summary["num_finished"].max())
     columns = [("test accuracy %", "best"), ("test accuracy %", "95 %")]
     if summary["difference"].notna().any():
-        columns += [("points over the reference", name) for name in ("difference", "95 %", "p")]
+        columns += [(f"points over {against}", name) for name in ("difference", "95 %", "p")]
     rows = [
         Row(label, [Entry(text) for text in texts[: len(columns)]])
         for label, texts in zip(
@@ -138,6 +140,7 @@ def cost_tables(runs: pd.DataFrame, summary: pd.DataFrame) -> list[Table]:
     columns += [("training, ex./s", name) for name in ("padded", "trimmed", "rel.")]
     texts = [cost_texts(result) for result in summary.to_dict("records")]
     kept = [index for index, column in enumerate(zip(*texts, strict=True)) if any(column)]
+    columns = [columns[index] for index in kept]
     keys = map(result_key, summary.to_dict("records"))
     rows = [
         Row(label, [Entry(row[index], key) for index in kept])
@@ -146,9 +149,9 @@ def cost_tables(runs: pd.DataFrame, summary: pd.DataFrame) -> list[Table]:
     return [
         Table(
             title=f"{task_title(summary['task'].iloc[0])}: cost",
-            columns=[columns[index] for index in kept],
+            columns=columns,
             rows=rows,
-            caption=captions.join(captions.provenance(runs), captions.cost_legend()),
+            caption=captions.join(captions.provenance(runs), captions.cost_legend(columns)),
             notes=[*captions.size_notes(summary), *captions.cost_notes(summary)],
         )
     ]
@@ -207,7 +210,7 @@ def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
         rows=rows,
         caption=captions.join(
             captions.provenance(runs),
-            captions.seeds(summary),
+            captions.mean_over_seeds(summary),
             "ex./s: examples per second; in brackets: relative to softmax without ppSBN.",
         ),
         notes=[*captions.cost_notes(summary), *captions.run_notes(runs)],

@@ -32,15 +32,28 @@ def provenance(runs: pd.DataFrame) -> str:
     return "; ".join(f"{name} {', '.join(values)}" for name, values in named.items()) + "."
 
 
-def seeds(summary: pd.DataFrame) -> str:
-    """State n: how many finished runs stand behind the means."""
+def seeds(summary: pd.DataFrame, *, each_n: bool = True) -> str:
+    """State n: how many finished runs stand behind the means and standard deviations.
+
+    Args:
+        each_n: Whether the table itself shows an n that is smaller than the largest.
+    """
     counts = summary.loc[summary["num_finished"] > 0, "num_finished"]
     if counts.empty:
         return "No run has finished."
     if counts.max() == 1:
         return "One seed (n = 1)."
-    fewer = "" if counts.nunique() == 1 else "; a smaller n stands in brackets"
-    return f"Mean ± standard deviation over n = {counts.max()} seeds{fewer}."
+    if counts.nunique() == 1:
+        return f"Mean ± standard deviation over n = {counts.max()} seeds."
+    if each_n:
+        smaller = "a smaller n stands in brackets"
+        return f"Mean ± standard deviation over n = {counts.max()} seeds; {smaller}."
+    return f"Mean ± standard deviation over n = {counts.min()} to {counts.max()} seeds."
+
+
+def mean_over_seeds(summary: pd.DataFrame) -> str:
+    """State n where a table shows means alone."""
+    return seeds(summary, each_n=False).replace("Mean ± standard deviation", "Mean")
 
 
 def majority(summary: pd.DataFrame) -> str:
@@ -58,13 +71,20 @@ def detail_legend(unit: str) -> str:
     )
 
 
-def cost_legend() -> str:
-    return (
-        "FLOPs: multiplications and additions of the matrix products for one example at full "
-        "length; state: numbers kept of such a sequence to answer queries; latency: of single test "
-        "examples without padding; trimmed: training on rows of like length without needless "
-        "padding; rel.: relative to softmax without ppSBN."
-    )
+_COSTS = {  # what the headings mean
+    "FLOPs": "multiplications and additions of the matrix products for one example at full length",
+    "state": "numbers kept of a sequence of full length to answer queries",
+    "latency": "of single test examples without padding",
+    "trimmed": "training on rows of like length without needless padding",
+    "rel.": "relative to softmax without ppSBN",
+}
+
+
+def cost_legend(columns: Sequence[tuple[str, str]]) -> str:
+    """Explain those columns of a table of costs that it has."""
+    headings = {heading.partition(",")[0] for column in columns for heading in column}
+    meanings = [f"{name}: {what}" for name, what in _COSTS.items() if name in headings]
+    return f"{'; '.join(meanings)}." if meanings else ""
 
 
 def size_notes(summary: pd.DataFrame) -> list[str]:
@@ -76,6 +96,8 @@ def size_notes(summary: pd.DataFrame) -> list[str]:
 
 
 def average(tasks: Sequence[str]) -> str:
+    if len(tasks) == 1:
+        return f"Avg: {task_title(tasks[0])} alone."
     return (
         f"Avg: mean of the {len(tasks)} tasks {', '.join(map(task_title, tasks))}; "
         "blanks are left out."
@@ -124,7 +146,7 @@ def comparison(summary: pd.DataFrame) -> str:
             else "seeds and test examples both taken as random, by generalised p values."
         )
         + (
-            " The reference is the row without a difference, without ppSBN."
+            " Differences are to the row without ppSBN, in the same setting."
             if summary["difference"].notna().any()
             else ""
         )
@@ -134,15 +156,12 @@ def comparison(summary: pd.DataFrame) -> str:
 def comparison_notes(summary: pd.DataFrame) -> list[str]:
     """Say which differences are real, and how small one could have been and still been found."""
     notes = []
-    num_tests = int(summary["p"].notna().sum())
+    num_tests, num_found = int(summary["p"].notna().sum()), int((summary["p"] < SIGNIFICANT).sum())
     if num_tests:
-        notes.append(
-            f"{DIFFERENT_MARK} p < {SIGNIFICANT}, adjusted for the number of rows (Benjamini and "
-            "Hochberg)."
-        )
+        what = f"{DIFFERENT_MARK} p < {SIGNIFICANT}," if num_found else "p is"
+        notes.append(f"{what} adjusted for the number of rows (Benjamini and Hochberg).")
     smallest = 100 * summary["detectable"].median()  # over rows
     if not isnan(smallest):
-        num_found = int((summary["p"] < SIGNIFICANT).sum())
         beside = "A" if num_found in (0, num_tests) else f"Beside the {num_found} found, a further"
         notes[-1] += (
             f" {beside} difference of {smallest:.1f} points would have been found four times out "

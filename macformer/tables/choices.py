@@ -64,8 +64,8 @@ def _entries(found: Mapping[Any, Any] | None) -> Sequence[Entry]:
 
 
 def _end(value: str, tried: Sequence[str]) -> str:
-    """Mark a number at an end of those tried."""
-    if len(tried) < 2 or not _is_number(value):
+    """Mark a number at an end of those tried, where all of them are numbers."""
+    if len(tried) < 2 or not all(map(_is_number, tried)):
         return ""
     return {tried[0]: LOWEST, tried[-1]: HIGHEST}.get(value, "")
 

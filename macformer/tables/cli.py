@@ -13,7 +13,7 @@ from macformer.record import printable
 from macformer.tables.build import build_tables
 from macformer.tables.choices import choice_note, choices_table
 from macformer.tables.comparable import check_comparable
-from macformer.tables.comparison import add_comparison
+from macformer.tables.comparison import add_comparison, check_reference
 from macformer.tables.decision import MEANINGS, Rates, decide, decision_tables, read_rates
 from macformer.tables.formats import print_tables, to_latex, to_markdown
 from macformer.tables.layout import Table
@@ -66,11 +66,12 @@ def make_tables(
     check_comparable(runs, allow_mixed=allow_mixed)
     summary = summarise(runs)
     beside = against or REFERENCE
-    if against is not None or (summary["attention"] == REFERENCE).any():
-        summary = add_comparison(summary, runs, against=beside)
+    if against is not None:
+        check_reference(runs, against=against)
+    summary = add_comparison(summary, runs, against=beside)
     quoted = read_published(published)
     notes = [] if chosen.empty else [choice_note(chosen)]
-    first, others = build_tables(runs, summary, published=quoted, notes=notes)
+    first, others = build_tables(runs, summary, against=beside, published=quoted, notes=notes)
     if not chosen.empty:
         first.append(choices_table(chosen))
     sheet = {}

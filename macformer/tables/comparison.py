@@ -44,14 +44,8 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
     differ.
 
     Args:
-        against: The attention of the reference.
-
-    Raises:
-        TableError: If no run has this attention.
+        against: The attention of the reference; without one there are intervals and no differences.
     """
-    if against not in set(runs["attention"]):
-        known = ", ".join(sorted(set(runs["attention"])))
-        raise TableError(f"there is no row {against} to compare with; there are {known}")
     tested = read_tests(runs)
     beside = references(summary, against=against)
     found: list[pd.DataFrame] = []
@@ -61,6 +55,20 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
         frame = pd.DataFrame(lines, index=results.index).reindex(columns=COLUMNS)
         found.append(frame.astype(float))
     return pd.concat([summary, pd.concat(found)], axis=1)
+
+
+def check_reference(runs: pd.DataFrame, *, against: str) -> None:
+    """Refuse a reference that no run is of.
+
+    Raises:
+        TableError: If none has this attention without ppSBN.
+    """
+    known = sorted(set(runs.loc[runs["ppsbn"] == "without", "attention"]))
+    if against not in known:
+        raise TableError(
+            f"there is no row {against} without ppSBN to compare with; "
+            f"there are {', '.join(known) or 'none without ppSBN'}"
+        )
 
 
 def references(summary: pd.DataFrame, *, against: str) -> dict[tuple, tuple | None]:

@@ -97,9 +97,12 @@ def difference_table(
         title="Ours minus published",
         columns=[*(("points of test accuracy", task_title(task)) for task in tasks), ("", "minus")],
         rows=rows,
-        caption=(
-            "Under the source's protocol, as far as our recipe follows it; in brackets the 95 % "
-            "interval of our accuracy, less the published value, whose own interval is not known."
+        caption="Under the source's protocol, as far as our recipe follows it"
+        + (
+            "; in brackets the 95 % interval of our accuracy, less the published value, whose own "
+            "interval is not known."
+            if any(" (" in entry.text for row in rows for entry in row.entries[:-1])
+            else "."
         ),
         notes=["A value whose code computed another function stands in no difference."],
         num_text_columns=1,

@@ -27,7 +27,7 @@ def score_table(summary: pd.DataFrame) -> Table:
         title=f"{task_title(summary['task'].iloc[0])}: scores beside accuracy",
         columns=[(f"test {_written(name)} %", rule) for name in names for rule in _RULES],
         rows=rows,
-        caption=captions.seeds(summary),
+        caption=captions.seeds(summary, each_n=False),
     )
 
 

@@ -77,11 +77,17 @@ def paired_difference(correct: Correct, reference: Correct) -> Estimate:
 
     One seed of each: McNemar's exact test on the examples that one of them alone has right, and the
     normal interval of their difference; for shares, Student's paired test. Several seeds: over
-    seeds and examples, pairing equal seeds, whose models start and read their data alike.
+    seeds and examples, pairing equal seeds, whose models start and read their data alike. Where all
+    answers are equal, the interval is as wide as the share of other examples on which they may
+    still differ: Wilson's of none among those seen.
     """
     difference = correct.astype(float) - reference
     mean, num_examples = float(difference.mean()), difference.shape[1]
-    if len(difference) == 1 and correct.dtype == reference.dtype == bool:
+    are_answers = correct.dtype == reference.dtype == bool
+    if are_answers and not difference.any():
+        half = float(stats.binomtest(0, num_examples).proportion_ci(LEVEL, "wilson").high)
+        return Estimate(0.0, -half, half, 1.0)
+    if are_answers and len(difference) == 1:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         p_value = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
         half = NORMAL_WIDTH * float(difference.std(ddof=1)) / math.sqrt(num_examples)

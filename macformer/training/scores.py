@@ -21,7 +21,8 @@ class Accuracy(Metric):
         self.scored += num_scored
 
     def compute(self) -> Tensor:
-        return self.correct.float() / self.scored
+        """Return the share in float64, as floors are: a row at a floor is not above it."""
+        return self.correct.to("cpu", torch.float64) / self.scored.cpu()
 
 
 class MeanLoss(Metric):

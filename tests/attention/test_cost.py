@@ -159,7 +159,8 @@ ROWS = {
     "sparse": Row(sparse(4, 1, 1), sizes={"block_size": 4, "num_last": 1}),
     "sparse_strided": Row(sparse_strided(3), sizes={"block_size": 3}),
     "synthesizer_dense": Row(synthesizer_dense(), N * EV),
-    "synthesizer_random": Row(attend(N, N, 8), N * EV),
+    # values are filled up to the width of the factors
+    "synthesizer_random": Row(2 * N * N * (8 + 8), N * EV),
     "taylor": Row(fused(QUADRATIC, 0), (QUADRATIC + 1) * (EV + 1)),
     "uniform": Row(0, EV),
 }

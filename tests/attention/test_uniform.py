@@ -25,3 +25,10 @@ def test_padding_leaves_the_mean():
 def test_a_fully_padded_row_is_zero():
     mask = torch.tensor([[True] * 3, [False] * 3])
     assert attend(mask) == [[0.0] * 2, [6.0] * 2]
+
+
+def test_a_sum_beyond_the_largest_half_has_its_mean():
+    value = torch.full((1, 1, 4096, 1), 32.0, dtype=torch.float16)
+    attention = UniformAttention(num_heads=1, head_dim=1)
+    out = attention(value, value, value, key_padding_mask=torch.zeros(1, 4096, dtype=torch.bool))
+    assert (out == 32).all()

@@ -36,7 +36,7 @@ def run(tmp_path, *arguments, config_dirs=()) -> pd.DataFrame:
         main([*folders, *arguments, "rounds=2", f"output_dir={tmp_path}", "memory_limit_gib=1e6"])
         == 0
     )
-    return pd.read_csv(tmp_path / "table.csv")
+    return pd.read_csv(tmp_path / "bench.csv")
 
 
 def test_every_combination_is_measured(tmp_path):

@@ -68,7 +68,7 @@ def one_variant(tmp_path: Path) -> Path:
 
 
 def test_a_variant_is_trained_and_its_verdict_printed(one_variant, tmp_path, monkeypatch, capfd):
-    kept = Outcome("attention/again", "padding is inert", 1)
+    kept = Outcome("attention/again", "padding is inert")
     monkeypatch.setattr(contract, "hold_to_contract", lambda folder: [kept])
     out = tmp_path / "out"
     code = cli.main([str(one_variant), "--steps", "8", "--out", str(out), "batch_size=8", *TINY])
@@ -80,8 +80,8 @@ def test_a_variant_is_trained_and_its_verdict_printed(one_variant, tmp_path, mon
 def test_one_variant_that_is_not_sound_decides_the_exit_code(one_variant, monkeypatch, capsys):
     (one_variant / "attention" / "other.yaml").write_text("defaults: [softmax, _self_]\n")
     outcomes = [
-        Outcome("attention/again", "padding is inert", 1, ["not close"]),
-        Outcome("attention/other", "padding is inert", 1),
+        Outcome("attention/again", "padding is inert", ["not close"]),
+        Outcome("attention/other", "padding is inert"),
     ]
     monkeypatch.setattr(contract, "hold_to_contract", lambda folder: outcomes)
     learnt = training.Training(first_loss=2.3, last_loss=2.0, accuracy=0.3, majority=0.2)

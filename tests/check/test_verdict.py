@@ -12,7 +12,7 @@ from macformer.check.variants import Variant
 from macformer.check.verdict import Verdict, explain, tabulate
 
 ELU = Variant(Path("mine"), "attention", "elu")
-FINE = [Outcome("attention/elu", "padding is inert", 12), Outcome("attention/elu", "it draws", 1)]
+FINE = [Outcome("attention/elu", "padding is inert"), Outcome("attention/elu", "it draws")]
 LEARNT = Training(steps=200, first_loss=2.3, last_loss=2.1, accuracy=0.25, majority=0.176)
 
 

@@ -104,9 +104,20 @@ def test_table_and_plot_come_from_the_rows_alone(squares, tmp_path):
         if file.name != ROWS:
             file.unlink()
     squares.clear()
-    assert render_study(config([11], [5]), tmp_path) == files
+    assert render_study(config([2, 3], [0]), tmp_path) == files
     assert {file: file.read_bytes() for file in files} == drawn
     assert squares == []
+
+
+def test_only_the_points_that_are_asked_for_are_drawn(squares, tmp_path):
+    """Rows of another number of threads or of a smaller grid would enter the same means."""
+    run_study(config([2, 3], [0]), tmp_path)
+    run_study(OmegaConf.merge(config([3], [0]), {"threads": 2}), tmp_path)
+    assert len(pd.read_csv(tmp_path / ROWS)) == 6
+    lines = (tmp_path / "table.md").read_text().splitlines()[4:]
+    assert [line.split("|")[1].strip() for line in lines] == ["3"]
+    with pytest.raises(StudyError, match="no rows of these points"):
+        render_study(config([11], [0]), tmp_path)
 
 
 def test_what_was_not_measured_is_not_drawn(squares, tmp_path):

@@ -10,7 +10,7 @@ from macformer.tables.summary import summarise
 
 def tables(sweep) -> tuple[list[Table], list[Table]]:
     runs = name_runs(read_runs([sweep]))[0]
-    return build_tables(runs, summarise(runs), published=read_published())
+    return build_tables(runs, summarise(runs), against="softmax", published=read_published())
 
 
 def texts(table: Table, label: str) -> list[str]:

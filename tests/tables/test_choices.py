@@ -36,6 +36,8 @@ def test_a_choice_at_an_end_of_what_was_tried_is_marked():
 def test_options_are_named_where_there_are_several_and_words_have_no_ends():
     found = shown(choice("rfa", sampler="code", tried=("code", "iid")))
     assert found["rfa"][0] == "code"
+    found = shown(choice("rfa", guard="0.001", tried=("0.001", "1e-05", "null")))
+    assert found["rfa"][0] == "0.001"  # whether null is more or less is for nobody to say
     found = shown(choice("rfa", rate="0.01", size="0.001"))
     assert found["rfa"][0] == "rate=0.01, size=0.001↓"
 

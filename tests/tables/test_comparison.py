@@ -112,8 +112,10 @@ def test_any_row_can_be_the_reference(write_tested, sweep):
     write_tested(attention="uniform", right=30)
     rows = compared(sweep, against="uniform")
     assert rows.loc[("softmax", "without"), "difference"] == pytest.approx(0.1)
-    with pytest.raises(TableError, match="no row rfa to compare with; there are softmax, uniform"):
-        compared(sweep, against="rfa")
+    write_tested(attention="rfa", right=30, ppsbn="with")
+    message = "no row rfa without ppSBN to compare with; there are softmax, uniform"
+    with pytest.raises(TableError, match=message):
+        make_tables([sweep], against="rfa")
 
 
 def test_runs_without_predictions_are_not_compared(write_run, write_tested, sweep):
@@ -127,10 +129,10 @@ def test_without_the_reference_there_is_no_column_of_differences_and_no_word_of_
 ):
     for attention, right in (("softmax", 40), ("rfa", 30)):
         write_tested(attention=attention, right=right, ppsbn="with")
-    table = comparison_table(compared(sweep).reset_index())
+    table = comparison_table(compared(sweep).reset_index(), against="softmax")
     assert table.columns == [("test accuracy %", "best"), ("test accuracy %", "95 %")]
     assert [entry.text for entry in table.rows[1].entries] == ["30.00", "21.9 to 39.6"]
-    assert "reference" not in table.caption
+    assert "Differences" not in table.caption
 
 
 def test_the_table_shows_intervals_differences_and_floors(write_tested, sweep):

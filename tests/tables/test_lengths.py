@@ -14,7 +14,7 @@ softmax,forward_backward,512,9.0,1.0,0.0,
 
 @pytest.fixture
 def bench(tmp_path):
-    file = tmp_path / "table.csv"
+    file = tmp_path / "named.csv"
     file.write_text(BENCH)
     return file
 

@@ -20,7 +20,7 @@ def test_scores_are_averaged_over_seeds_and_shown_for_both_rules(write_run, swee
     write_run(seed=0, name="c", attention="rfa")
     runs, _ = name_runs(read_runs([sweep]), best_of=())
     summary = summarise(runs)
-    tables, _ = build_tables(runs, summary, published=read_published())
+    tables, _ = build_tables(runs, summary, against="softmax", published=read_published())
     (table,) = [table for table in tables if "scores" in table.title]
     assert table.columns == [("test macro F1 %", "best"), ("test macro F1 %", "last")]
     texts = {row.label: [entry.text for entry in row.entries] for row in table.rows}
@@ -30,5 +30,5 @@ def test_scores_are_averaged_over_seeds_and_shown_for_both_rules(write_run, swee
 def test_a_task_without_them_has_no_such_table(write_run, sweep):
     write_run()
     runs, _ = name_runs(read_runs([sweep]), best_of=())
-    tables, _ = build_tables(runs, summarise(runs), published=read_published())
+    tables, _ = build_tables(runs, summarise(runs), against="softmax", published=read_published())
     assert not [table for table in tables if "scores" in table.title]

@@ -59,10 +59,14 @@ def test_examples_alone_have_the_normal_law():
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=1e-3)
 
 
-def test_equal_rows_do_not_differ():
-    correct = default_rng(0).random((3, 500)) < 0.4
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_equal_answers_may_differ_elsewhere(num_seeds):
+    """On none of 500 examples: Wilson's upper bound is 1.96^2 / (n + 1.96^2)."""
+    correct = default_rng(0).random((num_seeds, 500)) < 0.4
     found = paired_difference(correct, correct)
-    assert (found.mean, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.mean, found.p_value) == (0.0, 1.0)
+    bound = 1.96**2 / (500 + 1.96**2)
+    assert (found.low, found.high) == pytest.approx((-bound, bound), abs=1e-5)
 
 
 @pytest.mark.parametrize("num_seeds", [1, 3])

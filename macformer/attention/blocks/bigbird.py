@@ -12,7 +12,7 @@ from macformer.ops.blocks import count_blocks, extent, fill_up
 from macformer.ops.present import mark_present
 from macformer.ops.union import Part, View, bias, union_attention
 
-ROWS = 16  # blocks of queries whose keys are gathered at once: they fit the cache
+ROWS = 16  # blocks of queries whose keys are gathered at once on a CPU: they fit the cache
 
 
 class BigBird(nn.Module):
@@ -127,8 +127,9 @@ class BigBird(nn.Module):
         heads = torch.arange(batch * num_heads, device=blocks.device).view(batch, num_heads, 1, 1)
         index = (heads * tokens.shape[1] + blocks.transpose(1, 2)).flatten(0, 2)
         parts = []
-        for start in range(0, len(index), ROWS):
-            stop = start + ROWS
+        rows = len(index) if query.is_cuda else ROWS  # a GPU waits for launches, not for memory
+        for start in range(0, len(index), rows):
+            stop = start + rows
             runs = View(
                 lambda x, start=start, stop=stop: x.unflatten(2, (num_runs, -1)).flatten(0, 2)[
                     start:stop, None

@@ -12,6 +12,7 @@ from macformer.ops.blocks import (
     present_in_windows,
     to_blocks,
 )
+from macformer.ops.linear import accumulation_dtype
 from macformer.ops.present import mark_present
 from macformer.ops.union import bias
 
@@ -78,19 +79,26 @@ class SinkhornAttention(nn.Module):
         tokens = present_in_windows(present, b, num_blocks, margin=0)
         exists = tokens.any(-1)
 
-        wide = torch.promote_types(k.dtype, torch.float32)
-        logits = (k.sum(3, dtype=wide) @ self.sort[:, :num_blocks].to(wide)).transpose(1, 2)
-        order = self._normalise(logits, exists.mT).to(k.dtype)
+        order = self._order(k, exists.mT).to(k.dtype)
         mixed = tokens.any(1, keepdim=True) & exists[..., None]
         k, v = (torch.cat([_mix(order, x), x], 3) for x in (k, v))
         out = block_attention(q, k, v, valid=torch.cat([mixed, tokens], -1))
         return from_blocks(out, length)
 
+    def _order(
+        self, key: Float[Tensor, "B blocks H block E"], exists: Bool[Tensor, "B 1 blocks"]
+    ) -> Float[Tensor, "B H blocks blocks"]:
+        """Sort blocks by the sums of their keys, in float32 at least, under autocast too."""
+        wide = accumulation_dtype(key)
+        with torch.autocast(key.device.type, enabled=False):
+            sums = key.sum(3, dtype=wide)
+            logits = (sums @ self.sort[:, : exists.shape[-1]].to(wide)).transpose(1, 2)
+            return self._normalise(logits, exists)
+
     def _normalise(
         self, logits: Float[Tensor, "B H blocks blocks"], exists: Bool[Tensor, "B 1 blocks"]
     ) -> Float[Tensor, "B H blocks blocks"]:
         """Make rows and columns of existing blocks sum to one, by turns, in the logarithm."""
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.training:
             uniform = torch.rand_like(logits).clamp(min=torch.finfo(logits.dtype).tiny)
             logits = logits - (-uniform.log()).log()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
+from macformer.ops.linear import accumulation_dtype
 from macformer.ops.present import locate, mark_present, query_padding, take
 
 CHUNK = 2**18  # scores of a head to hold at once
@@ -58,12 +59,12 @@ class Informer(nn.Module):
         q, k, v = blank_padding(query, key, value, key_padding_mask)
         queries = mark_present(q, query_padding(q, k, key_padding_mask))
         keys = mark_present(k, key_padding_mask)
-        with torch.no_grad():  # it only orders the queries
-            wide = torch.promote_types(q.dtype, torch.float32)
+        wide = accumulation_dtype(q)
+        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):  # it orders the queries
             measure = self.measure(q.to(wide), k.to(wide), queries=queries, keys=keys)
             measure = measure.masked_fill(~queries[:, None], -math.inf)
             chosen = measure.topk(_quota(query.shape[2], self.factor), dim=-1).indices[..., None]
-        mean = v.sum(2, keepdim=True) / keys.sum(1).clamp(min=1)[:, None, None, None]
+        mean = v.sum(2, keepdim=True, dtype=wide) / keys.sum(1).clamp(min=1)[:, None, None, None]
         attended = scaled_dot_product_attention(
             q.gather(2, chosen.expand(-1, -1, -1, q.shape[-1])),
             k,
@@ -130,7 +131,8 @@ class SampledKeys(nn.Module):
     ) -> Float[Tensor, "B H L"]:
         count = keys.sum(1)[:, None, None]
         ranks = (queries.cumsum(1) - 1).clamp(min=0) % len(self.fractions)
-        drawn = (self.fractions[ranks] * count).long()
+        drawn = (self.fractions[ranks] * count).long()  # a fraction rounded to halves may be 1
+        drawn = torch.minimum(drawn, (count - 1).clamp(min=0))
         positions = locate(keys, drawn.flatten(1)).view_as(drawn)
         size = quotas(keys.sum(1), self.factor)[:, None]
         unused = torch.arange(drawn.shape[2], device=key.device) >= size

@@ -30,7 +30,7 @@ def of_queries(mask: Tensor, query: Tensor) -> Tensor:
     return mask if same_length else mask.new_zeros(len(mask), query.shape[2])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_output_has_the_shape_of_queries_and_values(subject, dtype):
     attention = copy.deepcopy(subject.attention).to(dtype)
     for query_len in subject.query_lengths:

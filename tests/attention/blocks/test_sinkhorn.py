@@ -169,3 +169,11 @@ def test_what_cannot_be_sorted_is_refused():
     query, key = torch.randn(1, H, 5, E), torch.randn(1, H, 6, E)
     with pytest.raises(ValueError, match="5 and 6"):
         build()(query, key, key)
+
+
+def test_the_order_is_not_rounded_under_autocast():
+    attention = build().float()
+    inputs = [torch.randn(2, H, 24, E).bfloat16() for _ in range(3)]
+    expected = attention(*inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(attention(*inputs), expected)

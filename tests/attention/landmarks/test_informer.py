@@ -149,3 +149,26 @@ def test_the_definition_tells_an_ignored_mask(agree, padding_between, monkeypatc
     monkeypatch.setattr(informer, "mark_present", ignored)
     with pytest.raises(AssertionError, match="not close"):
         agree(attention, definition(attention), mask, **SHAPES, length=13)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_the_measure_is_not_rounded_under_autocast(measure):
+    """Rounded to eight bits, many queries would be equal, and others would attend."""
+    attention = build(MEASURES[measure], num_queries=128, max_seq_len=512).float()
+    inputs = [torch.randn(2, 2, 512, 5).bfloat16() for _ in range(3)]
+    expected = attention(*inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(attention(*inputs), expected)
+
+
+def test_no_padding_is_drawn_where_a_fraction_rounds_to_one():
+    """0.9999 of 5 keys is the last of them; bfloat16 makes 1 of it, and a key behind them."""
+    measure = SampledKeys(max_seq_len=8, factor=2).bfloat16()
+    query, key = (torch.randn(1, 1, 8, 4) for _ in range(2))
+    keys = torch.arange(8)[None] < 5
+    found = []
+    for fraction in (0.9, 0.9999):
+        measure.fractions.zero_()
+        measure.fractions[:, 0] = fraction
+        found.append(measure(query, key, queries=keys, keys=keys))
+    assert torch.equal(*found)

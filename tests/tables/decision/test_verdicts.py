@@ -51,9 +51,9 @@ CASE = Case(
 
 
 def test_a_row_pays_that_is_as_good_and_cheaper():
-    verdict = judge(CASE, read_rates("hour=1,loss=0"))
+    verdict = judge(CASE, read_rates("hour=1,loss=4"))
     assert verdict.name == PAYS
-    assert "accuracy differs by +0.0 to +0.0 points" in verdict.reason
+    assert "accuracy differs by -3.7 to +3.7 points" in verdict.reason  # Wilson, 0 of 100
     assert "serving costs 0.50 to 0.50 of softmax" in verdict.reason
     assert "won back after 30.0K to 30.0K documents" in verdict.reason
 
@@ -80,8 +80,8 @@ def test_the_spread_of_prices_over_seeds_counts_and_says_how_many_seeds_would_te
     A tenth less is log 0.9 = -0.105, which is 0.195 away; 3.182 * 0.1 / sqrt(4) = 0.159 is less.
     """
     case = replace(CASE, price=prices(exp(-0.2), exp(-0.3), exp(-0.4)))
-    assert judge(case, read_rates("hour=1,loss=0")).name == PAYS
-    verdict = judge(case, read_rates("hour=1,loss=0,saving=10"))
+    assert judge(case, read_rates("hour=1,loss=4")).name == PAYS
+    verdict = judge(case, read_rates("hour=1,loss=4,saving=10"))
     assert verdict.name == NOT_DECIDED
     assert "serving costs 0.58 to 0.95 of softmax, and at most 0.90 was asked" in verdict.reason
     assert "about 4 seeds would tell" in verdict.reason
@@ -96,13 +96,13 @@ def test_more_seeds_do_not_help_where_test_examples_are_too_few():
 @pytest.mark.parametrize("ratio", [1.0, 1.5])
 def test_a_row_that_is_not_cheaper_does_not_pay(ratio):
     case = replace(CASE, price=prices(ratio, ratio, ratio))
-    verdict = judge(case, read_rates("hour=1,loss=0,documents=1e9,months=99"))
+    verdict = judge(case, read_rates("hour=1,loss=4,documents=1e9,months=99"))
     assert verdict.name == DOES_NOT_PAY
     assert verdict.reason == f"serving costs {ratio:.2f} to {ratio:.2f} of softmax"
 
 
 def test_a_price_on_both_sides_of_the_reference_decides_nothing():
-    verdict = judge(replace(CASE, price=prices(0.9, 1.0, 1.1)), read_rates("hour=1,loss=0"))
+    verdict = judge(replace(CASE, price=prices(0.9, 1.0, 1.1)), read_rates("hour=1,loss=4"))
     assert verdict.name == NOT_DECIDED and "documents, or never" in verdict.reason
 
 
@@ -111,7 +111,7 @@ def test_a_price_on_both_sides_of_the_reference_decides_nothing():
     [(10_000, 2, DOES_NOT_PAY), (10_000, 3.1, PAYS), (20_000, 1, DOES_NOT_PAY)],
 )
 def test_what_is_won_back_too_late_does_not_pay(documents, months, name):
-    rates = read_rates(f"hour=1,loss=0,documents={documents},months={months}")
+    rates = read_rates(f"hour=1,loss=4,documents={documents},months={months}")
     verdict = judge(CASE, rates)
     assert verdict.name == name
     assert f"are served in {months:g} months" in verdict.reason
@@ -121,14 +121,14 @@ def test_a_volume_within_the_interval_of_prices_is_open():
     """Bounds of 0.578 and 0.950: from 35,600 to 300,000 documents."""
     case = replace(CASE, price=prices(exp(-0.2), exp(-0.3), exp(-0.4)))
     for documents, name in ((3e4, DOES_NOT_PAY), (1e5, NOT_DECIDED), (4e5, PAYS)):
-        rates = read_rates(f"hour=1,loss=0,documents={documents},months=1")
+        rates = read_rates(f"hour=1,loss=4,documents={documents},months=1")
         verdict = judge(case, rates)
         assert verdict.name == name
         assert "won back after 35.5K to 298K documents" in verdict.reason
 
 
 def test_a_row_that_costs_no_more_to_begin_with_is_won_back_at_once():
-    rates = read_rates("hour=1,loss=0,documents=1,months=1")
+    rates = read_rates("hour=1,loss=4,documents=1,months=1")
     verdict = judge(replace(CASE, extra=-1.0), rates)
     assert verdict.name == PAYS and "it costs no more to begin with" in verdict.reason
 
@@ -145,7 +145,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize(("reason", "change"), UNKNOWN.items())
 def test_what_is_unknown_leaves_a_good_row_undecided(reason, change):
-    verdict = judge(replace(CASE, **change), read_rates("hour=1,loss=0"))
+    verdict = judge(replace(CASE, **change), read_rates("hour=1,loss=4"))
     assert verdict.name == NOT_DECIDED and reason in verdict.reason
 
 
