@@ -1,18 +1,16 @@
 """How long a run holds its devices, what energy they draw meanwhile, and who else uses them."""
 
+from time import perf_counter
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
 
 from macformer.callbacks.energy import NO_COUNTER, energy_counter
 from macformer.callbacks.neighbours import core_times, stranger_counter
-from macformer.measuring import now
 
 # Of the time in which its threads could run. An idle machine is below 0.01.
 MAX_WAITING_SHARE = 0.05
-CPU = torch.device("cpu")  # the device is not waited for
 SECONDS_BETWEEN = 10.0  # readings, at least: counters of energy turn over within minutes
 
 
@@ -103,7 +101,7 @@ class DeviceUse(Callback):
         ran, waited, others = core_times() or (0.0, 0.0, 0.0)
         joules = self._energy.read()
         return {
-            "seconds": now(CPU),
+            "seconds": perf_counter(),
             "joules": float("nan") if joules is None else joules,
             "ran": ran,
             "waited": waited,
@@ -111,7 +109,10 @@ class DeviceUse(Callback):
         }
 
     def _advance_in_time(self) -> None:
-        if self._started is not None and now(CPU) - self._started["seconds"] > SECONDS_BETWEEN:
+        if (
+            self._started is not None
+            and perf_counter() - self._started["seconds"] > SECONDS_BETWEEN
+        ):
             self._advance()
 
     def _advance(self) -> None:

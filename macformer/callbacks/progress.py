@@ -1,17 +1,13 @@
 """A progress bar that counts optimiser steps."""
 
 import sys
+from time import perf_counter
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-
-from macformer.measuring import now
-
-CPU = torch.device("cpu")  # the device is not waited for
 
 
 class Progress(Callback):
@@ -47,13 +43,13 @@ class Progress(Callback):
             validation="",
         )
         self._first = self._shown = trainer.global_step
-        self._started = now(CPU)
+        self._started = perf_counter()
         self._bar.start()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.global_step - self._shown >= self.refresh_interval:
             self._shown = trainer.global_step
-            steps, seconds = trainer.global_step - self._first, now(CPU) - self._started
+            steps, seconds = trainer.global_step - self._first, perf_counter() - self._started
             self._bar.update(
                 self._task,
                 completed=trainer.global_step,

@@ -50,6 +50,7 @@ class Stopwatch:
             return
         read = now(self.device)
         self._current.seconds = read - self._started
+        self._current.tokens = int(self._current.tokens)  # known now, and kept without memory there
         if self._current.batches:
             self.intervals.append(self._current)
         self._current, self._started = Interval(), read

@@ -46,7 +46,7 @@ from macformer.runs.stop import (
 )
 from macformer.training.capture import CaptureError
 from macformer.training.lightning_module import DivergedError
-from macformer.training.loggers import close_wandb
+from macformer.training.loggers import JOURNAL, close_wandb
 
 
 def run(run_dir: Path, *, config_dir: Path | None = None) -> bool:
@@ -209,7 +209,8 @@ def _reason(error: BaseException) -> str:
 
 def _remove_results(run_dir: Path) -> None:
     results = [*(run_dir / CHECKPOINTS_NAME).glob("*"), run_dir / PREDICTIONS_NAME]
-    for file in [*results, run_dir / "metrics.csv", *run_dir.glob("hpc_ckpt_*")]:
+    results += [run_dir / "metrics.csv", run_dir / JOURNAL, *run_dir.glob("hpc_ckpt_*")]
+    for file in results:
         file.unlink(missing_ok=True)
 
 
@@ -225,7 +226,7 @@ def main() -> int:
     sys.path.append(os.getcwd())  # the user's own variants, behind everything else
     run_dir, *config_dir = map(Path, sys.argv[1:])
     try:
-        with stop_signals_raise(over=(SIG_DFL, default_int_handler)):
+        with stop_signals_raise(over=(SIG_DFL, default_int_handler), once=True):
             finished = run(run_dir, config_dir=config_dir[0] if config_dir else None)
         return 0 if finished else FAILED
     except Stopped as stop:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from macformer.callbacks import Stopwatch, summarise
 from macformer.measuring import count_flops, now
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def measure_cost(built: Run, cfg: DictConfig) -> dict[str, Any]:
     """Measure a model that has been tested; it is what it was afterwards.
 
-    What goes wrong is logged and left out: the run is whole without it.
+    A part that goes wrong is logged and left out: the run is whole without it.
 
     Args:
         cfg: The run's; ``cost`` in it says how much is measured, and None leaves all out.
@@ -43,28 +43,30 @@ def measure_cost(built: Run, cfg: DictConfig) -> dict[str, Any]:
     """
     if cfg.get("cost") is None:
         return {}
-    try:
-        with built.trainer.strategy.precision_plugin.forward_context():
-            return _measure(built, cfg)
-    except Exception as error:  # of a user's model, say
-        log.warning("the cost was not measured: %s", str(error).partition("\n")[0])
-        return {}
-
-
-def _measure(built: Run, cfg: DictConfig) -> dict[str, Any]:
     model, device = built.module.model, built.trainer.strategy.root_device
-    model.to(device).eval()
-    encoder = getattr(model, "encoder", None)
-    cost = {
-        "flops": _count_forward(built, device),
-        "state_size": encoder and encoder.state_size(cfg.padded_len),
-        **_time_examples(built, device, number=cfg.cost.latency_examples),
-    }
-    return {
-        "cost": cost,
-        "trimmed": _time_trimmed(built, device, cfg) or {},
-        "served": _time_served(built, device, cfg) or {},
-    }
+    number = cfg.cost.latency_examples
+    measures: list[tuple[str, str, Callable[[], dict[str, Any] | None]]] = [
+        ("cost", "operations", lambda: {"flops": _count_forward(built, device)}),
+        ("cost", "state size", lambda: {"state_size": _state_size(model, cfg.padded_len)}),
+        ("cost", "latency", lambda: _time_examples(built, device, number=number)),
+        ("trimmed", "trimmed training", lambda: _time_trimmed(built, device, cfg)),
+        ("served", "answers", lambda: _time_served(built, device, cfg)),
+    ]
+    found: dict[str, dict[str, Any]] = {"cost": {}, "trimmed": {}, "served": {}}
+    with built.trainer.strategy.precision_plugin.forward_context():
+        model.to(device).eval()
+        for part, what, measure in measures:
+            try:
+                found[part] |= measure() or {}
+            except Exception as error:  # of a user's model, say
+                reason = str(error).partition("\n")[0]
+                log.warning("the cost was not measured (%s): %s", what, reason)
+    return found
+
+
+def _state_size(model: nn.Module, seq_len: int) -> int | None:
+    count = getattr(getattr(model, "encoder", None), "state_size", None)
+    return None if count is None else count(seq_len)
 
 
 def _count_forward(built: Run, device: torch.device) -> int:

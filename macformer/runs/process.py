@@ -46,6 +46,9 @@ def run_composed(cfg: DictConfig) -> bool:
     check_once(cfg)
     run_dir, cwd = output_folder(), calling_folder()
     if _rank() == 0:
+        if not cfg.overwrite and (other := _other_run(cfg, run_dir)):
+            print(f"{run_dir} holds another run, {other}; overwrite=true drops it", file=sys.stderr)
+            return False
         if not cfg.overwrite and (change := DataNow().change(cfg, run_dir)):
             print(f"{run_dir.name}: {change}; {AGAIN}", file=sys.stderr)
             return False
@@ -91,6 +94,13 @@ def run_in_process(run_dir: Path, *, overwrite: bool, cwd: Path | None = None) -
         out_of_memory = num_out_of_memory_kills() != kills
         _record_end(run_dir, returncode, out_of_memory=out_of_memory, overwrite=overwrite)
     return False
+
+
+def _other_run(cfg: DictConfig, run_dir: Path) -> str | None:
+    """Name the run of a folder if it is not this one, as ``paths.run_dir`` may have it."""
+    metrics = read_metrics(run_dir) or {}
+    known = metrics.get("identity")
+    return None if known in (None, cfg.identity) else f"{metrics.get('name')} ({known})"
 
 
 def cell_command(run_dir: Path, *config_dir: str) -> list[str]:

@@ -47,21 +47,28 @@ def stop_behind(error: BaseException) -> Stopped | None:
 
 
 @contextmanager
-def stop_signals_raise(*, over: tuple[Any, ...]) -> Iterator[None]:
+def stop_signals_raise(*, over: tuple[Any, ...], once: bool = False) -> Iterator[None]:
     """Raise ``Stopped`` at a signal to stop; a second one ends the process at once.
 
     Args:
         over: The handlers that this one takes the place of. Others stay: a launcher's, say, or
             nohup's.
+        once: Ignore further signals instead, in a cell: Ctrl-C reaches it by itself and through its
+            parent, which ends it where it does not end soon.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {s: signal.getsignal(s) for s in STOP_SIGNALS}
     mine = [s for s, handler in before.items() if handler in over]
+    stopping = False
 
     def stop(signum: int, frame: Any) -> None:
-        for each in mine:
+        nonlocal stopping
+        if stopping and once:
+            return
+        stopping = True
+        for each in mine if not once else ():
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(f"stopped by {signal.Signals(signum).name}", 128 + signum)
 

@@ -200,9 +200,9 @@ def _values(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _read_state(run_dir: Path) -> str:
-    status = (read_metrics(run_dir) or {}).get("status")
     if is_running(run_dir):
         return "running"
+    status = (read_metrics(run_dir) or {}).get("status")  # final, since nobody holds the lock
     return {None: "new", "running": "interrupted"}.get(status) or str(status)
 
 

@@ -26,7 +26,7 @@ from macformer.runs.options import ALLOWED
 
 LANGUAGE = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")  # Hydra's, of every part
 ELSEWHERE = ("hydra", "paths")
-COMPUTED = ("identity", "choices", "protocol")
+COMPUTED = ("identity", "cell", "choices", "protocol")
 
 
 def settle_numbers(cfg: DictConfig) -> None:

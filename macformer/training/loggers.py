@@ -24,6 +24,7 @@ from macformer.whole_file import whole_file
 WANDB_URL = "https://api.wandb.ai"
 MAX_ID = 128  # characters that W&B takes for an id
 MAX_TAG = 64
+JOURNAL = Path("wandb", "logged.csv")  # in a run's folder: what an offline run has logged so far
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def wandb_logger(
         "group": group[:MAX_ID],
         "job_type": job_type[:MAX_TAG],
         "tags": [tag[:MAX_TAG] for tag in tags],
-        "journal": Path(save_dir, "wandb", "logged.csv"),
+        "journal": Path(save_dir, JOURNAL),
     }
     Path(save_dir).mkdir(parents=True, exist_ok=True)
     if mode == "online" and rank_zero_only.rank == 0:

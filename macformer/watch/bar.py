@@ -52,16 +52,18 @@ def bar_text(views: Sequence[CellView], *, width: int) -> str:
 def _draw(reader: SweepReader, ended: threading.Event) -> None:
     """Draw once a second until told to end; a terminal of another size is laid out anew."""
     size = None
-    while True:
-        now = os.get_terminal_size(sys.stderr.fileno())
-        if now.lines >= MIN_LINES:
-            text = bar_text(reader.read(), width=now.columns)
-            _write(("" if now == size else _lay_out(now.lines)) + _at_bottom(text, now.lines))
-            size = now
-        if ended.wait(LOOK_SECONDS):
-            break
-    if size is not None:
-        _write(f"{SAVE}\033[r{RESTORE}{_at_bottom('', size.lines)}")
+    try:
+        while True:
+            now = os.get_terminal_size(sys.stderr.fileno())
+            if now.lines >= MIN_LINES:
+                text = bar_text(reader.read(), width=now.columns)
+                _write(("" if now == size else _lay_out(now.lines)) + _at_bottom(text, now.lines))
+                size = now
+            if ended.wait(LOOK_SECONDS):
+                break
+    finally:  # whatever stops it, the terminal gets its last line back
+        if size is not None:
+            _write(f"{SAVE}\033[r{RESTORE}{_at_bottom('', size.lines)}")
 
 
 def _lay_out(lines: int) -> str:

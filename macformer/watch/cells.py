@@ -1,14 +1,16 @@
 """How each cell of a sweep stands, read from its files."""
 
 import csv
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from macformer.heartbeat import PROGRESS_NAME, is_alive, read_plans, read_sign
+from macformer.heartbeat import PLANS, PROGRESS_NAME, is_alive, read_plans, read_sign
 from macformer.record import CONFIG_NAME, METRICS_NAME, DamagedRecord, printable, read_record
 
 CURVE_NAME = "metrics.csv"
@@ -33,6 +35,7 @@ class CellView:
         accuracy: On the test split, at the end.
         seconds: That a finished cell took.
         silent: Seconds since the last sign of a cell that has given none for long.
+        sweep: The folder around that of the cell.
     """
 
     name: str
@@ -50,6 +53,12 @@ class CellView:
     seconds: float | None = None
     silent: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    sweep: Path = Path()
+
+    @property
+    def path(self) -> Path:
+        """The cell's folder, by which it is known: two sweeps may hold cells of one name."""
+        return self.sweep / self.name
 
 
 class SweepReader:
@@ -69,19 +78,19 @@ class SweepReader:
         """Return all cells as they stand now, by name, those that wait among them."""
         found: dict[Path, CellView] = {}
         plans: dict[Path, float] = {}
-        for folder in self.folders:
-            for parent in {folder, *(path.parent for path in folder.rglob(".sweep-*.json"))}:
-                for plan in read_plans(parent):
-                    names = plan.get("cells") or []
-                    plans |= {parent / name: float(plan.get("time", 0.0)) for name in names}
-            for file in folder.rglob(METRICS_NAME):
-                view = self._view(file.parent, planned=plans.get(file.parent))
-                if view is not None:
-                    found[file.parent] = view
+        cells, parents = _walk(self.folders)
+        for parent in parents:
+            for plan in read_plans(parent):
+                names = plan.get("cells") or []
+                plans |= {parent / name: float(plan.get("time", 0.0)) for name in names}
+        for run_dir in cells:
+            view = self._view(run_dir, planned=plans.get(run_dir))
+            if view is not None:
+                found[run_dir] = view
         for run_dir in plans.keys() - found.keys():
-            found[run_dir] = _waiting(run_dir.name)
+            found[run_dir] = _waiting(run_dir)
         shown = [v for v in found.values() if self.only is None or v.name in self.only]
-        return _tell_apart(sorted(shown, key=lambda view: view.name))
+        return _tell_apart(sorted(shown, key=lambda view: (view.name, view.sweep)))
 
     def _view(self, run_dir: Path, *, planned: float | None) -> CellView | None:
         record = self._once(run_dir / METRICS_NAME, read_record)
@@ -102,14 +111,15 @@ class SweepReader:
             "curve": curve,
             "step": curve[-1][0] if curve else 0,
             "options": _options(config),
+            "sweep": run_dir.parent,
         }
-        if record["status"] == "running":
-            view |= _progress(run_dir, record, self._stamps(run_dir))
+        if planned is not None and _modified(run_dir / METRICS_NAME) < planned:
+            view |= {"state": "waiting", "reason": "", "step": 0}  # its turn is still to come
+        elif record["status"] == "running":
+            view |= _progress(run_dir, view, self._stamps(run_dir))
         elif record["status"] == "finished":
             view |= {"accuracy": record["accuracy"]["best"]["test"], "step": view["max_steps"] or 0}
             view["seconds"] = _taken(run_dir, record)
-        elif planned is not None and _modified(run_dir / METRICS_NAME) < planned:
-            view |= {"state": "waiting", "reason": ""}  # its turn in this call is still to come
         return CellView(**view)
 
     def _stamps(self, run_dir: Path) -> float:
@@ -130,20 +140,39 @@ class SweepReader:
         return self._known[path][1] if path in self._known else None
 
 
+def _walk(folders: Sequence[Path]) -> tuple[list[Path], set[Path]]:
+    """Find the folders of cells, and those that may hold plans; what vanishes is passed over.
+
+    Nothing below a cell is looked at: it may hold thousands of files of its loggers.
+    """
+    cells, parents = [], set(folders)
+    for folder in folders:
+        for at, below, names in os.walk(folder):
+            if METRICS_NAME in names:
+                cells.append(Path(at))
+                below.clear()
+            elif any(fnmatch(name, PLANS) for name in names):
+                parents.add(Path(at))
+    return cells, parents
+
+
 def _curve(path: Path) -> list[tuple[int, float]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = [(row["step"], row.get("val/accuracy")) for row in csv.DictReader(file)]
     return [(int(step), float(value)) for step, value in rows if value]
 
 
-def _progress(run_dir: Path, record: dict[str, Any], stamp: float) -> dict[str, Any]:
+def _progress(run_dir: Path, view: dict[str, Any], stamp: float) -> dict[str, Any]:
     """Say what a cell does that has not ended, or that its process has."""
     sign = read_sign(run_dir / PROGRESS_NAME) or {}
     if sign and is_alive(sign) is False:
         return {"state": "interrupted", "reason": "its process has ended"}
     since = time.time() - stamp
     known: dict[str, Any] = {"silent": since if since > SILENT_SECONDS else None}
-    known["phase"] = sign.get("phase", "starting")
+    trained = view["step"] > 0 and view["step"] == view["max_steps"]
+    known["phase"] = sign.get("phase", "finishing" if trained else "starting")
+    if not sign and trained:
+        known["pace"] = 0.0
     if sign.get("step") is not None:
         known |= {"step": sign["step"], "max_steps": sign["max_steps"]}
         done = sign["step"] - sign.get("first_step", sign["step"])
@@ -152,13 +181,14 @@ def _progress(run_dir: Path, record: dict[str, Any], stamp: float) -> dict[str, 
     return known
 
 
-def _waiting(name: str) -> CellView:
+def _waiting(run_dir: Path) -> CellView:
     """Read from the name of a cell's folder what the cell has not written yet."""
+    name, sweep = run_dir.name, run_dir.parent
     match = NAME.fullmatch(name)
     if match is None:
-        return CellView(name)
+        return CellView(name, sweep=sweep)
     row = _row(match["row"], match["ppsbn"])
-    return CellView(name, task=match["task"], row=row, seed=int(match["seed"]))
+    return CellView(name, task=match["task"], row=row, seed=int(match["seed"]), sweep=sweep)
 
 
 def _taken(run_dir: Path, record: dict[str, Any]) -> float | None:
@@ -200,8 +230,8 @@ def _tell_apart(views: Sequence[CellView]) -> list[CellView]:
         differing = [k for k in sorted(keys) if len({str(v.options.get(k)) for v in group}) > 1]
         for view in group:
             options = ", ".join(f"{key}={view.options.get(key)}" for key in differing)
-            named[view.name] = f"{view.row} ({options})" if options and view.row else view.row
-    return [CellView(**{**vars(view), "row": named[view.name]}) for view in views]
+            named[view.path] = f"{view.row} ({options})" if options and view.row else view.row
+    return [replace(view, row=named[view.path]) for view in views]
 
 
 def _modified(path: Path) -> float:

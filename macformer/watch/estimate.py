@@ -6,22 +6,26 @@ will have taken where none has finished.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 from macformer.watch.cells import CellView
 
 
-def seconds_left(views: Sequence[CellView]) -> dict[str, float | None]:
-    """Estimate for each cell that runs or waits how long it still takes; None where unknown."""
+def seconds_left(views: Sequence[CellView]) -> dict[Path, float | None]:
+    """Estimate for each cell that runs or waits how long it still takes, by its folder.
+
+    None where that is unknown.
+    """
     taken = [(v, v.seconds) for v in views if v.seconds is not None]
     if not taken:
         taken = [(v, v.pace * v.max_steps) for v in views if v.pace and v.max_steps]
-    left: dict[str, float | None] = {}
+    left: dict[Path, float | None] = {}
     for view in views:
-        if view.state == "running" and view.pace and view.max_steps:
-            left[view.name] = view.pace * max(view.max_steps - view.step, 0)
+        if view.state == "running" and view.pace is not None and view.max_steps:
+            left[view.path] = view.pace * max(view.max_steps - view.step, 0)
         elif view.state in ("running", "waiting"):
-            left[view.name] = _like(view, taken)
+            left[view.path] = _like(view, taken)
     return left
 
 

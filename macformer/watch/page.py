@@ -1,5 +1,6 @@
 """A sweep on a page that reloads itself while anything runs."""
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
@@ -28,9 +29,11 @@ def write_watch_page(
         at_work: Whether there will be another moment.
     """
     left = seconds_left(views)
-    rows = "\n".join(_row(view, left.get(view.name)) for view in sorted(views, key=_order))
+    rows = "\n".join(
+        _row(view, left.get(view.path), beside=file.parent) for view in sorted(views, key=_order)
+    )
     done, rest = sum(view.state == "finished" for view in views), sweep_left(views)
-    end = f"{words.duration(rest)} left, until {words.clock(rest, now=now)}" if rest else ""
+    end = words.end(rest, now=now)
     reload = f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">\n' if at_work else ""
     tables = '<a href="index.html">tables</a>' if (file.parent / "index.html").exists() else ""
     head = "".join(f'<th scope="col">{name}</th>' for name in COLUMNS)
@@ -88,14 +91,15 @@ def _order(view: CellView) -> tuple[int, str]:
     return STATES.index(view.state), view.name
 
 
-def _row(view: CellView, left: float | None) -> str:
+def _row(view: CellView, left: float | None, *, beside: Path) -> str:
     begun = view.state in ("running", "interrupted") and view.max_steps
     bar = f'<progress max="{view.max_steps}" value="{view.step}"></progress> ' if begun else ""
     steps = f"{view.step:,} of {view.max_steps:,}" if begun else ""
     kind = "silent" if view.silent is not None else view.state
     last = f"{100 * view.curve[-1][1]:.1f} %" if view.curve else ""
     row = escape(view.row or view.name)
-    name = f'<a href="{quote(view.name)}/">{row}</a>' if view.state != "waiting" else row
+    link = quote(Path(os.path.relpath(view.path, beside)).as_posix())
+    name = f'<a href="{link}/">{row}</a>' if view.state != "waiting" else row
     reason = f' <span class="soft">{escape(view.reason)}</span>' if view.reason else ""
     return (
         f'<tr><th scope="row">{name}</th><td>{escape(view.task)}</td>'

@@ -32,7 +32,7 @@ def render(views: Sequence[CellView], *, height: int, now: datetime) -> Renderab
     ordered = sorted(views, key=lambda view: ORDER.index(view.state))
     room = max(height - OTHER_LINES, 1)
     for view in ordered[:room]:
-        table.add_row(*_cells(view, left.get(view.name)))
+        table.add_row(*_cells(view, left.get(view.path)))
     parts: list[RenderableType] = [_summary(views, now), table]
     if len(ordered) > room:
         parts.append(Text(f"and {words.counts(ordered[room:])}", style="dim"))
@@ -47,14 +47,14 @@ def line(views: Sequence[CellView], *, now: datetime) -> str:
         for view in views
         if view.state == "running"
     )
-    end = f"; {words.duration(left)} left, until {words.clock(left, now=now)}" if left else ""
-    return f"{now:%H:%M:%S}  {words.counts(views)}{end}" + (f"; {running}" if running else "")
+    parts = [words.counts(views), words.end(left, now=now), running]
+    return f"{now:%H:%M:%S}  " + "; ".join(filter(None, parts))
 
 
 def _summary(views: Sequence[CellView], now: datetime) -> RenderableType:
     done, left = sum(view.state == "finished" for view in views), sweep_left(views)
     grid = Table.grid(padding=(0, 2, 1, 0))
-    end = f"{words.duration(left)} left, until {words.clock(left, now=now)}" if left else ""
+    end = words.end(left, now=now)
     bar = ProgressBar(total=max(len(views), 1), completed=done, width=30)
     grid.add_row(f"{done}/{len(views)}", bar, words.counts(views), Text(end, style="bold"))
     return grid

@@ -25,10 +25,13 @@ def duration(seconds: float | None) -> str:
     return f"{days} d {hours} h"
 
 
-def clock(seconds: float | None, *, now: datetime) -> str:
+def end(seconds: float | None, *, now: datetime) -> str:
+    """Say how long it takes and until when; nothing where that is unknown or over."""
+    return f"{duration(seconds)} left, until {clock(seconds, now=now)}" if seconds else ""
+
+
+def clock(seconds: float, *, now: datetime) -> str:
     """Show when it will be, with the day if that is another one."""
-    if seconds is None:
-        return "?"
     then = now + timedelta(seconds=seconds)
     return then.strftime("%H:%M" if then.date() == now.date() else "%a %d %b %H:%M")
 

@@ -23,7 +23,7 @@ def set_up(use: DeviceUse, stage: str = "fit") -> tuple[pl.Trainer, pl.Lightning
 def clock(monkeypatch):
     """Seconds and joules that a test moves on by hand; the device draws 5 W."""
     now = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr(device_use, "now", lambda device: now.seconds)
+    monkeypatch.setattr(device_use, "perf_counter", lambda: now.seconds)
     monkeypatch.setattr(
         device_use, "energy_counter", lambda _: EnergyCounter("nvml", lambda: 5.0 * now.seconds)
     )

@@ -14,7 +14,7 @@ from macformer.runs.cell import run
 @pytest.fixture
 def clock(monkeypatch):
     times = [0.0]
-    monkeypatch.setattr(heartbeat, "now", lambda device: times[0])
+    monkeypatch.setattr(heartbeat, "perf_counter", lambda: times[0])
     return times
 
 

@@ -177,16 +177,29 @@ def test_who_comes_second_waits(make_pretrained, monkeypatch, capsys):
 
 
 def test_who_comes_too_late_to_wait_takes_what_is_there(make_pretrained, monkeypatch):
-    """Another process has begun it, and ended it, since this one has looked."""
+    """Another process only looks, then one begins it, and ends it, since this one has looked."""
     make, _ = make_pretrained
     _, run_dir = make(folder="run")
+    looks = iter([False, True])
 
     def finish_elsewhere(folder, *, overwrite):
-        assert cell.run(folder)
+        if next(looks):
+            assert cell.run(folder)
         return False
 
     monkeypatch.setattr(begin, "run_in_process", finish_elsewhere)
     assert cell.run(run_dir)
+
+
+def test_tasks_of_slurm_do_not_begin_a_pretraining_that_would_wait_for_them(
+    make_pretrained, monkeypatch
+):
+    make, _ = make_pretrained
+    _, run_dir = make(folder="run")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setattr(begin, "run_in_process", lambda *_, **__: pytest.fail("begun"))
+    assert not cell.run(run_dir)
+    assert "comes first and is not finished" in read_metrics(run_dir)["reason"]
 
 
 def test_a_run_whose_pretraining_is_interrupted_is_interrupted(make_pretrained, monkeypatch):

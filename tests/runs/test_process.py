@@ -261,3 +261,30 @@ def test_a_cell_whose_parent_has_gone_ends(monkeypatch):
     assert os.environ[stop.PARENT] == str(os.getpid())  # for the ranks that it starts
     with pytest.raises(SystemExit):  # the parent of this process is another one
         stop.die_with_parent()
+
+
+def test_a_cell_takes_the_first_request_to_stop_and_is_not_ended_by_more():
+    """Ctrl-C reaches it by itself and through its parent, while it still writes what it knows."""
+    written = []
+    with pytest.raises(stop.Stopped), stop.stop_signals_raise(over=(signal.SIG_DFL,), once=True):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            written.append("all that it knows")
+    assert written
+
+
+def test_a_folder_of_another_run_is_left_alone(make_run, exit_with, monkeypatch, capsys):
+    cfg, run_dir = make_run()
+    commands = exit_with(0)
+    write_status(run_dir, "interrupted", identity="of another", name="another")
+    monkeypatch.setattr(process, "output_folder", lambda: run_dir)
+    monkeypatch.setattr(process, "calling_folder", lambda: run_dir)
+    monkeypatch.setattr(process, "check_once", lambda cfg: None)
+    assert not process.run_composed(cfg)
+    assert "holds another run, another (of another); overwrite=true" in capsys.readouterr().err
+    assert not commands
+    cfg.overwrite = True
+    process.run_composed(cfg)
+    assert len(commands) == 1

@@ -30,6 +30,7 @@ SMOKE = ("task=listops_short", "recipe=smoke", "attention=rmfa_exp")
         ("callbacks.best.mode=least", "callbacks.best.mode is least; it must be max or min"),
         ("nuisance=3", "nuisance is 3; it must be a mapping"),
         ("identity=mine", "identity is computed, and no option"),
+        ("cell=mine", "cell is computed, and no option"),
         ("+trainer.foo=1", "trainer.foo is 1; pytorch_lightning.Trainer has no foo, but"),
         ("+attention.foo=1", "macformer.attention.RMFA has no foo, but num_heads"),
         ("+callbacks.best.foo=1", "BestCheckpoint has no foo, but dirpath, monitor, mode"),

@@ -7,12 +7,20 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from macformer.heartbeat import announced, write_progress
 from macformer.watch.cells import CellView, SweepReader
+from macformer.watch.estimate import seconds_left
 
 
 def read(sweep, **options) -> dict[str, CellView]:
     return {view.row or view.name: view for view in SweepReader([sweep], **options).read()}
+
+
+def touch_later(path) -> None:
+    path.touch()
+    os.utime(path, (path.stat().st_mtime + 60,) * 2)
 
 
 def test_each_state_is_told_by_its_files(sweep, write_cell):
@@ -22,6 +30,8 @@ def test_each_state_is_told_by_its_files(sweep, write_cell):
     write_progress(running, phase="training", step=80, max_steps=200, first_step=0, seconds=40.0)
     waiting = sweep / "listops-rmfa_exp-ppsbn_with-smoke-seed7-b2"
     with announced([waiting, running, finished]):
+        for run_dir in (running, finished):
+            touch_later(run_dir / "metrics.json")  # written in this call
         views = read(sweep)
     assert (views["softmax"].state, views["softmax"].accuracy) == ("finished", 0.37)
     assert views["softmax"].curve == [(100, 0.3), (200, 0.4)]
@@ -39,17 +49,40 @@ def test_what_no_sweep_will_run_does_not_wait(sweep, write_cell):
     assert view.state == "interrupted"
 
 
-def test_a_failed_cell_that_is_to_run_again_waits_until_it_has(sweep, write_cell):
-    run_dir = write_cell(status="failed", reason="out of memory")
+@pytest.mark.parametrize("status", ["failed", "finished", "running"])
+def test_a_cell_that_is_to_run_again_waits_until_it_has(sweep, write_cell, status):
+    """A failed one, one that is overwritten, and one whose process was killed."""
+    run_dir = write_cell(status=status, reason="out of memory")
     metrics = run_dir / "metrics.json"
     os.utime(metrics, (1000, 1000))
     with announced([run_dir]):
         (view,) = read(sweep).values()
-        assert (view.state, view.reason) == ("waiting", "")
-        metrics.touch()  # written in this call
-        os.utime(metrics, (metrics.stat().st_mtime + 60,) * 2)
+        assert (view.state, view.reason, view.step) == ("waiting", "", 0)
+        touch_later(metrics)
         (view,) = read(sweep).values()
-        assert view.state == "failed"
+        assert view.state == status
+
+
+def test_a_cell_that_has_trained_and_gives_no_sign_is_finishing(sweep, write_cell):
+    write_cell(curve=[(100, 0.25), (200, 0.3)])
+    (view,) = read(sweep).values()
+    assert (view.phase, seconds_left([view])) == ("finishing", {view.path: 0.0})
+
+
+def test_cells_of_one_name_in_two_sweeps_are_two(tmp_path, sweep, write_cell):
+    first = write_cell("rfa", status="finished", seconds=10.0)
+    second = tmp_path / "other" / first.name
+    shutil.copytree(first, second)
+    (second / "metrics.json").write_text((first / "metrics.json").read_text().replace("0.4", "0.9"))
+    views = SweepReader([sweep, tmp_path / "other"]).read()
+    assert [view.path for view in views] == [second, first]
+    assert [view.accuracy for view in views] == [0.9, 0.4]
+
+
+def test_nothing_below_a_cell_is_looked_at(sweep, write_cell):
+    run_dir = write_cell()
+    shutil.copytree(run_dir, run_dir / "wandb" / "copy")
+    assert len(SweepReader([sweep]).read()) == 1
 
 
 def test_a_cell_whose_process_has_ended_is_interrupted(sweep, write_cell):

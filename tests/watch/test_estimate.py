@@ -1,5 +1,7 @@
 """Time left, by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from macformer.watch.cells import CellView
@@ -23,13 +25,13 @@ FINISHED = [
 )
 def test_a_cell_that_waits_takes_what_its_like_took(task, row, seconds):
     waiting = CellView("x", task=task, row=row)
-    assert seconds_left([*FINISHED, waiting]) == {"x": seconds}
+    assert seconds_left([*FINISHED, waiting]) == {Path("x"): seconds}
 
 
 def test_a_cell_that_runs_goes_on_at_its_own_pace():
     running = CellView("x", task="listops", row="softmax", state="running", step=80)
     running = CellView(**{**vars(running), "max_steps": 200, "pace": 0.5})
-    assert seconds_left([*FINISHED, running]) == {"x": 60.0}
+    assert seconds_left([*FINISHED, running]) == {Path("x"): 60.0}
 
 
 def test_before_anything_has_finished_running_cells_foretell_the_others():
@@ -37,7 +39,11 @@ def test_before_anything_has_finished_running_cells_foretell_the_others():
         "x", task="listops", row="softmax", state="running", step=50, max_steps=200, pace=1.0
     )
     waiting = [CellView(name, task="listops", row="rfa") for name in "yz"]
-    assert seconds_left([running, *waiting]) == {"x": 150.0, "y": 200.0, "z": 200.0}
+    assert seconds_left([running, *waiting]) == {
+        Path("x"): 150.0,
+        Path("y"): 200.0,
+        Path("z"): 200.0,
+    }
     assert sweep_left([running, *waiting]) == 550.0
 
 
