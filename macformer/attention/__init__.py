@@ -30,7 +30,8 @@ A module may declare, as a class attribute or a property:
 and may have methods:
 
 ``diagnostics() -> dict[str, Tensor]``
-    Scalars on the device about the last forward pass, which training logs as ``attention/<name>``.
+    Scalars on the device about the last forward pass, which training logs as ``attention/<name>``:
+    the mean over all modules of the model, parts of an attention among them, that have them.
 ``state_size(*, seq_len, head_dim, value_dim) -> int``
     How many numbers a head keeps of a sequence to answer queries about it. Without the method they
     are its keys and values, S (E + Ev).

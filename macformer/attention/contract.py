@@ -30,12 +30,6 @@ def is_positional(module: nn.Module) -> bool:
     return bool(getattr(module, "positional", False))
 
 
-def diagnostics(module: nn.Module) -> dict[str, Tensor]:
-    """Return what a module says about its last forward pass, which may be nothing."""
-    offered = getattr(module, "diagnostics", None)
-    return {} if offered is None else offered()
-
-
 def state_size(module: nn.Module, *, seq_len: int, head_dim: int, value_dim: int) -> int:
     """Count the numbers that a head keeps of a sequence to answer queries: all keys and values.
 

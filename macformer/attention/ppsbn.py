@@ -17,7 +17,6 @@ from macformer.attention.contract import (
     blank,
     blank_queries,
     build,
-    diagnostics,
     is_positional,
     is_self_attention_only,
     state_size,
@@ -170,9 +169,6 @@ class PPSBN(nn.Module):
 
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
         return state_size(self.attention, seq_len=seq_len, head_dim=head_dim, value_dim=value_dim)
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        return diagnostics(self.attention)
 
     def forward(
         self,

@@ -65,10 +65,6 @@ class Rotary(nn.Module):
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
         return state_size(self.attention, seq_len=seq_len, head_dim=head_dim, value_dim=value_dim)
 
-    def diagnostics(self) -> dict[str, Tensor]:
-        inner = getattr(self.attention, "diagnostics", None)
-        return {} if inner is None else inner()
-
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

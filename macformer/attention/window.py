@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from macformer.attention.contract import (
     blank_padding,
     build,
-    diagnostics,
     is_positional,
     is_self_attention_only,
 )
@@ -60,9 +59,6 @@ class Window(nn.Module):
                 f"{type(self.attention).__name__} needs the whole sequence, of which a window "
                 "leaves a part"
             )
-
-    def diagnostics(self) -> dict[str, Tensor]:
-        return diagnostics(self.attention)
 
     def forward(
         self,

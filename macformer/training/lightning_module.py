@@ -164,7 +164,9 @@ class ClassificationModule(pl.LightningModule):
             "learning_rate": learning_rate,
             "step": float(self.global_step),  # Lightning would count from zero
         }
-        values |= {f"attention/{name}": value for name, value in diagnostics(self.model).items()}
+        values |= {
+            f"attention/{name}": value for name, value in mean_diagnostics(self.model).items()
+        }
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=1)
 
     def _check_finite(self, name: str, loss: float) -> None:
@@ -246,7 +248,7 @@ class ClassificationModule(pl.LightningModule):
         self._log_metrics(self.test_metrics, labels)
 
 
-def diagnostics(model: nn.Module) -> dict[str, float]:
+def mean_diagnostics(model: nn.Module) -> dict[str, float]:
     """Average each diagnostic over the modules that offer it."""
     values: dict[str, list[Tensor]] = {}
     for module in model.modules():

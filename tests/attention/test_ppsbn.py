@@ -248,20 +248,15 @@ def test_the_attention_inside_sees_the_unit_sphere_and_untouched_values():
     assert seen["value"] is value and seen["mask"] is mask and out is value
 
 
-def test_diagnostics_and_declarations_are_those_of_the_attention_inside():
+def test_declarations_are_those_of_the_attention_inside():
     class Child(nn.Module):
         positional = True
 
         def __init__(self, *, num_heads, head_dim):
             super().__init__()
 
-        def diagnostics(self):
-            return {"share": torch.tensor(0.25)}
-
     class Silent(nn.Identity):
         def __init__(self, *, num_heads, head_dim):
             super().__init__()
 
-    assert ppsbn(attention=Child).diagnostics() == {"share": torch.tensor(0.25)}
     assert ppsbn(attention=Child).positional and not ppsbn(attention=Silent).positional
-    assert ppsbn(attention=Silent).diagnostics() == {}

@@ -54,9 +54,6 @@ class KernelizedAttention(nn.Module):
         assert self.kernel.closed_form is not None
         self.closed_form = self.kernel.closed_form
 
-    def diagnostics(self) -> dict[str, Tensor]:
-        return {} if self.guard is None else {"clipped_share": self.guard.clipped_share}
-
     def forward(
         self,
         query: Float[Tensor, "B H L E"],

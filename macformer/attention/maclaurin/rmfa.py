@@ -105,9 +105,6 @@ class RMFA(nn.Module):
             widths=self._static_widths,
         )
 
-    def diagnostics(self) -> dict[str, Tensor]:
-        return {} if self.guard is None else {"clipped_share": self.guard.clipped_share}
-
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
         """Keep the sums over keys, of the constant part of the kernel, too."""
         return (len(self.laid_out_weights) + 1) * (value_dim + 1)
