@@ -1,6 +1,6 @@
 """Draw 16 generated Pathfinder images of each class at 32, 64 and 128 pixels.
 
-python scripts/pathfinder_contact_sheet.py docs/images/pathfinder.png
+python scripts/pathfinder_contact_sheet.py docs/pages/images/pathfinder.png
 """
 
 import argparse

@@ -4,11 +4,12 @@
 #   SIZE=smoke scripts/run_paper.sh
 #
 # smoke: a quarter of an hour on two cores, to see that everything runs
-# table: the paper's tasks and rows, one seed: a day on one GPU (options: trainer.accelerator=gpu)
+# table: the paper's tasks and rows, one seed, for a GPU; the studies then take a day on one CPU core
 # full:  three seeds
 #
-# The grid and time of each part stand in configs/experiment/paper_*.yaml and configs/study/*.yaml.
-# What is finished is skipped, so that a second call resumes. Arguments are passed on to the sweep.
+# The grid and time of each study stand in configs/study/*.yaml. What is finished is skipped, so that
+# a second call resumes; a cell that fails, as retrieval without its data does, ends the script.
+# Arguments are passed on to the sweep, as trainer.accelerator=gpu.
 set -euo pipefail
 
 size=${SIZE:-smoke}

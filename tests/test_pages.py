@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import configs
@@ -61,6 +62,18 @@ TASKS = "| task | rows (train / validation / test) | default source | other sour
 def test_a_page_lists_every_option_of_its_group(page, header, group):
     listed = [names(first) for first, *_ in rows(PAGES / page, header)]
     assert set().union(*listed) == options(group)
+
+
+def test_the_ratios_of_the_page_of_speed_are_those_of_its_rows():
+    frame = pd.read_csv(PAGES / "studies" / "speed.csv")
+    lengths = (512, 1024, 4096, 8192)
+    header = "| rows | pass | 512 | 1,024 | 4,096 | 8,192 |"
+    for first, mode, *shown in rows(PAGES / "studies" / "speed.md", header):
+        chosen = frame[frame["attention"].isin(names(first)) & (frame["mode"] == mode.strip("`"))]
+        means = chosen.groupby(["length", "attention"])["ratio"].mean()
+        ends = [(means[length].min(), means[length].max()) for length in lengths]
+        texts = [dict.fromkeys(f"{end:.2g}" for end in pair) for pair in ends]
+        assert [" to ".join(text) for text in texts] == shown, first
 
 
 def test_every_study_is_linked_from_their_overview():

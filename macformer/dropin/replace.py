@@ -37,7 +37,7 @@ class Report:
 
     @property
     def upper_limit(self) -> float:
-        """How much faster the model gets at most at that length."""
+        """How much faster the model gets at most at that length, by multiplications alone."""
         return upper_limit(self.attention_share)
 
     def __str__(self) -> str:
@@ -48,7 +48,8 @@ class Report:
         lines += [f"kept {name}: {reason}" for name, reason in self.kept.items()]
         lines.append(
             f"at {self.max_seq_len:,} tokens they took {100 * self.attention_share:.0f} % of the "
-            f"multiplications: at most {self.upper_limit:.2f} times as fast"
+            "multiplications; by that count alone, a model without attention would be "
+            f"{self.upper_limit:.2f} times as fast"
         )
         return "\n".join(lines)
 
