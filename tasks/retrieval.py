@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.errors import DataError, check_rows, check_wholes, one_of
 from tasks.floors import Floor, add_floors
-from tasks.floors.sequences import predict_by_overlap, predict_by_overlap_threshold
+from tasks.floors.sequences import floor_of_pairs, predict_by_overlap_threshold
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
 from tasks.store.manifest import SPLITS
@@ -42,12 +42,7 @@ _FLOORS = {
         predict_by_overlap_threshold,
         max_rows=20_000,
     ),
-    "overlap": Floor(
-        "logistic regression on the cosines between the sets of 3-, 5- and 8-grams of the first "
-        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of both lengths",
-        predict_by_overlap,
-        max_rows=20_000,
-    ),
+    "overlap": floor_of_pairs(max_rows=20_000),
 }
 
 Pair = tuple[bytes, bytes, int]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import DataError, check_rows, check_wholes, one_of
-from tasks.floors import Floor, add_floors
-from tasks.floors.sequences import predict_by_ngrams
+from tasks.floors import add_floors
+from tasks.floors.sequences import floors_of_texts
 from tasks.sources.content import content_of, list_files
 from tasks.sources.hub import load_from_hub
 from tasks.sources.local import check_source, locate
@@ -32,19 +32,7 @@ _FOLDERS = ("neg", "pos")
 _MARKER = "train/pos"
 _PARENTS = ("aclImdb",)
 
-_FLOORS = {
-    "tokens": Floor(
-        "logistic regression on which tokens occur in the first 4,000",
-        partial(predict_by_ngrams, lengths=(1,), strength=10.0),
-        max_rows=25_000,
-    ),
-    "ngrams": Floor(
-        "logistic regression on which 3- to 5-grams of tokens occur in the first 4,000, "
-        "hashed to 2^18 columns",
-        partial(predict_by_ngrams, lengths=(3, 4, 5), strength=10.0),
-        max_rows=25_000,
-    ),
-}
+_FLOORS = floors_of_texts(max_rows=25_000)
 
 Review = tuple[bytes, int]
 

@@ -163,11 +163,11 @@ def interval(group: pd.DataFrame) -> tuple[float, float, float]:
     """Return the mean accuracy of a row at one rate, and its bounds.
 
     One seed has Wilson's interval over the test examples; several have Student's over seeds, for
-    all are tested on the same examples.
+    all are tested on the same examples. Seeds that do not differ tell no more than one of them.
     """
     accuracy = group["accuracy"].dropna()
     mean = float(accuracy.mean())
-    if len(accuracy) == 1:
+    if accuracy.nunique() == 1:
         count = int(group["num_examples"].dropna().iloc[0])
         bounds = stats.binomtest(round(mean * count), count).proportion_ci(LEVEL, "wilson")
         return mean, float(bounds.low), float(bounds.high)

@@ -5,6 +5,7 @@ down, and there is nothing that Lightning could replace under several ranks.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -52,15 +53,19 @@ class TrainingBatches:
     ) -> None:
         self.rows = rows
         self.batch_size = batch_size
-        self.max_seq_len = max_seq_len
-        self.padded_len = padded_len
-        self.multiple_of = multiple_of
         self.seed = seed
         self.rank = rank
         self.num_ranks = num_ranks
-        self.masked = masked
         self.start = start
         self.bucket_by_length = bucket_by_length
+        self._gather = partial(
+            gather_batch,
+            rows,
+            max_len=max_seq_len,
+            padded_len=padded_len,
+            multiple_of=multiple_of,
+            masked=masked,
+        )
         self.batches_per_epoch = len(rows) // (batch_size * num_ranks)
         if not self.batches_per_epoch:
             raise DataError(
@@ -73,14 +78,7 @@ class TrainingBatches:
         while True:
             batches = self.order(epoch)[first:, self.rank].to(self.rows.device)
             for indices in batches:
-                yield gather_batch(
-                    self.rows,
-                    indices,
-                    max_len=self.max_seq_len,
-                    padded_len=self.padded_len,
-                    multiple_of=self.multiple_of,
-                    masked=self.masked,
-                )
+                yield self._gather(indices)
             epoch, first = epoch + 1, 0
 
     def order(self, epoch: int) -> Int[Tensor, "batches ranks B"]:
@@ -126,11 +124,14 @@ class EvaluationBatches:
         limit: int | float | None,
         bucket_by_length: bool,
     ) -> None:
-        self.rows = rows
-        self.max_seq_len = max_seq_len
-        self.padded_len = padded_len
-        self.multiple_of = multiple_of
-        self.masked = masked
+        self._gather = partial(
+            gather_batch,
+            rows,
+            max_len=max_seq_len,
+            padded_len=padded_len,
+            multiple_of=multiple_of,
+            masked=masked,
+        )
         first, last = (len(rows) * r // num_ranks for r in (rank, rank + 1))
         order = torch.arange(first, last)
         num_scored = batch_size * _num_batches(limit, of=-(-len(order) // batch_size))
@@ -147,14 +148,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batches:
-            yield gather_batch(
-                self.rows,
-                indices,
-                max_len=self.max_seq_len,
-                padded_len=self.padded_len,
-                multiple_of=self.multiple_of,
-                masked=self.masked,
-            )
+            yield self._gather(indices)
 
 
 class ChosenBatches:
@@ -173,27 +167,17 @@ class ChosenBatches:
         max_seq_len: int,
         padded_len: int | None,
     ) -> None:
-        self.rows = rows
-        self.max_seq_len = max_seq_len
-        self.padded_len = padded_len
         self.batches = [batch.to(rows.device) for batch in batches]
-        self.masked = any(
-            has_padding(rows, batch, max_len=max_seq_len, padded_len=padded_len)
-            for batch in self.batches
-        )
+        lengths = {"max_len": max_seq_len, "padded_len": padded_len}
+        masked = any(has_padding(rows, batch, **lengths) for batch in self.batches)
+        self._gather = partial(gather_batch, rows, **lengths, masked=masked)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batches:
-            yield gather_batch(
-                self.rows,
-                indices,
-                max_len=self.max_seq_len,
-                padded_len=self.padded_len,
-                masked=self.masked,
-            )
+            yield self._gather(indices)
 
 
 def sort_by_length(rows: Rows, indices: Int[Tensor, "n"]) -> Int[Tensor, "n"]:

@@ -1,11 +1,13 @@
 """Floors of texts and expressions: first tokens, n-grams, and how much of them a pair shares."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, Integer, UInt64
 
+from tasks.floors.measure import Floor
 from tasks.floors.models import linear, look_up, standardised, threshold
 from tasks.floors.sample import Sample
 
@@ -22,6 +24,41 @@ _PAIRS_AT_ONCE = 256
 # Odd and without pattern: the golden ratio's fraction, and a prime for the polynomial.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _BASE = np.uint64(1_000_003)
+
+
+def floors_of_texts(*, max_rows: int) -> dict[str, Floor]:
+    """Name the floors of texts of any tokens.
+
+    Args:
+        max_rows: The most that a predictor is fitted to.
+    """
+    return {
+        "tokens": Floor(
+            "logistic regression on which tokens occur in the first 4,000",
+            partial(predict_by_ngrams, lengths=(1,), strength=10.0),
+            max_rows=max_rows,
+        ),
+        "ngrams": Floor(
+            "logistic regression on which 3- to 5-grams of tokens occur in the first 4,000, "
+            "hashed to 2^18 columns",
+            partial(predict_by_ngrams, lengths=(3, 4, 5), strength=10.0),
+            max_rows=max_rows,
+        ),
+    }
+
+
+def floor_of_pairs(*, max_rows: int) -> Floor:
+    """Name the floor of pairs of texts: how much they share.
+
+    Args:
+        max_rows: The most that the predictor is fitted to.
+    """
+    return Floor(
+        "logistic regression on the cosines between the sets of 3-, 5- and 8-grams of the first "
+        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of both lengths",
+        predict_by_overlap,
+        max_rows=max_rows,
+    )
 
 
 def predict_by_first_token(train: Sample, test: Sample) -> Int64[np.ndarray, "rows"]:

@@ -1,17 +1,14 @@
 """Name the content of a user's files, so that other files of the same names are other data."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tasks.sources.leftovers import without_leftovers
 from tasks.sources.local import folders_with, not_found, source_path
-from tasks.store.manifest import file_sha256, write_json
-
-_REMEMBERED = "sources"
+from tasks.sources.memory import checksum_of, last_checksum, memory_of
+from tasks.store.manifest import file_sha256
 
 _logger = logging.getLogger(__name__)
 
@@ -45,12 +42,10 @@ def content_of(
         DataError: If source_dir does not hold them.
     """
     root = source_path(source_dir, data_dir=data_dir)
-    key = hashlib.sha256(f"{root.absolute()}\n{marker}".encode()).hexdigest()[:8]
-    memory = data_dir / _REMEMBERED / f"{root.name or 'root'}-{key}.json"
-    remembered = _recall(memory)
-    if not root.exists() and remembered:
+    memory = memory_of(root.name or "root", f"{root.absolute()}\n{marker}", data_dir=data_dir)
+    if not root.exists() and (known := last_checksum(memory)):
         _logger.info("%s is gone; what was prepared from it is used", root)
-        return remembered["content"]
+        return known
     if root.is_file():
         folder, files = root.parent, [root]
     elif folders := folders_with(marker, root=root, parents=parents):
@@ -64,24 +59,8 @@ def content_of(
         f"{path.relative_to(folder).as_posix()} {stat.st_size} {stat.st_mtime_ns}"
         for path, stat in ((path, path.stat()) for path in files)
     )
-    if remembered.get("signature") == signature:
-        return remembered["content"]
-    content = _hash_lines(
-        f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files
-    )
-    # A data folder that cannot be written to costs this hashing at each call, nothing more.
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, {"path": str(root), "signature": signature, "content": content})
-    return content
-
-
-def _recall(memory: Path) -> dict[str, str]:
-    try:
-        remembered = json.loads(memory.read_text(encoding="utf-8"))
-        return {key: remembered[key] for key in ("signature", "content")}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
+    contents = (f"{path.relative_to(folder).as_posix()} {file_sha256(path)}" for path in files)
+    return checksum_of(memory, signature, lambda: _hash_lines(contents))
 
 
 def _hash_lines(lines: Iterable[str]) -> str:

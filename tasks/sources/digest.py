@@ -1,15 +1,11 @@
 """One checksum for the bytes of files, which a user can compare with that of sha256sum."""
 
 import hashlib
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from tasks.store.manifest import file_sha256, write_json
-
-_REMEMBERED = "sources"
+from tasks.sources.memory import checksum_of, last_checksum, memory_of
+from tasks.store.manifest import file_sha256
 
 
 def digest_of(files: Sequence[Path], *, data_dir: Path) -> str:
@@ -20,20 +16,12 @@ def digest_of(files: Sequence[Path], *, data_dir: Path) -> str:
     stats = [file.stat() for file in files]
     signature = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
     memory = _memory_of(files, data_dir=data_dir)
-    remembered = _recall(memory)
-    if remembered.get("signature") == signature and isinstance(remembered.get("sha256"), str):
-        return remembered["sha256"]
-    checksum = combined([file_sha256(file) for file in files])
-    # A data folder that cannot be written to costs this hashing at each call, nothing more.
-    with suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        write_json(memory, {"signature": signature, "sha256": checksum})
-    return checksum
+    return checksum_of(memory, signature, lambda: combined([file_sha256(f) for f in files]))
 
 
 def last_digest_of(files: Sequence[Path], *, data_dir: Path) -> str | None:
     """Return the checksum that files had when they were last looked at, if they ever were."""
-    return _recall(_memory_of(files, data_dir=data_dir)).get("sha256")
+    return last_checksum(_memory_of(files, data_dir=data_dir))
 
 
 def combined(checksums: Sequence[str]) -> str:
@@ -44,14 +32,5 @@ def combined(checksums: Sequence[str]) -> str:
 
 
 def _memory_of(files: Sequence[Path], *, data_dir: Path) -> Path:
-    paths = [str(file.absolute()) for file in files]
-    key = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:8]
-    return data_dir / _REMEMBERED / f"{files[0].name}-{key}.json"
-
-
-def _recall(memory: Path) -> dict[str, Any]:
-    try:
-        remembered = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return remembered if isinstance(remembered, dict) else {}
+    place = "\n".join(str(file.absolute()) for file in files)
+    return memory_of(files[0].name, place, data_dir=data_dir)

@@ -8,8 +8,8 @@ from pathlib import Path
 from tasks.columns import Files
 from tasks.columns.row import Advance
 from tasks.errors import check_generator, check_name, check_wholes, one_of
-from tasks.floors import Floor, add_floors
-from tasks.floors.sequences import predict_by_ngrams, predict_by_overlap
+from tasks.floors import add_floors
+from tasks.floors.sequences import floor_of_pairs, floors_of_texts
 from tasks.sources.digest import digest_of
 from tasks.store.manifest import read_manifest
 from tasks.store.once import prepare_once
@@ -27,27 +27,8 @@ from tasks.tokenizers import TOKENS, Tokenizer, load_tokenizer
 GENERATOR = 1
 
 _MOST_FITTED = 10_000
-FLOORS = {
-    "tokens": Floor(
-        "logistic regression on which tokens occur in the first 4,000",
-        partial(predict_by_ngrams, lengths=(1,), strength=10.0),
-        max_rows=_MOST_FITTED,
-    ),
-    "ngrams": Floor(
-        "logistic regression on which 3- to 5-grams of tokens occur in the first 4,000, "
-        "hashed to 2^18 columns",
-        partial(predict_by_ngrams, lengths=(3, 4, 5), strength=10.0),
-        max_rows=_MOST_FITTED,
-    ),
-}
-FLOORS_OF_PAIRS = {
-    "overlap": Floor(
-        "logistic regression on the cosines between the sets of 3-, 5- and 8-grams of the first "
-        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of both lengths",
-        predict_by_overlap,
-        max_rows=_MOST_FITTED,
-    ),
-}
+FLOORS = floors_of_texts(max_rows=_MOST_FITTED)
+FLOORS_OF_PAIRS = {"overlap": floor_of_pairs(max_rows=_MOST_FITTED)}
 
 
 def prepare(

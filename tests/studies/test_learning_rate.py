@@ -94,8 +94,10 @@ def test_a_rate_at_which_a_seed_failed_does_not_compete():
     assert list(hollow.get_ydata()) == [40]
 
 
-def test_one_seed_has_wilson_s_interval():
-    mean, low, high = learning_rate.interval(pd.DataFrame(rows()[:1]))
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_one_seed_or_equal_ones_have_wilson_s_interval(num_seeds):
+    frame = pd.DataFrame([rows(seed=seed)[0] for seed in range(num_seeds)])
+    mean, low, high = learning_rate.interval(frame)
     n, p, z = 100, 0.3, stats.norm.ppf(0.975)
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
