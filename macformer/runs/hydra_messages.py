@@ -19,6 +19,10 @@ REWORDED: list[tuple[str, Callable[[re.Match[str]], str]]] = [
         lambda m: f"{m[1]!r} is not of the form option=value",
     ),
     (
+        r"Interpolation key '(task|recipe)\.(\w+)' not found",
+        lambda m: f"the file that {m[1]}=... names has no {m[2]}; is it empty?",
+    ),
+    (
         r"Ambiguous value for argument '(.*?)=(.*?)' 1\. .*",
         lambda m: (
             f"{m[1]} is given several values, {m[2]}; -m makes a sweep over them, and "

@@ -18,6 +18,7 @@ from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.studies.seeds import find_centre, show_interval, with_intervals
 from macformer.studies.toy_cells import train_cell
 from macformer.studies.toy_training import count_diverged
+from macformer.tables.layout import row_label
 
 FACTORS = {"num_pairs": "pairs", "max_len": "length (tokens)"}
 ROW = ["attention", "ppsbn"]
@@ -68,11 +69,13 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def plot(frame: pd.DataFrame) -> Figure:
     """Draw accuracy over pairs, over length, and over the size of the state."""
-    frame = frame.assign(row=[_name(*row) for row in frame[ROW].itertuples(index=False)])
+    frame = frame.assign(row=[row_label(*row) for row in frame[ROW].itertuples(index=False)])
     centre, names = find_centre(frame, FACTORS), list(frame["row"].unique())
     shown = with_intervals(frame, ["row", *FACTORS])
-    figure, axes = draw_panels([*FACTORS.values(), "what is kept"], legend=True)
-    for axis, factor in zip(axes, FACTORS, strict=False):
+    varied = [factor for factor in FACTORS if frame[factor].nunique() > 1]
+    titles = [*(FACTORS[factor] for factor in varied), "what is kept"]
+    figure, axes = draw_panels(titles, legend=True)
+    for axis, factor in zip(axes, varied, strict=False):
         (other,) = set(FACTORS) - {factor}
         along = shown[shown[other] == centre[other]]
         draw_lines(axis, along, x=factor, y="accuracy", line="row", names=names, bars="half")
@@ -81,16 +84,14 @@ def plot(frame: pd.DataFrame) -> Figure:
             axis.plot(floor.index, 100 * floor, color="0.6", linestyle=":", label="1 / pairs")
         axis.set(xlabel=FACTORS[factor], ylabel="answers right (%)", ylim=(0, 105))
         axis.set_xscale("log", base=2)
+        axis.set_xticks(values := sorted(frame[factor].unique()), [f"{n:,}" for n in values])
+        axis.minorticks_off()
     at_length = frame[frame["max_len"] == centre["max_len"]]
     hardest = at_length[at_length["num_pairs"] == at_length["num_pairs"].max()]
     kept = with_intervals(hardest, ["row", "state_size"])
-    draw_lines(axes[2], kept, x="state_size", y="accuracy", line="row", names=names, bars="half")
+    draw_lines(axes[-1], kept, x="state_size", y="accuracy", line="row", names=names, bars="half")
     label = f"numbers kept of a sequence, {hardest['num_pairs'].max()} pairs"
-    axes[2].set(xlabel=label, ylabel="answers right (%)", ylim=(0, 105))
-    axes[2].set_xscale("symlog")
+    axes[-1].set(xlabel=label, ylabel="answers right (%)", ylim=(0, 105))
+    axes[-1].set_xscale("symlog")
     draw_legend(figure, axes)
     return figure
-
-
-def _name(attention: str, ppsbn: str) -> str:
-    return attention if ppsbn == "without" else f"{attention}, ppSBN {ppsbn}"

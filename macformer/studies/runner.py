@@ -83,7 +83,7 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
 
 
 def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
-    """Write table and plot of the points that the options ask for; return the files.
+    """Write table and plot of the points that the options ask for, of all seeds; return the files.
 
     Nothing is measured. The rows may hold more: points of another device or budget, which no mean
     should mix with these.
@@ -92,8 +92,10 @@ def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
         StudyError: If none of the points is among the rows.
     """
     study = load_study(cfg)
-    asked = {point_key(point, cfg) for point in study.points(cfg)}
     rows = read_rows(folder) if (folder / ROWS).exists() else []
+    seeds = sorted({*cfg.seeds, *(int(row["seed"]) for row in rows)})
+    of_all_seeds = cast(DictConfig, OmegaConf.merge(cfg, {"seeds": seeds}))
+    asked = {point_key(point, cfg) for point in study.points(of_all_seeds)}
     frame = pd.DataFrame([row for row in rows if row["point"] in asked])
     if frame.empty:
         raise StudyError(

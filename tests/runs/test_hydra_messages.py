@@ -23,3 +23,11 @@ def test_a_mistyped_option_is_answered_by_near_ones(option, answer):
     message = str(caught.value)
     assert answer in message
     assert "\n" not in message and "_rmfa" not in message
+
+
+def test_an_empty_file_is_asked_after(tmp_path):
+    """As a redirection leaves it that a command has failed behind."""
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").touch()
+    with pytest.raises(ConfigError, match="names has no name; is it empty"):
+        compose("task=mine", config_dirs=[tmp_path])

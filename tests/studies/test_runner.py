@@ -112,10 +112,18 @@ def test_table_and_plot_come_from_the_rows_alone(squares, tmp_path):
 def test_only_the_points_that_are_asked_for_are_drawn(squares, tmp_path):
     """Rows of another number of threads or of a smaller grid would enter the same means."""
     run_study(config([2, 3], [0]), tmp_path)
-    run_study(OmegaConf.merge(config([3], [0]), {"threads": 2}), tmp_path)
-    assert len(pd.read_csv(tmp_path / ROWS)) == 6
-    lines = (tmp_path / "table.md").read_text().splitlines()[4:]
-    assert [line.split("|")[1].strip() for line in lines] == ["3"]
+    run_study(config([3], [1]), tmp_path)
+    run_study(OmegaConf.merge(config([3], [2]), {"threads": 2}), tmp_path)
+    assert len(pd.read_csv(tmp_path / ROWS)) == 8
+
+    def drawn(x, **options) -> tuple[list[str], str]:
+        render_study(OmegaConf.merge(config(x, [7]), options), tmp_path)
+        first, *lines = (tmp_path / "table.md").read_text().splitlines()
+        return [line.split("|")[1].strip() for line in lines[3:]], first.partition(";")[0]
+
+    assert drawn([3]) == (["3"], "2 seeds")
+    assert drawn([2, 3]) == (["2", "3"], "2 seeds")
+    assert drawn([3], threads=2) == (["3"], "1 seed")
     with pytest.raises(StudyError, match="no rows of these points"):
         render_study(config([11], [0]), tmp_path)
 
