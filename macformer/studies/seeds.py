@@ -1,13 +1,11 @@
 """Reduce rows over seeds."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
-LEVEL = 0.95  # of intervals
+from macformer.tables.uncertainty import half_width
 
 
 def over_seeds(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
@@ -22,15 +20,15 @@ def with_intervals(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     .. math:: \mathrm{var} = \frac{\mathrm{var}_{seeds}(a)}{n} + \overline{e^2}
 
     Seeds are tested on the same rows, so that the error e of one of them is that of their mean.
-    Degrees of freedom follow Satterthwaite; of one seed the rows alone are known to vary.
+    The interval is that of :mod:`macformer.tables.uncertainty`; of one seed the rows alone are
+    known to vary.
     """
     found = []
     for key, rows in frame.groupby(list(by), sort=False, dropna=False):
         seeds = len(rows)
-        between = rows["accuracy"].var() / seeds if seeds > 1 else 0.0
-        variance = between + (rows["error"] ** 2).mean()
-        degrees = variance**2 * (seeds - 1) / between**2 if between else math.inf
-        half = stats.t.ppf((1 + LEVEL) / 2, degrees) * math.sqrt(variance)
+        between = float(rows["accuracy"].var()) / seeds if seeds > 1 else 0.0
+        within = float((rows["error"] ** 2).mean())
+        half = half_width(of_seeds=between, num_seeds=seeds, of_examples=within)
         accuracy = 100 * rows["accuracy"].mean()
         found.append([*key, accuracy, 100 * half, seeds])
     return pd.DataFrame(found, columns=[*by, "accuracy", "half", "count"])

@@ -154,6 +154,18 @@ def seeds_to_clear(correct: Correct, reference: Correct, *, threshold: float) ->
     return None
 
 
+def half_width(*, of_seeds: float, num_seeds: int, of_examples: float) -> float:
+    """Return the half-width of the interval of a mean whose two variances are given.
+
+    Args:
+        of_seeds: The variance of the mean over seeds, as they show it; of one seed it is unknown.
+        of_examples: What the examples add: of so many that it counts as known.
+    """
+    if num_seeds == 1:
+        return NORMAL_WIDTH * math.sqrt(of_examples)
+    return _half_width(_mix([_Part(of_seeds, num_seeds - 1), _Part(of_examples, num_seeds)]))
+
+
 def _interaction(values: Float[np.ndarray, "seeds examples"]) -> float:
     """Return what :math:`e` adds to the variance of a mean, on either axis."""
     rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()

@@ -23,7 +23,8 @@ def test_one_seed_varies_by_its_rows_alone():
 
 def test_seeds_that_rows_do_not_vary_have_student_s_interval():
     found = interval([0.5, 0.6, 0.7], 0.0)
-    assert found["half"] == pytest.approx(100 * stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3))
+    student = 100 * stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert found["half"] == pytest.approx(student, rel=2e-3)
 
 
 def test_a_row_that_is_always_right_is_not_known_to_the_last_digit():
