@@ -123,11 +123,18 @@ def published_table(published: pd.DataFrame, *, tasks: list[str]) -> Table | Non
     known = _accuracies(published, tasks)
     if known.empty:
         return None
+    accuracies = published[published["metric"] == "accuracy"]
+    spreads = accuracies.set_index([*MODEL, "task"])["sd"] / 100
+
+    def shown(entry: Numbers, task: str) -> str:
+        name = tuple(entry[key] for key in MODEL)
+        return percent(entry[task], spreads.get((*name, task), nan))
+
     rows = [
         Row(
             entry["model"],
             [
-                *(Entry(percent(entry[task])) for task in tasks),
+                *(Entry(shown(entry, task)) for task in tasks),
                 Entry(entry["attention"]),
                 Entry(f"{entry['source_document']}, {entry['table']}"),
             ],

@@ -70,11 +70,17 @@ def test_printed_averages_are_the_means_of_their_rows():
 
 def test_a_user_file_fills_in_cells(tmp_path):
     file = tmp_path / "published.csv"
-    file.write_text(LINE + "Ours,rmfa_exp,with,skyformer,text,accuracy,61.5,,A thesis,Table 3,,\n")
+    file.write_text(
+        LINE + "Ours,rmfa_exp,with,skyformer,text,accuracy,61.5,0.4,A thesis,Table 3,,\n"
+    )
     table = published_table(read_published(file), tasks=["text"])
     assert table is not None
     (row,) = table.rows
-    assert [entry.text for entry in row.entries] == ["61.50", "rmfa_exp", "A thesis, Table 3"]
+    assert [entry.text for entry in row.entries] == [
+        "61.50 ± 0.40",
+        "rmfa_exp",
+        "A thesis, Table 3",
+    ]
 
 
 @pytest.mark.parametrize(
