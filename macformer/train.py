@@ -6,8 +6,9 @@
 Everything goes to outputs/. The same command again finds what is finished, and resumes what is not.
 """
 
-# A run: this module -> runs.process (a folder and a process for it) -> runs.cell -> runs.build. A
-# sweep: Hydra's multirun -> runs.sweep, which configs/train.yaml names as a callback -> the cells.
+# A run: this module -> runs.process (a folder and a process for it) -> runs.cell ->
+# runs.train_and_test -> runs.build. A sweep: Hydra's multirun -> runs.sweep, which
+# configs/train.yaml names as a callback -> runs.plan -> the cells.
 
 import sys
 

@@ -13,7 +13,7 @@ from pytorch_lightning import Trainer
 
 import configs
 from macformer import train
-from macformer.runs import process, sweep
+from macformer.runs import plan, process, sweep
 from macformer.runs.allowed import OptionError
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.options import ALLOWED, FOLLOWS, check_option, check_options
@@ -245,7 +245,7 @@ def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(
     assert "5 without a valid configuration; 1 to run" in capsys.readouterr().out
     records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/uncomposed-*/*.json")]
     reasons = {record["seed"]: record["reason"] for record in records}
-    assert reasons.keys() == {0, sweep.NO_SEED}
+    assert reasons.keys() == {0, plan.NO_SEED}
     for value in (0, -1):
         assert f"batch_size is {value}; it must be a whole number of at least 1" in reasons[0]
-    assert "seed is abc; it must be a whole number" in reasons[sweep.NO_SEED]
+    assert "seed is abc; it must be a whole number" in reasons[plan.NO_SEED]

@@ -13,7 +13,7 @@ from macformer.record import (
     write_end,
     write_metrics,
 )
-from macformer.runs import begin, cell
+from macformer.runs import begin, cell, train_and_test
 from macformer.runs.build import build_model
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.stop import Stopped
@@ -135,7 +135,7 @@ def test_an_encoder_begins_where_pretraining_has_ended(make_pretrained, monkeypa
         begun["after"] = {name: value.clone() for name, value in model.state_dict().items()}
 
     load = begin.load_encoder
-    monkeypatch.setattr(cell, "load_encoder", remember)
+    monkeypatch.setattr(train_and_test, "load_encoder", remember)
     cfg, first = make("seed=0", folder="first")
     _, second = make("seed=1", folder="second")
     assert cell.run(first) and cell.run(second)

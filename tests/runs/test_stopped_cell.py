@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Timer
 
 from macformer.record import describe_run, read_metrics, write_metrics
-from macformer.runs import cell, checkpoint, devices
+from macformer.runs import cell, checkpoint, devices, train_and_test
 from macformer.runs.devices import claim_devices
 from macformer.runs.stop import Stopped, stop_signals_raise
 from macformer.training import lightning_module
@@ -266,10 +266,10 @@ def test_a_run_that_goes_on_on_another_device_has_the_speed_of_neither(
     make_run, power_cut, own_machine, monkeypatch
 ):
     _, run_dir = make_run()
-    monkeypatch.setattr(cell, "device_name", lambda device: "a GPU")
+    monkeypatch.setattr(train_and_test, "device_name", lambda device: "a GPU")
     with power_cut(before_step=6):
         assert not cell.run(run_dir)
-    monkeypatch.setattr(cell, "device_name", lambda device: "a CPU")
+    monkeypatch.setattr(train_and_test, "device_name", lambda device: "a CPU")
     assert cell.run(run_dir)
     metrics = read_metrics(run_dir)
     assert (metrics["device"], metrics["exclusive"]) == ("a CPU", False)

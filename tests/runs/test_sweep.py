@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 
+from macformer.runs import plan as planning
 from macformer.runs import process, sweep
 
 SMALL = """
@@ -31,6 +32,7 @@ overwrite: false
 retry: null
 best_of: []
 exclusive: true
+identity: small
 cell: ${hydra:runtime.choices.task}-${hydra:runtime.choices.attention}-${seed}
 hydra:
   sweep: {dir: "${output_dir}/${sweep}", subdir: "${cell}"}
@@ -75,7 +77,7 @@ def set_status(run_dir: Path, status: str) -> None:
 
 
 def plan(config):
-    return sweep.plan_cells(config, GlobalHydra.instance().config_loader())
+    return planning.plan_cells(config, GlobalHydra.instance().config_loader())
 
 
 FOUR = ("attention=softmax,uniform", "seed=0,1")
@@ -119,7 +121,7 @@ def test_cells_that_are_finished_on_other_data_are_named_and_left(
     def change(self, cfg, run_dir):
         return "other data" if run_dir == outdated else None
 
-    monkeypatch.setattr(sweep.DataNow, "change", change)
+    monkeypatch.setattr(planning.DataNow, "change", change)
     assert not sweep.run_sweep(config) and launched == []
     said = capsys.readouterr()
     assert said.err == f"{outdated.name}: other data; overwrite=true trains it again\n"
