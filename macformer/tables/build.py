@@ -203,6 +203,7 @@ def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
         speeds = [cost_entry(result, "train.examples_per_second") for result in found]
         peaks = [cost_entry(result, "train.peak_memory_gib", scale=scale) for result in found]
         rows.append(Row(label, [*speeds, *peaks]))
+    related = any("(" in entry.text for row in rows for entry in row.entries)
     headings = ("ex./s", f"peak memory, {unit}")
     return Table(
         title="Training speed and memory",
@@ -211,7 +212,8 @@ def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
         caption=captions.join(
             captions.provenance(runs),
             captions.mean_over_seeds(summary),
-            "ex./s: examples per second; in brackets: relative to softmax without ppSBN.",
+            "ex./s: examples per second"
+            + ("; in brackets: relative to softmax without ppSBN." if related else "."),
         ),
         notes=[*captions.cost_notes(summary), *captions.run_notes(runs)],
     )
