@@ -63,7 +63,7 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
             shutil.rmtree(folder)
     cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
     errors: list[tuple[Sequence[str], Exception]] = []
-    jobs, data_now = _parse_jobs(config, loader), DataNow()
+    jobs, data_now = parse_jobs(config, loader), DataNow()
     unknown = set(config.best_of)
     if len(jobs) > MANY:
         print(f"composing {len(jobs)} cells", flush=True)  # a third of a second each
@@ -92,7 +92,7 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
     return [*cells.values(), *(_record_uncomposed(config, *error) for error in errors)]
 
 
-def _parse_jobs(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
+def parse_jobs(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     """Return the overrides of each job: the product of what the experiment and the user sweep."""
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     choices: dict[str, list[str]] = {}  # the command line comes later, and wins

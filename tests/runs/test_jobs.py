@@ -4,7 +4,7 @@ import pytest
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from macformer.runs import sweep
+from macformer.runs import plan
 
 TASKS = ("listops", "text", "retrieval", "pathfinder", "image")
 
@@ -17,7 +17,7 @@ def paper_jobs(compose_multirun):
         with initialize_config_module("configs", version_base="1.3"):
             named = any(override.startswith("experiment=") for override in overrides)
             config = compose_multirun(*([] if named else ["experiment=paper_table"]), *overrides)
-            return sweep._parse_jobs(config, GlobalHydra.instance().config_loader())
+            return plan.parse_jobs(config, GlobalHydra.instance().config_loader())
 
     return jobs
 
@@ -60,7 +60,7 @@ def jobs_of(tmp_path_factory, compose_multirun):
     def jobs(option: str) -> list[str]:
         with initialize_config_module("configs", version_base="1.3"):
             config = compose_multirun(f"hydra.searchpath=[file://{folder}]", option)
-            found = sweep._parse_jobs(config, GlobalHydra.instance().config_loader())
+            found = plan.parse_jobs(config, GlobalHydra.instance().config_loader())
         key = option.partition("=")[0]
         return [part.partition("=")[2] for job in found for part in job if part.startswith(key)]
 
