@@ -211,7 +211,7 @@ def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
         rows=rows,
         caption=captions.join(
             captions.provenance(runs),
-            captions.mean_over_seeds(summary),
+            captions.seeds(summary, spread=False, each_n=False),
             "ex./s: examples per second"
             + ("; in brackets: relative to softmax without ppSBN." if related else "."),
         ),

@@ -32,28 +32,24 @@ def provenance(runs: pd.DataFrame) -> str:
     return "; ".join(f"{name} {', '.join(values)}" for name, values in named.items()) + "."
 
 
-def seeds(summary: pd.DataFrame, *, each_n: bool = True) -> str:
-    """State n: how many finished runs stand behind the means and standard deviations.
+def seeds(summary: pd.DataFrame, *, spread: bool = True, each_n: bool = True) -> str:
+    """State n: how many finished runs stand behind the means.
 
     Args:
-        each_n: Whether the table itself shows an n that is smaller than the largest.
+        spread: Whether the table shows standard deviations.
+        each_n: Whether it shows an n that is smaller than the largest.
     """
     counts = summary.loc[summary["num_finished"] > 0, "num_finished"]
     if counts.empty:
         return "No run has finished."
     if counts.max() == 1:
         return "One seed (n = 1)."
+    mean = "Mean ± standard deviation" if spread else "Mean"
     if counts.nunique() == 1:
-        return f"Mean ± standard deviation over n = {counts.max()} seeds."
+        return f"{mean} over n = {counts.max()} seeds."
     if each_n:
-        smaller = "a smaller n stands in brackets"
-        return f"Mean ± standard deviation over n = {counts.max()} seeds; {smaller}."
-    return f"Mean ± standard deviation over n = {counts.min()} to {counts.max()} seeds."
-
-
-def mean_over_seeds(summary: pd.DataFrame) -> str:
-    """State n where a table shows means alone."""
-    return seeds(summary, each_n=False).replace("Mean ± standard deviation", "Mean")
+        return f"{mean} over n = {counts.max()} seeds; a smaller n stands in brackets."
+    return f"{mean} over n = {counts.min()} to {counts.max()} seeds."
 
 
 def majority(summary: pd.DataFrame) -> str:

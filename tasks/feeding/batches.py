@@ -4,7 +4,7 @@ Plain iterables instead of a DataLoader: a batch is one gather, which worker pro
 down, and there is nothing that Lightning could replace under several ranks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from tasks.errors import DataError
 from tasks.feeding.collate import gather_batch, has_padding
 from tasks.store.rows import Rows
+
+Gather = Callable[[Int[Tensor, "B"]], dict[str, Tensor]]  # makes a batch of the rows of a split
 
 _BATCHES_PER_POOL = 64
 _SEED = 0  # of the rows that a limited evaluation scores
@@ -28,10 +30,8 @@ class TrainingBatches:
 
     Args:
         batch_size: Rows of one rank's batch.
-        padded_len: Length that rows are padded to; None pads to the longest row of a batch.
-        multiple_of: Of which that longest row's length becomes a multiple, up to max_seq_len.
+        gather: Makes a batch of these rows, as :func:`tasks.feeding.collate.gather_batch` does.
         start: First batch to yield.
-        masked: Whether batches say where padding is; see :func:`tasks.feeding.collate.has_padding`.
         bucket_by_length: Whether a batch holds rows of similar length: each run of 64 global
             batches is sorted by length, cut into batches, and these are shuffled.
     """
@@ -40,32 +40,22 @@ class TrainingBatches:
         self,
         rows: Rows,
         *,
+        gather: Gather,
         batch_size: int,
-        max_seq_len: int,
-        padded_len: int | None,
-        multiple_of: int,
         seed: int,
         rank: int,
         num_ranks: int,
-        masked: bool,
         start: int,
         bucket_by_length: bool,
     ) -> None:
         self.rows = rows
+        self.gather = gather
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.num_ranks = num_ranks
         self.start = start
         self.bucket_by_length = bucket_by_length
-        self._gather = partial(
-            gather_batch,
-            rows,
-            max_len=max_seq_len,
-            padded_len=padded_len,
-            multiple_of=multiple_of,
-            masked=masked,
-        )
         self.batches_per_epoch = len(rows) // (batch_size * num_ranks)
         if not self.batches_per_epoch:
             raise DataError(
@@ -78,7 +68,7 @@ class TrainingBatches:
         while True:
             batches = self.order(epoch)[first:, self.rank].to(self.rows.device)
             for indices in batches:
-                yield self._gather(indices)
+                yield self.gather(indices)
             epoch, first = epoch + 1, 0
 
     def order(self, epoch: int) -> Int[Tensor, "batches ranks B"]:
@@ -101,9 +91,7 @@ class EvaluationBatches:
     The last batch may be smaller.
 
     Args:
-        padded_len: Length that rows are padded to; None pads to the longest row of a batch.
-        multiple_of: Of which that longest row's length becomes a multiple, up to max_seq_len.
-        masked: Whether batches say where padding is; see :func:`tasks.feeding.collate.has_padding`.
+        gather: Makes a batch of these rows, as :func:`tasks.feeding.collate.gather_batch` does.
         limit: Batches of a rank that will be scored, as a number or as a share; None: all. These
             come first: the first rows, or, of a file that may be sorted, rows drawn from all.
         bucket_by_length: Whether rows come in the order of their lengths instead. Which rows are
@@ -114,24 +102,14 @@ class EvaluationBatches:
         self,
         rows: Rows,
         *,
+        gather: Gather,
         batch_size: int,
-        max_seq_len: int,
-        padded_len: int | None,
-        multiple_of: int,
         rank: int,
         num_ranks: int,
-        masked: bool,
         limit: int | float | None,
         bucket_by_length: bool,
     ) -> None:
-        self._gather = partial(
-            gather_batch,
-            rows,
-            max_len=max_seq_len,
-            padded_len=padded_len,
-            multiple_of=multiple_of,
-            masked=masked,
-        )
+        self.gather = gather
         first, last = (len(rows) * r // num_ranks for r in (rank, rank + 1))
         order = torch.arange(first, last)
         num_scored = batch_size * _num_batches(limit, of=-(-len(order) // batch_size))
@@ -148,7 +126,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batches:
-            yield self._gather(indices)
+            yield self.gather(indices)
 
 
 class ChosenBatches:
@@ -170,14 +148,14 @@ class ChosenBatches:
         self.batches = [batch.to(rows.device) for batch in batches]
         lengths = {"max_len": max_seq_len, "padded_len": padded_len}
         masked = any(has_padding(rows, batch, **lengths) for batch in self.batches)
-        self._gather = partial(gather_batch, rows, **lengths, masked=masked)
+        self.gather = partial(gather_batch, rows, **lengths, masked=masked)
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for indices in self.batches:
-            yield self._gather(indices)
+            yield self.gather(indices)
 
 
 def sort_by_length(rows: Rows, indices: Int[Tensor, "n"]) -> Int[Tensor, "n"]:

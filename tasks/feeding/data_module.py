@@ -1,6 +1,7 @@
 """Feed any task to Lightning, and know where in the training stream a run stands."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tasks.feeding.batches import (
     longest_of_row,
     sort_by_length,
 )
-from tasks.feeding.collate import has_padding
+from tasks.feeding.collate import gather_batch, has_padding
 from tasks.feeding.lightning_counters import num_batches_processed
 from tasks.feeding.masking import HiddenTokens, HiddenTokensOfSplit
 from tasks.store.describe import describe
@@ -131,7 +132,6 @@ class TaskDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainingBatches | HiddenTokens:
         batches = TrainingBatches(
-            self.rows["train"],
             seed=self.seed,
             start=self.num_batches_consumed,
             **self._options("train"),
@@ -154,7 +154,7 @@ class TaskDataModule(pl.LightningDataModule):
     def _evaluation(
         self, split: str, limit: int | float | None
     ) -> EvaluationBatches | HiddenTokensOfSplit:
-        batches = EvaluationBatches(self.rows[split], limit=limit, **self._options(split))
+        batches = EvaluationBatches(limit=limit, **self._options(split))
         if self.hidden_share is None:
             return batches
         return HiddenTokensOfSplit(batches, share=self.hidden_share)
@@ -245,8 +245,7 @@ class TaskDataModule(pl.LightningDataModule):
 
     def test_rows(self) -> Int[Tensor, "rows"]:
         """Return the rows of this rank's share of the test split, in the order of its batches."""
-        options = self._options("test")
-        batches = EvaluationBatches(self.rows["test"], limit=self._test_limit, **options)
+        batches = EvaluationBatches(limit=self._test_limit, **self._options("test"))
         rows = torch.cat(batches.batches)
         if self.hidden_share is None:
             return rows
@@ -297,14 +296,21 @@ class TaskDataModule(pl.LightningDataModule):
         return self.batch_size * (self.accumulate if split == "train" else 1)
 
     def _options(self, split: str) -> dict[str, Any]:
+        rows = self.rows[split]
+        gather = partial(
+            gather_batch,
+            rows,
+            max_len=self.max_seq_len,
+            padded_len=self._padded_len,
+            multiple_of=self.pad_to_multiple_of,
+            masked=self._has_padding[split],
+        )
         return {
+            "rows": rows,
+            "gather": gather,
             "batch_size": self._rows_per_batch(split),
-            "max_seq_len": self.max_seq_len,
-            "padded_len": self._padded_len,
-            "multiple_of": self.pad_to_multiple_of,
             "rank": self.trainer.global_rank if self.trainer else 0,
             "num_ranks": self.trainer.world_size if self.trainer else 1,
-            "masked": self._has_padding[split],
             "bucket_by_length": self.bucket_by_length,
         }
 

@@ -1,5 +1,6 @@
 """Training is a stream that the seed and the step decide, and evaluation sees each row once."""
 
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from tasks.errors import DataError
 from tasks.feeding.batches import EvaluationBatches, TrainingBatches
+from tasks.feeding.collate import gather_batch
 from tasks.store.rows import TokenRows
 
 NUM_ROWS = 23
@@ -33,14 +35,12 @@ def rows_of(batch: dict[str, torch.Tensor]) -> list[int]:
 
 
 def stream(rows, num_batches, *, start=0, **options):
-    defaults = {"seed": 5, "rank": 0, "num_ranks": 1, "masked": True, "bucket_by_length": False}
+    defaults = {"seed": 5, "rank": 0, "num_ranks": 1, "bucket_by_length": False}
     batches = TrainingBatches(
         rows,
+        gather=partial(gather_batch, rows, max_len=MAX_SEQ_LEN, padded_len=MAX_SEQ_LEN),
         batch_size=BATCH_SIZE,
-        max_seq_len=MAX_SEQ_LEN,
         start=start,
-        padded_len=MAX_SEQ_LEN,
-        multiple_of=1,
         **defaults | options,
     )
     return [rows_of(batch) for batch, _ in zip(batches, range(num_batches), strict=False)]
@@ -83,14 +83,11 @@ def test_too_few_rows_for_a_batch(train_rows):
 def evaluation(rows, *, rank=0, num_ranks=1, limit=None, bucket_by_length=False):
     batches = EvaluationBatches(
         rows,
+        gather=partial(gather_batch, rows, max_len=MAX_SEQ_LEN, padded_len=None),
         batch_size=BATCH_SIZE,
-        max_seq_len=MAX_SEQ_LEN,
         rank=rank,
         num_ranks=num_ranks,
         limit=limit,
-        padded_len=None,
-        multiple_of=1,
-        masked=True,
         bucket_by_length=bucket_by_length,
     )
     return [rows_of(batch) for batch in batches]

@@ -1,10 +1,13 @@
 """Hidden tokens are those that are asked for, and nothing else changes."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from tasks.errors import DataError
 from tasks.feeding.batches import TrainingBatches
+from tasks.feeding.collate import gather_batch
 from tasks.feeding.masking import HiddenTokens, hide_tokens
 from tasks.store.rows import SeriesRows, TokenRows
 
@@ -78,12 +81,10 @@ def stream(*, start, rank=0, seed=3):
         labels=torch.zeros(40, dtype=torch.int64),
         first_id=1,
     )
-    options = {"batch_size": 4, "max_seq_len": 10, "padded_len": 10, "multiple_of": 1}
-    more = {"seed": seed, "rank": rank, "num_ranks": 2, "bucket_by_length": False}
-    more["masked"] = False
-    batches = HiddenTokens(
-        TrainingBatches(rows, start=start, **options, **more), share=0.3, seed=seed
-    )
+    gather = partial(gather_batch, rows, max_len=10, padded_len=10, masked=False)
+    options = {"batch_size": 4, "rank": rank, "num_ranks": 2, "bucket_by_length": False}
+    batches = TrainingBatches(rows, gather=gather, start=start, seed=seed, **options)
+    batches = HiddenTokens(batches, share=0.3, seed=seed)
     return [
         {**batch, "step": torch.tensor(step)}
         for step, batch in zip(range(start, 12), batches, strict=False)

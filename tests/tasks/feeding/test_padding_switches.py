@@ -1,11 +1,14 @@
 """Trimming batches and bucketing by length change the time that a model takes, not its logits."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from macformer.runs.build import build_model
 from macformer.runs.config import compose
 from tasks.feeding.batches import EvaluationBatches
+from tasks.feeding.collate import gather_batch
 from tasks.store.rows import TokenRows
 
 NUM_ROWS = 23
@@ -42,15 +45,14 @@ def logits_of(
     model, rows, *, trim_batches, bucket_by_length, multiple_of=1
 ) -> tuple[torch.Tensor, int]:
     """Return the logits of each row, in the order of the rows, and the positions computed."""
+    padded_len = None if trim_batches else MAX_SEQ_LEN
+    lengths = {"max_len": MAX_SEQ_LEN, "padded_len": padded_len, "multiple_of": multiple_of}
     batches = EvaluationBatches(
         rows,
+        gather=partial(gather_batch, rows, **lengths),
         batch_size=5,
-        max_seq_len=MAX_SEQ_LEN,
-        padded_len=None if trim_batches else MAX_SEQ_LEN,
-        multiple_of=multiple_of,
         rank=0,
         num_ranks=1,
-        masked=True,
         limit=None,
         bucket_by_length=bucket_by_length,
     )

@@ -1,5 +1,7 @@
 """Series of several channels are cut, padded and kept in their channels."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -37,15 +39,12 @@ def test_a_batch_holds_the_values_and_zero_at_padding():
 def test_batches_of_series_are_in_the_order_of_their_lengths():
     batches = EvaluationBatches(
         rows(),
+        gather=partial(gather_batch, rows(), max_len=5, padded_len=None),
         batch_size=2,
-        max_seq_len=5,
-        padded_len=None,
         rank=0,
         num_ranks=1,
-        masked=True,
         limit=None,
         bucket_by_length=True,
-        multiple_of=1,
     )
     assert [batch["inputs"].shape for batch in batches] == [(2, 3, 2), (1, 5, 2)]
 
