@@ -50,14 +50,16 @@ class _Waves:
         self.omega, self.grad_omega = omega, grad_omega
         self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
-        self._features, self._gradients = Memory(), Memory()
+        self._features, self._scratch = Memory(), Memory()
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
+        """Take sines and cosines of contiguous angles: a call for each row costs half as much."""
         phi = self._features.take(x, *x.shape[:-1], self.num_features)
         sine, cosine = phi.chunk(2, dim=-1)
-        angles = torch.bmm(x, of_heads(self.omega, x, tile), out=cosine)
-        torch.sin(angles, out=sine)
-        angles.cos_()
+        angles, waves = self._scratch.take(x, 2, *sine.shape)
+        torch.bmm(x, of_heads(self.omega, x, tile), out=angles)
+        sine.copy_(torch.sin(angles, out=waves))
+        cosine.copy_(torch.cos(angles, out=waves))
         return phi
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
@@ -65,7 +67,7 @@ class _Waves:
         sine, cosine = phi.chunk(2, dim=-1)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_phi = self._gradients.take(x, *x.shape[:-1], self.num_features)
+            grad_phi = self._scratch.take(x, *x.shape[:-1], self.num_features)
             grad_sine, grad_cosine = torch.bmm(y, state, out=grad_phi).chunk(2, dim=-1)
             grad_angles = grad_sine.mul_(cosine).addcmul_(grad_cosine, sine, value=-1)
             if self.grad_omega is not None:

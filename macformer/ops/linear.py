@@ -27,8 +27,7 @@ def guard_denominator(
     denominator: Float[Tensor, "*shape"], *, eps: float = 1e-6
 ) -> Float[Tensor, "*shape"]:
     r"""Replace z by copysign(eps, z) where :math:`|z| < eps`, and cut its gradient there."""
-    floor = torch.full_like(denominator, eps).copysign(denominator.detach())
-    return torch.where(denominator.abs() < eps, floor, denominator)
+    return denominator.abs().clamp(min=eps).copysign(denominator.detach())
 
 
 @without_autocast

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from macformer.ops.tiled import Pull
 from macformer.ops.tiling import Memory, Tile, of_heads
@@ -14,7 +15,8 @@ class Products:
     """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
 
     def __init__(self, signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Tensor):
-        self.signs = signs
+        # Rows of whole cache lines are multiplied a fifth faster, even with columns of zeros.
+        self.signs = pad(signs, (0, -signs.shape[-1] % 16))
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
         self.num_columns = sum(widths)
@@ -45,7 +47,7 @@ class Products:
             ):
                 before.mul_(grad)
                 grad.mul_(level)
-            return torch.bmm(gradients.whole, columns.mT)
+            return torch.bmm(gradients.alone, columns[..., : self.num_columns].mT)
 
         return projected.first, pull
 
@@ -60,11 +62,11 @@ class Products:
         """Return memory for a number of each token and column, one for all tiles of a shape."""
         size = x.shape[0], x.shape[1]
         if size not in known:
-            row = -(-self.num_columns // 16) * 16  # rows start at whole cache lines
-            whole = memory.take(x, *size, row)[..., : self.num_columns]
-            first, *levels = whole.split(self._widths, dim=-1) if self._widths else (whole,)
+            whole = memory.take(x, *size, self.signs.shape[-1])
+            alone = whole[..., : self.num_columns]
+            first, *levels = alone.split(self._widths, dim=-1) if self._widths else (alone,)
             alive = [first[..., : level.shape[-1]] for level in levels]
-            known[size] = _Columns(whole, first, levels, alive)
+            known[size] = _Columns(whole, alone, first, levels, alive)
         return known[size]
 
 
@@ -72,13 +74,15 @@ class _Columns(NamedTuple):
     """Views of the numbers that each token has one of for every column.
 
     Attributes:
-        whole: All of them.
+        whole: All of them, and what fills rows of whole cache lines.
+        alone: Without the latter.
         first: Those of the first level, one for each feature.
         levels: Those of every further level.
         alive: The features that each of these levels multiplies.
     """
 
     whole: Tensor
+    alone: Tensor
     first: Tensor
     levels: list[Tensor]
     alive: list[Tensor]

@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from macformer.ops.linear import accumulation_dtype, guard_denominator, without_autocast
 from macformer.ops.tiling import Results, Tile, key_lengths, on_folded, padding_of, tiles
@@ -33,7 +34,7 @@ class FeatureMap(Protocol):
         num_features: The number of features.
         num_columns: The numbers that it computes of each token, which decide the tokens of a tile.
         weights: The weight of each feature, or one for all.
-        constant: The constant part of the kernel.
+        constant: The constant part of the kernel; nothing is computed for the number 0.
     """
 
     num_features: int
@@ -80,33 +81,38 @@ def tiled_forward(
 
 def sum_over_keys(
     key: Tensor, value: Tensor, key_map: FeatureMap, key_padding_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Return the state of the keys, and the part of the sums that is the same for all queries."""
+) -> list[Tensor]:
+    """Return the state of the keys, and the part of the sums that all queries share, if any."""
     dtype = accumulation_dtype(key)
     rows = value.shape[-1] + 1  # the denominator's is the last
-    state = key.new_zeros(*key.shape[:2], rows, key_map.num_features, dtype=dtype)
-    total = key.new_zeros(*key.shape[:2], 1, rows, dtype=dtype)
-    for tile in tiles(key_lengths(key, key_padding_mask), key.shape[1], key_map.num_columns):
-        k, v = load_keys(key, value, key_padding_mask, tile, state.dtype)
-        b, h, _ = tile
-        state[b, h].baddbmm_(v.mT, key_map.features(k, tile))
-        total[b, h] += v.sum(-2, keepdim=True)
-    return state.mul_(key_map.weights), total.mul_(key_map.constant)
+    sums = [key.new_zeros(*key.shape[:2], rows, key_map.num_features, dtype=dtype)]
+    if _has_constant(key_map):
+        sums.append(key.new_zeros(*key.shape[:2], 1, rows, dtype=dtype))
+    tensors, lengths = _keys(key, value, key_padding_mask)
+    for tile, parts, (state, *total) in tiles(tensors, sums, lengths, key_map.num_columns):
+        k, v = load_keys(*parts, dtype=dtype)
+        state.baddbmm_(v.mT, key_map.features(k, tile))
+        _add_rows(v, *total)
+    _weight(key_map, *sums)
+    return sums
 
 
 def apply_state(
-    query: Tensor, feature_map: FeatureMap, state: Tensor, total: Tensor, *, eps: float
+    query: Tensor, feature_map: FeatureMap, state: Tensor, *total: Tensor, eps: float
 ) -> Results:
     """Return what :func:`tiled_forward` does, given the sums over keys."""
     batch, heads, query_len, _ = query.shape
     dtype = state.dtype
     out = query.new_empty(batch, heads, query_len, state.shape[-2] - 1, dtype=dtype)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
-    for tile in tiles([query_len] * batch, heads, feature_map.num_columns):
-        b, h, _ = tile
-        phi = feature_map.features(query[tile].to(dtype), tile)
-        denominator[tile] = torch.baddbmm(total[b, h, :, -1:], phi, state[b, h, -1:].mT)
-        torch.baddbmm(total[b, h, :, :-1], phi, state[b, h, :-1].mT, out=out[tile])
+    of_values = [state[..., :-1, :].mT, *(t[..., :-1] for t in total)]
+    of_ones = [state[..., -1:, :].mT, *(t[..., -1:] for t in total)]
+    rows, states = (query, out, denominator), (*of_values, *of_ones)
+    lengths, num_columns = [query_len] * batch, feature_map.num_columns
+    for tile, (q, n, z), sums in tiles(rows, states, lengths, num_columns):
+        phi = feature_map.features(q.to(dtype), tile)
+        _multiply(phi, *sums[: len(of_values)], into=n)
+        _multiply(phi, *sums[len(of_values) :], into=z)
     out.div_(guard_denominator(denominator, eps=eps))
     return out, denominator, state
 
@@ -149,35 +155,71 @@ def _gradients(
 ) -> Results:
     batch, heads, query_len, _ = query.shape
     dtype = state.dtype
-    grad_state = torch.zeros_like(state)
-    grad_total = state.new_zeros(batch, heads, 1, state.shape[-2])
+    grad_sums = [torch.zeros_like(state)]
+    if _has_constant(feature_map):
+        grad_sums.append(state.new_zeros(batch, heads, 1, state.shape[-2]))
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-    inverse, slope = guarded_inverse(denominator, eps=eps)
-    for tile in tiles([query_len] * batch, heads, feature_map.num_columns):
-        b, h, _ = tile
-        grad = grad_numerator(grad_out[tile], out[tile], inverse[tile], slope[tile])
-        phi, pull = feature_map.pullback(query[tile].to(dtype), tile)
-        grad_state[b, h].baddbmm_(grad.mT, phi)
-        grad_total[b, h] += grad.sum(-2, keepdim=True)
-        grad_query[tile] = pull(grad, state[b, h])
-    grad_state.mul_(feature_map.weights)
-    grad_total.mul_(feature_map.constant)
+    rows = query, grad_out, out, *guarded_inverse(denominator, eps=eps), grad_query
+    lengths, num_columns = [query_len] * batch, feature_map.num_columns
+    for tile, parts, sums in tiles(rows, (state, *grad_sums), lengths, num_columns):
+        (q, *gradient, into), (s, grad_s, *grad_total) = parts, sums
+        grad = grad_numerator(*gradient)
+        phi, pull = feature_map.pullback(q.to(dtype), tile)
+        grad_s.baddbmm_(grad.mT, phi)
+        _add_rows(grad, *grad_total)
+        into.copy_(pull(grad, s))
+    _weight(feature_map, *grad_sums)
 
     grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
     grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
     if key_padding_mask is not None:  # no tile visits the padding behind an example's last token
         grad_key.zero_()
         grad_value.zero_()
-    for tile in tiles(key_lengths(key, key_padding_mask), heads, key_map.num_columns):
-        b, h, _ = tile
-        k, v = load_keys(key, value, key_padding_mask, tile, dtype)
+    grad_state, *grad_total = grad_sums
+    of_values = [grad_state[..., :-1, :].mT, *(t[..., :-1] for t in grad_total)]
+    tensors, lengths = _keys(key, value, key_padding_mask)
+    rows = grad_key, grad_value, *tensors
+    for tile, parts, sums in tiles(rows, (grad_state, *of_values), lengths, key_map.num_columns):
+        (into_key, into_value, *loaded), (s, *of_values) = parts, sums
+        k, v = load_keys(*loaded, dtype=dtype)
         phi, pull = key_map.pullback(k, tile)
-        grad_v = torch.baddbmm(grad_total[b, h, :, :-1], phi, grad_state[b, h, :-1].mT)
-        if key_padding_mask is not None:
-            grad_v.masked_fill_(padding_of(key_padding_mask, tile), 0)
-        grad_value[tile] = grad_v
-        grad_key[tile] = pull(v, grad_state[b, h])
+        grad_v = _multiply(phi, *of_values)
+        for padding in loaded[2:]:
+            grad_v.masked_fill_(padding, 0)
+        into_value.copy_(grad_v)
+        into_key.copy_(pull(v, s))
     return grad_query, grad_key, grad_value
+
+
+def _has_constant(feature_map: FeatureMap) -> bool:
+    """Ask without reading a tensor, which may be on a device."""
+    return isinstance(feature_map.constant, Tensor) or feature_map.constant != 0
+
+
+def _keys(
+    key: Tensor, value: Tensor, key_padding_mask: Tensor | None
+) -> tuple[list[Tensor], list[int]]:
+    """Return what :func:`load_keys` takes a tile of, and how many tokens of each example."""
+    tensors = [key, value, *padding_of(key_padding_mask, key)]
+    return tensors, key_lengths(key, key_padding_mask)
+
+
+def _add_rows(rows: Tensor, *total: Tensor) -> None:
+    for t in total:
+        t.add_(rows.sum(-2, keepdim=True))
+
+
+def _weight(feature_map: FeatureMap, state: Tensor, *total: Tensor) -> None:
+    state.mul_(feature_map.weights)
+    for t in total:
+        t.mul_(feature_map.constant)
+
+
+def _multiply(phi: Tensor, state: Tensor, *total: Tensor, into: Tensor | None = None) -> Tensor:
+    """Return the features' product with a state, and the part that all rows share."""
+    if not total:
+        return torch.bmm(phi, state, out=into)
+    return torch.baddbmm(*total, phi, state, out=into)
 
 
 def where_positive(grad: Tensor, x: Tensor) -> Tensor:
@@ -186,17 +228,14 @@ def where_positive(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def load_keys(
-    key: Tensor, value: Tensor, key_padding_mask: Tensor | None, tile: Tile, dtype: torch.dtype
+    key: Tensor, value: Tensor, *padding: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return keys, and values with a column of ones; both are zero at padding."""
-    k, v = key[tile].to(dtype), value[tile]
-    extended = v.new_ones(*v.shape[:-1], v.shape[-1] + 1, dtype=dtype)
-    extended[..., :-1] = v
-    if key_padding_mask is not None:
-        padding = padding_of(key_padding_mask, tile)
-        k = k.masked_fill(padding, 0)
-        extended.masked_fill_(padding, 0)
-    return k, extended
+    k, v = key.to(dtype), pad(value.to(dtype), (0, 1), value=1.0)
+    for mask in padding:
+        k = k.masked_fill(mask, 0)
+        v.masked_fill_(mask, 0)
+    return k, v
 
 
 def guarded_inverse(denominator: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:

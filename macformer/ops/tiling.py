@@ -18,15 +18,41 @@ def tile_tokens(num_columns: int) -> int:
     return max(1, TILE_NUMBERS // max(1, num_columns))
 
 
-def tiles(lengths: list[int], heads: int, num_columns: int) -> Iterator[Tile]:
-    """Cut each example into tiles of whole heads, or of one head's tokens where it is long."""
+def tiles(
+    rows: Sequence[Tensor], states: Sequence[Tensor], lengths: list[int], num_columns: int
+) -> Iterator[tuple[Tile, list[Tensor], list[Tensor]]]:
+    """Cut each example into tiles of whole heads, or of one head's tokens where it is long.
+
+    Yields each with what it has of tensors that have rows for tokens, [batch, heads, tokens, X],
+    and of those that have other rows, which all tiles of a head share. Views are taken together
+    where they can be: at a thousand tokens, taking them one by one costs as much as a product.
+
+    Args:
+        lengths: How many tokens of each example there are tiles of.
+        num_columns: The numbers that are computed of each token.
+    """
     most = tile_tokens(num_columns)
-    for b, length in enumerate(lengths):
+    examples = zip(*(x.unbind(0) for x in (*rows, *states)), strict=True)
+    for b, (length, example) in enumerate(zip(lengths, examples, strict=True)):
         num_tokens = max(1, math.ceil(length / max(1, math.ceil(length / most))))
         num_heads = max(1, most // num_tokens)
-        for h in range(0, heads, num_heads):
-            for t in range(0, length, num_tokens):
-                yield b, slice(h, min(h + num_heads, heads)), slice(t, min(t + num_tokens, length))
+        heads = [_parts(x, num_heads, dim=0) for x in example]
+        for i, some in enumerate(zip(*heads, strict=True)):
+            h = slice(i * num_heads, i * num_heads + len(some[0]))
+            tokens = [_parts(x, num_tokens, dim=1, stop=length) for x in some[: len(rows)]]
+            for j, part in enumerate(zip(*tokens, strict=True)):
+                start = j * num_tokens
+                t = slice(start, min(start + num_tokens, length))
+                yield (b, h, t), list(part), list(some[len(rows) :])
+
+
+def _parts(x: Tensor, size: int, *, dim: int, stop: int | None = None) -> Sequence[Tensor]:
+    """Cut x into parts of a size, the last of which may be smaller."""
+    if stop is not None and stop < x.shape[dim]:
+        x = x.narrow(dim, 0, stop)
+    if 0 < x.shape[dim] <= size:
+        return (x,)
+    return x.split(size, dim) if x.shape[dim] else ()
 
 
 def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
@@ -61,9 +87,9 @@ def on_folded(
         return op(*tensors, key_padding_mask=key_padding_mask)
     if key_padding_mask is not None:
         key_padding_mask = key_padding_mask.repeat_interleave(heads, dim=0)[None]
-    folded = [x.flatten(0, 1)[None] for x in tensors]
+    folded = [x.reshape(1, batch * heads, *x.shape[2:]) for x in tensors]
     first, second, third = op(*folded, key_padding_mask=key_padding_mask)
-    return tuple(x[0].unflatten(0, (batch, heads)) for x in (first, second, third))
+    return tuple(x.view(batch, heads, *x.shape[2:]) for x in (first, second, third))
 
 
 def of_heads(columns: Tensor, x: Tensor, tile: Tile) -> Tensor:
@@ -74,14 +100,18 @@ def of_heads(columns: Tensor, x: Tensor, tile: Tile) -> Tensor:
     columns = columns.to(x.dtype)
     if len(columns) == 1:
         return columns.expand(len(x), -1, -1)
+    if tile[1].start % len(columns) == 0 and len(x) % len(columns) == 0:
+        return columns.repeat(len(x) // len(columns), 1, 1) if len(x) > len(columns) else columns
     return columns[_heads(columns, tile)]
 
 
 def _heads(columns: Tensor, tile: Tile) -> slice | Tensor:
-    heads = tile[1]
-    if heads.stop <= len(columns):
-        return heads
-    return torch.arange(heads.start, heads.stop, device=columns.device) % len(columns)
+    """Return where the matrices of a tile's heads are: in a row, unless it passes the last one."""
+    num_heads = tile[1].stop - tile[1].start
+    first = tile[1].start % len(columns)
+    if first + num_heads <= len(columns):
+        return slice(first, first + num_heads)
+    return torch.arange(first, first + num_heads, device=columns.device) % len(columns)
 
 
 def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
@@ -96,10 +126,13 @@ def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
         columns.index_add_(0, heads, gradient)
 
 
-def padding_of(key_padding_mask: Tensor, tile: Tile) -> Tensor:
-    b, _, t = tile
+def padding_of(key_padding_mask: Tensor | None, key: Tensor) -> list[Tensor]:
+    """Return the mask of every head, [batch, heads, tokens, 1], or nothing if there is none."""
+    if key_padding_mask is None:
+        return []
     masks_heads = key_padding_mask.ndim == 3  # of folded examples
-    return (key_padding_mask[tile] if masks_heads else key_padding_mask[b, t])[..., None]
+    padding = key_padding_mask if masks_heads else key_padding_mask[:, None]
+    return [padding[..., None].expand(*key.shape[:-1], 1)]
 
 
 class Memory:
