@@ -15,7 +15,7 @@ from macformer.ops.linear import linear_attention
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.sphere import placed, to_sphere
 from macformer.ops.tiled import FeatureMap, Pull, where_positive
-from macformer.ops.tiling import Tile, add_of_heads, of_heads
+from macformer.ops.tiling import HeadMatrices, Tile, add_of_heads
 
 
 def arccos_features(
@@ -51,12 +51,13 @@ class _Rectified:
     constant = 0.0
 
     def __init__(self, omega: Tensor, grad_omega: Tensor | None = None):
-        self.omega, self.grad_omega = omega, grad_omega
+        self.grad_omega = grad_omega
+        self._matrices = HeadMatrices(omega)
         self.num_features = self.num_columns = omega.shape[-1]
         self.weights = 2 / omega.shape[-1]
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        return torch.bmm(x, of_heads(self.omega, x, tile)).relu_()
+        return torch.bmm(x, self._matrices.of(x, tile)).relu_()
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
         phi = self.features(x, tile)
@@ -65,7 +66,7 @@ class _Rectified:
             grad = where_positive(torch.bmm(y, state), phi)
             if self.grad_omega is not None:
                 add_of_heads(self.grad_omega, torch.bmm(x.mT, grad), tile)
-            return torch.bmm(grad, of_heads(self.omega, x, tile).mT)
+            return torch.bmm(grad, self._matrices.of(x, tile).mT)
 
         return phi, pull
 

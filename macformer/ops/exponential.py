@@ -26,7 +26,7 @@ from macformer.ops.dispatch import takes_kernels
 from macformer.ops.flash import attend, heads_as_examples, lowest, to_one_width
 from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiling import Results, key_lengths, of_heads, on_folded, tile_tokens
+from macformer.ops.tiling import HeadMatrices, Results, key_lengths, on_folded, tile_tokens
 
 
 def exponential_features(
@@ -71,7 +71,8 @@ def attend_twice(
         norms: What :func:`prepare` returns, as omega, key and value.
     """
     (batch, heads), value_dim, dtype = key.shape[:2], value.shape[-1], norms.dtype
-    directions = of_heads(omega, norms[0], (0, slice(0, heads), slice(None))).mT.contiguous()
+    whole = 0, slice(0, heads), slice(None)
+    directions = HeadMatrices(omega).of(norms[0], whole).mT.contiguous()
     tensors = directions.expand(batch, -1, -1, -1), key.to(dtype), value.to(dtype), query.to(dtype)
     w, k, v, q = to_one_width(*tensors)
     sums = []
@@ -109,11 +110,12 @@ def pull_twice(
     grads = [empty(x, **options) for x in (query, key, value)]
     lengths = key_lengths(key, key_padding_mask)
     num_heads = max(1, _num_tokens(state) // max(num_queries, key.shape[2]))
+    matrices = HeadMatrices(omega)
     for b, h in product(range(batch), range(0, heads, num_heads)):
         at = b, slice(h, min(h + num_heads, heads))
         tokens = *at, slice(lengths[b])
         sums, (grad_q, grad_k, grad_v) = state[at], (x[at] for x in grads)
-        w = of_heads(omega, sums, tokens)
+        w = matrices.of(sums, tokens)
         tensors = (x[at].to(dtype) for x in (query, grad_out, out, normaliser))
         grad_sums = _pull_queries(*tensors, w, sums, into=grad_q)
         tensors = (x[tokens].to(dtype) for x in (key, value, norms))

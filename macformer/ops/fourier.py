@@ -13,7 +13,7 @@ from macformer.ops.linear import accumulation_dtype, linear_attention
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.sphere import placed, to_sphere
 from macformer.ops.tiled import FeatureMap, Pull
-from macformer.ops.tiling import Memory, Tile, add_of_heads, of_heads
+from macformer.ops.tiling import HeadMatrices, Memory, Tile, add_of_heads
 
 
 def fourier_features(
@@ -47,7 +47,8 @@ class _Waves:
     r"""Sines and cosines, without the factor :math:`1 / \sqrt F` (a FeatureMap)."""
 
     def __init__(self, omega: Tensor, grad_omega: Tensor | None = None):
-        self.omega, self.grad_omega = omega, grad_omega
+        self.grad_omega = grad_omega
+        self._matrices = HeadMatrices(omega)
         self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
         self._features, self._scratch = Memory(), Memory()
@@ -57,7 +58,7 @@ class _Waves:
         phi = self._features.take(x, *x.shape[:-1], self.num_features)
         sine, cosine = phi.chunk(2, dim=-1)
         angles, waves = self._scratch.take(x, 2, *sine.shape)
-        torch.bmm(x, of_heads(self.omega, x, tile), out=angles)
+        torch.bmm(x, self._matrices.of(x, tile), out=angles)
         sine.copy_(torch.sin(angles, out=waves))
         cosine.copy_(torch.cos(angles, out=waves))
         return phi
@@ -72,7 +73,7 @@ class _Waves:
             grad_angles = grad_sine.mul_(cosine).addcmul_(grad_cosine, sine, value=-1)
             if self.grad_omega is not None:
                 add_of_heads(self.grad_omega, torch.bmm(x.mT, grad_angles), tile)
-            return torch.bmm(grad_angles, of_heads(self.omega, x, tile).mT)
+            return torch.bmm(grad_angles, self._matrices.of(x, tile).mT)
 
         return phi, pull
 

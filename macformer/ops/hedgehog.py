@@ -13,7 +13,7 @@ from torch import Tensor
 from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.tiled import FeatureMap, Pull
-from macformer.ops.tiling import Tile, add_of_heads, of_heads
+from macformer.ops.tiling import HeadMatrices, Tile, add_of_heads
 
 
 @without_autocast
@@ -32,11 +32,12 @@ class _Competing:
     weights, constant = 1.0, 0.0
 
     def __init__(self, weight: Tensor, grad_weight: Tensor | None = None):
-        self.weight, self.grad_weight = weight, grad_weight
+        self.grad_weight = grad_weight
+        self._matrices = HeadMatrices(weight)
         self.num_features = self.num_columns = 2 * weight.shape[-1]
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        projected = torch.bmm(x, of_heads(self.weight, x, tile).mT)
+        projected = torch.bmm(x, self._matrices.of(x, tile).mT)
         return torch.cat([projected, -projected], dim=-1).softmax(-1)
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
@@ -48,7 +49,7 @@ class _Competing:
             grad_projected = positive - negative
             if self.grad_weight is not None:
                 add_of_heads(self.grad_weight, torch.bmm(grad_projected.mT, x), tile)
-            return torch.bmm(grad_projected, of_heads(self.weight, x, tile))
+            return torch.bmm(grad_projected, self._matrices.of(x, tile))
 
         return phi, pull
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from macformer.ops.tiled import Pull
-from macformer.ops.tiling import Memory, Tile, of_heads
+from macformer.ops.tiling import HeadMatrices, Memory, Tile
 
 
 class Products:
@@ -16,7 +16,7 @@ class Products:
 
     def __init__(self, signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Tensor):
         # Rows of whole cache lines are multiplied a fifth faster, even with columns of zeros.
-        self.signs = pad(signs, (0, -signs.shape[-1] % 16))
+        self._signs = HeadMatrices(pad(signs, (0, -signs.shape[-1] % 16)))
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
         self.num_columns = sum(widths)
@@ -26,13 +26,13 @@ class Products:
         self._memory, self._gradient_memory = Memory(), Memory()
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        projected = self._project(x, of_heads(self.signs, x, tile))
+        projected = self._project(x, self._signs.of(x, tile))
         for alive, level in zip(projected.alive, projected.levels, strict=True):
             alive.mul_(level)
         return projected.first
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        columns = of_heads(self.signs, x, tile)
+        columns = self._signs.of(x, tile)
         projected = self._project(x, columns)
         gradients = self._columns(x, self._gradients, self._gradient_memory)
         steps = list(zip(projected.alive, projected.levels, gradients.levels, strict=True))
@@ -62,7 +62,7 @@ class Products:
         """Return memory for a number of each token and column, one for all tiles of a shape."""
         size = x.shape[0], x.shape[1]
         if size not in known:
-            whole = memory.take(x, *size, self.signs.shape[-1])
+            whole = memory.take(x, *size, self._signs.matrices.shape[-1])
             alone = whole[..., : self.num_columns]
             first, *levels = alone.split(self._widths, dim=-1) if self._widths else (alone,)
             alive = [first[..., : level.shape[-1]] for level in levels]

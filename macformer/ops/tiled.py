@@ -81,38 +81,34 @@ def tiled_forward(
 
 def sum_over_keys(
     key: Tensor, value: Tensor, key_map: FeatureMap, key_padding_mask: Tensor | None
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Return the state of the keys, and the part of the sums that all queries share, if any."""
     dtype = accumulation_dtype(key)
-    rows = value.shape[-1] + 1  # the denominator's is the last
-    sums = [key.new_zeros(*key.shape[:2], rows, key_map.num_features, dtype=dtype)]
-    if _has_constant(key_map):
-        sums.append(key.new_zeros(*key.shape[:2], 1, rows, dtype=dtype))
-    tensors, lengths = _keys(key, value, key_padding_mask)
-    for tile, parts, (state, *total) in tiles(tensors, sums, lengths, key_map.num_columns):
-        k, v = load_keys(*parts, dtype=dtype)
-        state.baddbmm_(v.mT, key_map.features(k, tile))
-        _add_rows(v, *total)
-    _weight(key_map, *sums)
-    return sums
+    columns = value.shape[-1] + 1  # the denominator's is the last
+    state = key.new_zeros(*key.shape[:2], columns, key_map.num_features, dtype=dtype)
+    total = _new_total(key_map, state)
+    rows, lengths = _rows_of_keys(key, value, key_padding_mask)
+    for tile, part, (s, t) in tiles(rows, (state, total), lengths, key_map.num_columns):
+        k, v = load_keys(*part, dtype)
+        s.baddbmm_(v.mT, key_map.features(k, tile))
+        _add_rows(t, v)
+    return _weighted(state, total, key_map)
 
 
 def apply_state(
-    query: Tensor, feature_map: FeatureMap, state: Tensor, *total: Tensor, eps: float
+    query: Tensor, feature_map: FeatureMap, state: Tensor, total: Tensor | None, *, eps: float
 ) -> Results:
     """Return what :func:`tiled_forward` does, given the sums over keys."""
     batch, heads, query_len, _ = query.shape
     dtype = state.dtype
     out = query.new_empty(batch, heads, query_len, state.shape[-2] - 1, dtype=dtype)
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
-    of_values = [state[..., :-1, :].mT, *(t[..., :-1] for t in total)]
-    of_ones = [state[..., -1:, :].mT, *(t[..., -1:] for t in total)]
-    rows, states = (query, out, denominator), (*of_values, *of_ones)
+    rows = query, out, denominator
     lengths, num_columns = [query_len] * batch, feature_map.num_columns
-    for tile, (q, n, z), sums in tiles(rows, states, lengths, num_columns):
+    for tile, (q, n, z), sums in tiles(rows, _of_columns(state, total), lengths, num_columns):
         phi = feature_map.features(q.to(dtype), tile)
-        _multiply(phi, *sums[: len(of_values)], into=n)
-        _multiply(phi, *sums[len(of_values) :], into=z)
+        _multiply(phi, *sums[:2], into=n)
+        _multiply(phi, *sums[2:], into=z)
     out.div_(guard_denominator(denominator, eps=eps))
     return out, denominator, state
 
@@ -153,73 +149,86 @@ def _gradients(
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> Results:
-    batch, heads, query_len, _ = query.shape
+    batch, _, query_len, _ = query.shape
     dtype = state.dtype
-    grad_sums = [torch.zeros_like(state)]
-    if _has_constant(feature_map):
-        grad_sums.append(state.new_zeros(batch, heads, 1, state.shape[-2]))
+    grad_state = torch.zeros_like(state)
+    grad_total = _new_total(feature_map, state)
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     rows = query, grad_out, out, *guarded_inverse(denominator, eps=eps), grad_query
+    states = state, grad_state, grad_total
     lengths, num_columns = [query_len] * batch, feature_map.num_columns
-    for tile, parts, sums in tiles(rows, (state, *grad_sums), lengths, num_columns):
-        (q, *gradient, into), (s, grad_s, *grad_total) = parts, sums
+    for tile, (q, *gradient, into), (s, grad_s, grad_t) in tiles(
+        rows, states, lengths, num_columns
+    ):
         grad = grad_numerator(*gradient)
         phi, pull = feature_map.pullback(q.to(dtype), tile)
         grad_s.baddbmm_(grad.mT, phi)
-        _add_rows(grad, *grad_total)
+        _add_rows(grad_t, grad)
         into.copy_(pull(grad, s))
-    _weight(feature_map, *grad_sums)
+    grad_state, grad_total = _weighted(grad_state, grad_total, feature_map)
 
     grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
     grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
     if key_padding_mask is not None:  # no tile visits the padding behind an example's last token
         grad_key.zero_()
         grad_value.zero_()
-    grad_state, *grad_total = grad_sums
-    of_values = [grad_state[..., :-1, :].mT, *(t[..., :-1] for t in grad_total)]
-    tensors, lengths = _keys(key, value, key_padding_mask)
-    rows = grad_key, grad_value, *tensors
-    for tile, parts, sums in tiles(rows, (grad_state, *of_values), lengths, key_map.num_columns):
-        (into_key, into_value, *loaded), (s, *of_values) = parts, sums
-        k, v = load_keys(*loaded, dtype=dtype)
+    rows, lengths = _rows_of_keys(key, value, key_padding_mask)
+    rows = grad_key, grad_value, *rows
+    states = grad_state, *_of_columns(grad_state, grad_total)[:2]
+    for tile, (into_key, into_value, *part), (s, *of_values) in tiles(
+        rows, states, lengths, key_map.num_columns
+    ):
+        k, v = load_keys(*part, dtype)
         phi, pull = key_map.pullback(k, tile)
         grad_v = _multiply(phi, *of_values)
-        for padding in loaded[2:]:
-            grad_v.masked_fill_(padding, 0)
-        into_value.copy_(grad_v)
+        into_value.copy_(grad_v if part[-1] is None else grad_v.masked_fill_(part[-1], 0))
         into_key.copy_(pull(v, s))
     return grad_query, grad_key, grad_value
 
 
-def _has_constant(feature_map: FeatureMap) -> bool:
-    """Ask without reading a tensor, which may be on a device."""
-    return isinstance(feature_map.constant, Tensor) or feature_map.constant != 0
+def _new_total(feature_map: FeatureMap, state: Tensor) -> Tensor | None:
+    """Return zeros in the place of the constant part of sums, if the kernel has one."""
+    is_number = isinstance(feature_map.constant, float)  # a tensor may be on a device: not read
+    if is_number and feature_map.constant == 0:
+        return None
+    return state.new_zeros(*state.shape[:2], 1, state.shape[-2])
 
 
-def _keys(
+def _rows_of_keys(
     key: Tensor, value: Tensor, key_padding_mask: Tensor | None
-) -> tuple[list[Tensor], list[int]]:
-    """Return what :func:`load_keys` takes a tile of, and how many tokens of each example."""
-    tensors = [key, value, *padding_of(key_padding_mask, key)]
-    return tensors, key_lengths(key, key_padding_mask)
+) -> tuple[tuple[Tensor | None, ...], list[int]]:
+    """Return what :func:`load_keys` takes a tile of, and the number of tokens of each example."""
+    rows = key, value, padding_of(key_padding_mask, key)
+    return rows, key_lengths(key, key_padding_mask)
 
 
-def _add_rows(rows: Tensor, *total: Tensor) -> None:
-    for t in total:
-        t.add_(rows.sum(-2, keepdim=True))
+def _add_rows(total: Tensor | None, rows: Tensor) -> None:
+    if total is not None:
+        total.add_(rows.sum(-2, keepdim=True))
 
 
-def _weight(feature_map: FeatureMap, state: Tensor, *total: Tensor) -> None:
+def _weighted(
+    state: Tensor, total: Tensor | None, feature_map: FeatureMap
+) -> tuple[Tensor, Tensor | None]:
+    """Weight sums in place."""
     state.mul_(feature_map.weights)
-    for t in total:
-        t.mul_(feature_map.constant)
+    return state, None if total is None else total.mul_(feature_map.constant)
 
 
-def _multiply(phi: Tensor, state: Tensor, *total: Tensor, into: Tensor | None = None) -> Tensor:
-    """Return the features' product with a state, and the part that all rows share."""
-    if not total:
+def _of_columns(state: Tensor, total: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return the sums that features meet: of the values, then of the column of ones."""
+    of_values, of_ones = state[..., :-1, :].mT, state[..., -1:, :].mT
+    if total is None:
+        return of_values, None, of_ones, None
+    return of_values, total[..., :-1], of_ones, total[..., -1:]
+
+
+def _multiply(
+    phi: Tensor, state: Tensor, total: Tensor | None, into: Tensor | None = None
+) -> Tensor:
+    if total is None:
         return torch.bmm(phi, state, out=into)
-    return torch.baddbmm(*total, phi, state, out=into)
+    return torch.baddbmm(total, phi, state, out=into)
 
 
 def where_positive(grad: Tensor, x: Tensor) -> Tensor:
@@ -228,14 +237,13 @@ def where_positive(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def load_keys(
-    key: Tensor, value: Tensor, *padding: Tensor, dtype: torch.dtype
+    key: Tensor, value: Tensor, padding: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return keys, and values with a column of ones; both are zero at padding."""
     k, v = key.to(dtype), pad(value.to(dtype), (0, 1), value=1.0)
-    for mask in padding:
-        k = k.masked_fill(mask, 0)
-        v.masked_fill_(mask, 0)
-    return k, v
+    if padding is None:
+        return k, v
+    return k.masked_fill(padding, 0), v.masked_fill_(padding, 0)
 
 
 def guarded_inverse(denominator: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
@@ -246,7 +254,5 @@ def guarded_inverse(denominator: Tensor, *, eps: float) -> tuple[Tensor, Tensor]
 
 def grad_numerator(grad_out: Tensor, out: Tensor, inverse: Tensor, slope: Tensor) -> Tensor:
     r"""Return the gradient at [n, z] of o = n / z: :math:`[g / z, -g^\top o / z]`."""
-    grad = inverse.new_empty(*out.shape[:-1], out.shape[-1] + 1)
-    torch.mul(grad_out, inverse, out=grad[..., :-1])
-    torch.sum(grad_out * out, -1, keepdim=True, out=grad[..., -1:]).mul_(slope)
-    return grad
+    of_ones = (grad_out * out).sum(-1, keepdim=True).mul_(slope)
+    return torch.cat([grad_out * inverse, of_ones], dim=-1)

@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,34 +22,45 @@ def tile_tokens(num_columns: int) -> int:
 
 
 def tiles(
-    rows: Sequence[Tensor], states: Sequence[Tensor], lengths: list[int], num_columns: int
-) -> Iterator[tuple[Tile, list[Tensor], list[Tensor]]]:
+    rows: Sequence[Tensor | None],
+    states: Sequence[Tensor | None],
+    lengths: list[int],
+    num_columns: int,
+) -> Iterator[tuple[Tile, Any, Any]]:
     """Cut each example into tiles of whole heads, or of one head's tokens where it is long.
 
-    Yields each with what it has of tensors that have rows for tokens, [batch, heads, tokens, X],
-    and of those that have other rows, which all tiles of a head share. Views are taken together
-    where they can be: at a thousand tokens, taking them one by one costs as much as a product.
+    Yields each tile with its part of ``rows``, and with the ``states`` of its heads; None stays
+    None. Views are taken many at once: at a thousand tokens, taking each of them by itself would
+    cost as much as a product.
 
     Args:
+        rows: What tokens have a row of, [batch, heads, tokens, X]; the first is a tensor.
+        states: What whole heads have, [batch, heads, X, Y].
         lengths: How many tokens of each example there are tiles of.
         num_columns: The numbers that are computed of each token.
     """
     most = tile_tokens(num_columns)
-    examples = zip(*(x.unbind(0) for x in (*rows, *states)), strict=True)
+    examples = _cut((*rows, *states), Tensor.unbind)
     for b, (length, example) in enumerate(zip(lengths, examples, strict=True)):
         num_tokens = max(1, math.ceil(length / max(1, math.ceil(length / most))))
         num_heads = max(1, most // num_tokens)
-        heads = [_parts(x, num_heads, dim=0) for x in example]
-        for i, some in enumerate(zip(*heads, strict=True)):
-            h = slice(i * num_heads, i * num_heads + len(some[0]))
-            tokens = [_parts(x, num_tokens, dim=1, stop=length) for x in some[: len(rows)]]
-            for j, part in enumerate(zip(*tokens, strict=True)):
-                start = j * num_tokens
-                t = slice(start, min(start + num_tokens, length))
-                yield (b, h, t), list(part), list(some[len(rows) :])
+        some_heads = partial(_parts, size=num_heads, dim=0)
+        some_tokens = partial(_parts, size=num_tokens, dim=1, stop=length)
+        for i, group in enumerate(_cut(example, some_heads)):
+            h = slice(i * num_heads, i * num_heads + len(group[0]))
+            for j, part in enumerate(_cut(group[: len(rows)], some_tokens)):
+                t = slice(j * num_tokens, min((j + 1) * num_tokens, length))
+                yield (b, h, t), part, group[len(rows) :]
 
 
-def _parts(x: Tensor, size: int, *, dim: int, stop: int | None = None) -> Sequence[Tensor]:
+def _cut(
+    tensors: Sequence[Tensor | None], cut: Callable[[Tensor], Sequence[Tensor]]
+) -> Iterator[Any]:
+    """Cut tensors alike, and yield their first parts together, then the next; None stays None."""
+    return zip(*(repeat(None) if x is None else cut(x) for x in tensors), strict=False)
+
+
+def _parts(x: Tensor, *, size: int, dim: int, stop: int | None = None) -> Sequence[Tensor]:
     """Cut x into parts of a size, the last of which may be smaller."""
     if stop is not None and stop < x.shape[dim]:
         x = x.narrow(dim, 0, stop)
@@ -92,17 +106,29 @@ def on_folded(
     return tuple(x.view(batch, heads, *x.shape[2:]) for x in (first, second, third))
 
 
-def of_heads(columns: Tensor, x: Tensor, tile: Tile) -> Tensor:
-    """Return what each head of a tile is multiplied by, from one matrix for all or one for each.
+class HeadMatrices:
+    """What each head of a tile is multiplied by, from one matrix for all or one for each.
 
-    Heads of examples that :func:`on_folded` made one of begin again with the first matrix.
+    Heads of examples that :func:`on_folded` made one of begin again with the first matrix. A tile
+    takes what one before it took of the same heads.
+
+    Args:
+        matrices: One for all heads, or one for each.
     """
-    columns = columns.to(x.dtype)
-    if len(columns) == 1:
-        return columns.expand(len(x), -1, -1)
-    if tile[1].start % len(columns) == 0 and len(x) % len(columns) == 0:
-        return columns.repeat(len(x) // len(columns), 1, 1) if len(x) > len(columns) else columns
-    return columns[_heads(columns, tile)]
+
+    def __init__(self, matrices: Tensor):
+        self.matrices = matrices
+        self._taken: dict[tuple[int, int], Tensor] = {}
+
+    def of(self, x: Tensor, tile: Tile) -> Tensor:
+        """Return one matrix for each head of x, in its dtype."""
+        heads = tile[1].start % len(self.matrices), len(x)
+        if heads not in self._taken:
+            matrices = self.matrices.to(x.dtype)
+            shared = len(matrices) == 1
+            taken = matrices.expand(len(x), -1, -1) if shared else matrices[_heads(matrices, tile)]
+            self._taken[heads] = taken
+        return self._taken[heads]
 
 
 def _heads(columns: Tensor, tile: Tile) -> slice | Tensor:
@@ -115,7 +141,7 @@ def _heads(columns: Tensor, tile: Tile) -> slice | Tensor:
 
 
 def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
-    """Add the gradient of each head of a tile at what :func:`of_heads` took."""
+    """Add the gradient of each head of a tile at what :class:`HeadMatrices` took."""
     if len(columns) == 1:
         columns += gradient.sum(0)
         return
@@ -126,24 +152,28 @@ def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
         columns.index_add_(0, heads, gradient)
 
 
-def padding_of(key_padding_mask: Tensor | None, key: Tensor) -> list[Tensor]:
-    """Return the mask of every head, [batch, heads, tokens, 1], or nothing if there is none."""
+def padding_of(key_padding_mask: Tensor | None, key: Tensor) -> Tensor | None:
+    """Return the mask for every head: [batch, heads, tokens, 1]."""
     if key_padding_mask is None:
-        return []
+        return None
     masks_heads = key_padding_mask.ndim == 3  # of folded examples
     padding = key_padding_mask if masks_heads else key_padding_mask[:, None]
-    return [padding[..., None].expand(*key.shape[:-1], 1)]
+    return padding[..., None].expand(*key.shape[:-1], 1)
 
 
 class Memory:
     """Memory that a map writes at each tile; fresh pages would cost more than what is written."""
 
     def __init__(self):
-        self.numbers: Tensor | None = None
+        self._numbers: Tensor | None = None
+        self._views: dict[tuple[int, ...], Tensor] = {}
 
     def take(self, like: Tensor, *shape: int) -> Tensor:
         """Return a tensor that holds whatever was written last."""
-        size = math.prod(shape)
-        if self.numbers is None or self.numbers.numel() < size:
-            self.numbers = like.new_empty(size)
-        return self.numbers[:size].view(shape)
+        if shape not in self._views:
+            size = math.prod(shape)
+            if self._numbers is None or self._numbers.numel() < size:
+                self._numbers = like.new_empty(size)
+                self._views.clear()
+            self._views[shape] = self._numbers[:size].view(shape)
+        return self._views[shape]
