@@ -23,7 +23,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if page.file.src_uri == "index.md":  # the site opens with the README
         markdown = Path(config.docs_dir).parents[1].joinpath("README.md").read_text()
         markdown = markdown.replace("](docs/pages/", "](")
-        markdown = markdown.replace("](macformer/tables/published.csv)", "]")
+        published = "[Published figures](macformer/tables/published.csv)"
+        markdown = markdown.replace(published, "Published figures")
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.DOTALL | re.MULTILINE)
     for index in range(0, len(parts), 2):
         parts[index] = FORMULA.sub(_formula, parts[index])

@@ -51,12 +51,13 @@ class _Waves:
         self._matrices = HeadMatrices(omega)
         self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
-        self._features, self._scratch = Memory(), Memory()
+        self._features = Memory()
+        self._scratch = Memory()  # of angles, and after their last use of the gradient at features
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        """Take sines and cosines of contiguous angles: a call for each row costs half as much."""
         phi = self._features.take(x, *x.shape[:-1], self.num_features)
         sine, cosine = phi.chunk(2, dim=-1)
+        # contiguous, since of a view each row would be a call of the library of sines
         angles, waves = self._scratch.take(x, 2, *sine.shape)
         torch.bmm(x, self._matrices.of(x, tile), out=angles)
         sine.copy_(torch.sin(angles, out=waves))

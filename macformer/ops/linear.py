@@ -27,7 +27,8 @@ def guard_denominator(
     denominator: Float[Tensor, "*shape"], *, eps: float = 1e-6
 ) -> Float[Tensor, "*shape"]:
     r"""Replace z by copysign(eps, z) where :math:`|z| < eps`, and cut its gradient there."""
-    return denominator.abs().clamp(min=eps).copysign(denominator.detach())
+    sign = torch.ones_like(denominator).copysign(denominator.detach())
+    return denominator.abs().clamp(min=eps) * sign
 
 
 @without_autocast

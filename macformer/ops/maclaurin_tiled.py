@@ -19,7 +19,8 @@ class Products:
         self._signs = HeadMatrices(pad(signs, (0, -signs.shape[-1] % 16)))
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
-        self.num_columns = sum(widths)
+        self.num_columns = self._signs.matrices.shape[-1]
+        self._num_signs = sum(widths)
         self._widths = list(widths)
         self._projected: dict[tuple[int, ...], _Columns] = {}
         self._gradients: dict[tuple[int, ...], _Columns] = {}
@@ -47,7 +48,7 @@ class Products:
             ):
                 before.mul_(grad)
                 grad.mul_(level)
-            return torch.bmm(gradients.alone, columns[..., : self.num_columns].mT)
+            return torch.bmm(gradients.alone, columns[..., : self._num_signs].mT)
 
         return projected.first, pull
 
@@ -62,8 +63,8 @@ class Products:
         """Return memory for a number of each token and column, one for all tiles of a shape."""
         size = x.shape[0], x.shape[1]
         if size not in known:
-            whole = memory.take(x, *size, self._signs.matrices.shape[-1])
-            alone = whole[..., : self.num_columns]
+            whole = memory.take(x, *size, self.num_columns)
+            alone = whole[..., : self._num_signs]
             first, *levels = alone.split(self._widths, dim=-1) if self._widths else (alone,)
             alive = [first[..., : level.shape[-1]] for level in levels]
             known[size] = _Columns(whole, alone, first, levels, alive)

@@ -10,17 +10,16 @@ from macformer.ops.tiling import Tile
 
 # Keeps zero at zero; gradients grow by at most its root's inverse, which float16 can hold.
 EPS = 1e-8
-_LEAST_NORM = torch.tensor(EPS, dtype=torch.float64).sqrt()  # takes the dtype of what it meets
 
 
 def to_sphere(x: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch E"]:
     r"""Divide by the norm, :math:`x / \sqrt{\|x\|^2 + \epsilon}`, in float32 at least."""
     wide = x.to(accumulation_dtype(x))
-    return (wide / _norm(wide)).to(x.dtype)
+    return (wide * _inverse_norm(wide)).to(x.dtype)
 
 
-def _norm(x: Tensor) -> Tensor:
-    return torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), _LEAST_NORM)
+def _inverse_norm(x: Tensor) -> Tensor:
+    return torch.rsqrt(x.square().sum(-1, keepdim=True) + EPS)
 
 
 class OnSphere:
@@ -32,17 +31,17 @@ class OnSphere:
         self.weights, self.constant = inner.weights, inner.constant
 
     def features(self, x: Tensor, tile: Tile) -> Tensor:
-        return self.inner.features(x / _norm(x), tile)
+        return self.inner.features(x * _inverse_norm(x), tile)
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        norm = _norm(x)
-        unit = x / norm
+        inverse = _inverse_norm(x)
+        unit = x * inverse
         phi, pull_inner = self.inner.pullback(unit, tile)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
             grad = pull_inner(y, state)
             radial = (grad * unit).sum(-1, keepdim=True)
-            return grad.addcmul_(unit, radial, value=-1).div_(norm)
+            return grad.addcmul_(unit, radial, value=-1).mul_(inverse)
 
         return phi, pull
 

@@ -105,10 +105,11 @@ def apply_state(
     denominator = query.new_empty(batch, heads, query_len, 1, dtype=dtype)
     rows = query, out, denominator
     lengths, num_columns = [query_len] * batch, feature_map.num_columns
-    for tile, (q, n, z), sums in tiles(rows, _of_columns(state, total), lengths, num_columns):
+    states = *_of_values(state, total), *_of_ones(state, total)
+    for tile, (q, n, z), (s_n, t_n, s_z, t_z) in tiles(rows, states, lengths, num_columns):
         phi = feature_map.features(q.to(dtype), tile)
-        _multiply(phi, *sums[:2], into=n)
-        _multiply(phi, *sums[2:], into=z)
+        _multiply(phi, s_n, t_n, into=n)
+        _multiply(phi, s_z, t_z, into=z)
     out.div_(guard_denominator(denominator, eps=eps))
     return out, denominator, state
 
@@ -174,7 +175,7 @@ def _gradients(
         grad_value.zero_()
     rows, lengths = _rows_of_keys(key, value, key_padding_mask)
     rows = grad_key, grad_value, *rows
-    states = grad_state, *_of_columns(grad_state, grad_total)[:2]
+    states = grad_state, *_of_values(grad_state, grad_total)
     for tile, (into_key, into_value, *part), (s, *of_values) in tiles(
         rows, states, lengths, key_map.num_columns
     ):
@@ -188,8 +189,8 @@ def _gradients(
 
 def _new_total(feature_map: FeatureMap, state: Tensor) -> Tensor | None:
     """Return zeros in the place of the constant part of sums, if the kernel has one."""
-    is_number = isinstance(feature_map.constant, float)  # a tensor may be on a device: not read
-    if is_number and feature_map.constant == 0:
+    constant = feature_map.constant  # not read where it is a tensor, which may be on a device
+    if not isinstance(constant, Tensor) and constant == 0:
         return None
     return state.new_zeros(*state.shape[:2], 1, state.shape[-2])
 
@@ -203,6 +204,7 @@ def _rows_of_keys(
 
 
 def _add_rows(total: Tensor | None, rows: Tensor) -> None:
+    """Add the sum of rows, [heads, tokens, V + 1], where one is kept."""
     if total is not None:
         total.add_(rows.sum(-2, keepdim=True))
 
@@ -215,17 +217,20 @@ def _weighted(
     return state, None if total is None else total.mul_(feature_map.constant)
 
 
-def _of_columns(state: Tensor, total: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Return the sums that features meet: of the values, then of the column of ones."""
-    of_values, of_ones = state[..., :-1, :].mT, state[..., -1:, :].mT
-    if total is None:
-        return of_values, None, of_ones, None
-    return of_values, total[..., :-1], of_ones, total[..., -1:]
+def _of_values(state: Tensor, total: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the sums with values, as features meet them: [..., F, V] and [..., 1, V]."""
+    return state[..., :-1, :].mT, None if total is None else total[..., :-1]
+
+
+def _of_ones(state: Tensor, total: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the sums with the column of ones: [..., F, 1] and [..., 1, 1]."""
+    return state[..., -1:, :].mT, None if total is None else total[..., -1:]
 
 
 def _multiply(
     phi: Tensor, state: Tensor, total: Tensor | None, into: Tensor | None = None
 ) -> Tensor:
+    """Return what features read from a state, and the part of it that they share."""
     if total is None:
         return torch.bmm(phi, state, out=into)
     return torch.baddbmm(total, phi, state, out=into)
@@ -239,7 +244,11 @@ def where_positive(grad: Tensor, x: Tensor) -> Tensor:
 def load_keys(
     key: Tensor, value: Tensor, padding: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return keys, and values with a column of ones; both are zero at padding."""
+    """Return keys, and values with a column of ones; both are zero at padding.
+
+    Args:
+        padding: Where padding is: [heads, tokens, 1].
+    """
     k, v = key.to(dtype), pad(value.to(dtype), (0, 1), value=1.0)
     if padding is None:
         return k, v

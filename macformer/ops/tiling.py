@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# What a map computes of one tile, in numbers: 1 MiB of float32, which a second-level cache holds.
+# What a map computes of one tile, in numbers: 1 MiB of float32. Smaller tiles are slower even where
+# a second-level cache holds half of that: calls cost more than reading from the next level.
 TILE_NUMBERS = 2**18
 
 Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
@@ -29,9 +29,9 @@ def tiles(
 ) -> Iterator[tuple[Tile, Any, Any]]:
     """Cut each example into tiles of whole heads, or of one head's tokens where it is long.
 
-    Yields each tile with its part of ``rows``, and with the ``states`` of its heads; None stays
-    None. Views are taken many at once: at a thousand tokens, taking each of them by itself would
-    cost as much as a product.
+    Yields each tile with its part of ``rows``, [heads, tokens, X], and with the ``states`` of its
+    heads, [heads, X, Y]; None stays None. Views are taken many at once: at a thousand tokens,
+    taking each of them by itself would cost as much as a product.
 
     Args:
         rows: What tokens have a row of, [batch, heads, tokens, X]; the first is a tensor.
@@ -56,8 +56,14 @@ def tiles(
 def _cut(
     tensors: Sequence[Tensor | None], cut: Callable[[Tensor], Sequence[Tensor]]
 ) -> Iterator[Any]:
-    """Cut tensors alike, and yield their first parts together, then the next; None stays None."""
-    return zip(*(repeat(None) if x is None else cut(x) for x in tensors), strict=False)
+    """Cut tensors alike, and yield their first parts together, then the next; None stays None.
+
+    Raises:
+        ValueError: If some have more parts than others.
+    """
+    parts = [None if x is None else cut(x) for x in tensors]
+    num_parts = max(len(x) for x in parts if x is not None)
+    return zip(*((None,) * num_parts if x is None else x for x in parts), strict=True)
 
 
 def _parts(x: Tensor, *, size: int, dim: int, stop: int | None = None) -> Sequence[Tensor]:
@@ -75,7 +81,7 @@ def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
     On a GPU, where reading a length would wait for the device, the padding counts.
     """
     batch, _, key_len, _ = key.shape
-    if key_padding_mask is None or key.is_cuda:
+    if key_padding_mask is None or key.is_cuda or not key_len:
         return [key_len] * batch
     position = torch.arange(1, key_len + 1, device=key.device)
     return (~key_padding_mask * position).flatten(1).amax(-1).tolist()
@@ -113,7 +119,7 @@ class HeadMatrices:
     takes what one before it took of the same heads.
 
     Args:
-        matrices: One for all heads, or one for each.
+        matrices: One for all heads, or one for each: [1 or heads, E, F].
     """
 
     def __init__(self, matrices: Tensor):
@@ -121,35 +127,35 @@ class HeadMatrices:
         self._taken: dict[tuple[int, int], Tensor] = {}
 
     def of(self, x: Tensor, tile: Tile) -> Tensor:
-        """Return one matrix for each head of x, in its dtype."""
-        heads = tile[1].start % len(self.matrices), len(x)
-        if heads not in self._taken:
+        """Return one matrix for each head of x, in the dtype that the first x has."""
+        first_and_number = tile[1].start % len(self.matrices), len(x)
+        if first_and_number not in self._taken:
             matrices = self.matrices.to(x.dtype)
             shared = len(matrices) == 1
             taken = matrices.expand(len(x), -1, -1) if shared else matrices[_heads(matrices, tile)]
-            self._taken[heads] = taken
-        return self._taken[heads]
+            self._taken[first_and_number] = taken
+        return self._taken[first_and_number]
 
 
-def _heads(columns: Tensor, tile: Tile) -> slice | Tensor:
+def _heads(matrices: Tensor, tile: Tile) -> slice | Tensor:
     """Return where the matrices of a tile's heads are: in a row, unless it passes the last one."""
     num_heads = tile[1].stop - tile[1].start
-    first = tile[1].start % len(columns)
-    if first + num_heads <= len(columns):
+    first = tile[1].start % len(matrices)
+    if first + num_heads <= len(matrices):
         return slice(first, first + num_heads)
-    return torch.arange(first, first + num_heads, device=columns.device) % len(columns)
+    return torch.arange(first, first + num_heads, device=matrices.device) % len(matrices)
 
 
-def add_of_heads(columns: Tensor, gradient: Tensor, tile: Tile) -> None:
+def add_of_heads(matrices: Tensor, gradient: Tensor, tile: Tile) -> None:
     """Add the gradient of each head of a tile at what :class:`HeadMatrices` took."""
-    if len(columns) == 1:
-        columns += gradient.sum(0)
+    if len(matrices) == 1:
+        matrices += gradient.sum(0)
         return
-    heads = _heads(columns, tile)
+    heads = _heads(matrices, tile)
     if isinstance(heads, slice):
-        columns[heads] += gradient
+        matrices[heads] += gradient
     else:
-        columns.index_add_(0, heads, gradient)
+        matrices.index_add_(0, heads, gradient)
 
 
 def padding_of(key_padding_mask: Tensor | None, key: Tensor) -> Tensor | None:

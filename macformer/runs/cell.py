@@ -24,7 +24,7 @@ from macformer.record import (
     write_metrics,
 )
 from macformer.runs.begin import pretrain, pretraining_record
-from macformer.runs.devices import claim_devices, device_names
+from macformer.runs.devices import claim_devices, device_names, show_claimed
 from macformer.runs.measurements import summary
 from macformer.runs.process import BUSY, FAILED, run_lock
 from macformer.runs.sharing import sharing_kept
@@ -75,12 +75,13 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
         pretrained = pretrain(cfg)
         record["pretraining"] = None if pretrained is None else pretraining_record(pretrained)
         with claim_devices(names, count=count) as claim:
-            if count == 1 and names != ["cpu"]:
-                os.environ["CUDA_VISIBLE_DEVICES"] = claim.devices[0]
+            if names != ["cpu"]:
+                show_claimed(claim, names)
             with sharing_kept(run_dir, record, claim):
                 metrics = train_and_test(
                     cfg, run_dir, record=record, claim=claim, pretrained=pretrained
                 )
+        write_metrics(run_dir, metrics)
     except (Stopped, Exception) as error:
         if (stop := stop_behind(error)) is not None:
             write_end(run_dir, "interrupted", str(stop))
@@ -91,7 +92,6 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
             error_log.write_text(traceback.format_exc())
             write_end(run_dir, "failed", reason)
         return False
-    write_metrics(run_dir, metrics)
     print(summary(metrics), flush=True)
     return True
 

@@ -61,6 +61,16 @@ def claim_devices(names: Sequence[str], *, count: int) -> Iterator[Claim]:
             _forget(place)
 
 
+def show_claimed(claim: Claim, names: Sequence[str]) -> None:
+    """Let this process, and those that it starts, see the claimed GPUs alone, in their order.
+
+    Where Slurm has started one process for each GPU, the others find theirs among all.
+    """
+    if len(claim.devices) == 1 or os.environ.get("SLURM_NTASKS", "1") == "1":
+        shown = [name for name in names if name in claim.devices]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shown)
+
+
 def device_names(cfg: DictConfig) -> tuple[list[str], int]:
     """Return the devices that a run may have, and how many of them it takes.
 

@@ -89,7 +89,8 @@ def leave_to_cells(overrides: Sequence[str]) -> list[str]:
     """Make of options below a group, in a multirun, those of its cells alone.
 
     The configuration that a multirun begins with has one option of each group, which need not have
-    the key that the swept ones have. A choice among one is not looked for in it.
+    the key that the swept ones have. A choice is not looked for in it, not even one between a value
+    and itself: Hydra's ``choice(value)`` refuses null, and takes the quotes of a string away.
     """
     written = []
     for override, parsed in zip(overrides, parse_overrides(overrides), strict=True):
@@ -98,6 +99,6 @@ def leave_to_cells(overrides: Sequence[str]) -> list[str]:
         )
         key, _, value = override.partition("=")
         if below and value and not parsed.is_sweep_override():
-            override = f"{key}=choice({value})"
+            override = f"{key}={value},{value}"
         written.append(override)
     return written

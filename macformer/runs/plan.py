@@ -60,7 +60,7 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
     """
     for folder in Path(config.hydra.sweep.dir).glob(UNCOMPOSED + "*"):
         if not is_running(folder):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another call may do so, too
     cells: dict[Path, Cell] = {}  # options that change nothing lead to one folder
     errors: list[tuple[Sequence[str], Exception]] = []
     jobs, data_now = parse_jobs(config, loader), DataNow()
@@ -110,7 +110,7 @@ def parse_jobs(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
 
 def _swept_values(override: Override, config: DictConfig, loader: ConfigLoader) -> Sequence[str]:
     if not is_glob(override):
-        return list(override.sweep_string_iterator())
+        return list(dict.fromkeys(override.sweep_string_iterator()))
     group = override.key_or_group
     hidden: list[str] = list(config.get("unless_named", {}).get(group, []))
     values = expand_glob(override, find_options(config, loader, group), hidden)

@@ -86,10 +86,11 @@ def run_in_process(run_dir: Path, *, overwrite: bool, cwd: Path | None = None) -
     if is_running(run_dir):
         print(f"{run_dir.name}: another process runs it")
         return False
-    kills = num_out_of_memory_kills()
+    before, kills = read_metrics(run_dir), num_out_of_memory_kills()
     returncode = _wait(cell_command(run_dir), run_dir, cwd=cwd, overwrite=overwrite)
-    if returncode == 0 and read_status(run_dir) == "finished":
-        return True
+    is_new = returncode == 0 or read_metrics(run_dir) != before
+    if is_new and read_status(run_dir) == "finished":
+        return True  # however its process ended afterwards
     if returncode != BUSY:
         out_of_memory = num_out_of_memory_kills() != kills
         _record_end(run_dir, returncode, out_of_memory=out_of_memory, overwrite=overwrite)
@@ -186,6 +187,8 @@ def is_running(run_dir: Path) -> bool:
     try:
         with run_lock(run_dir):
             return False
+    except FileNotFoundError:  # the folder has been removed since
+        return False
     except Timeout:
         return True
 

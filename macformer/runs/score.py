@@ -57,7 +57,7 @@ def score_run(
     if names:
         results["scores"] = {
             rule: {
-                "val": {name: vals[f"val/{name}"] for name in names},
+                "val": {name: vals.get(f"val/{name}") for name in names},  # None: a later metric
                 "test": {name: tests[f"test/{name}"] for name in names},
             }
             for rule, (_, vals, tests) in found.items()

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from macformer.plotting import draw_legend, draw_panels
 from macformer.record import read_metrics
+from macformer.runs.identity import digest
 from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
 from macformer.tables.comparable import check_comparable
@@ -49,7 +50,12 @@ def points(cfg: DictConfig) -> list[dict[str, Any]]:
     if finished.empty:
         raise StudyError(f"no finished run in {sweep}; name another by study.sweep=outputs/...")
     return [
-        {"folder": str(run["folder"]), "seed": run["seed"], **{name: run[name] for name in NAMES}}
+        {
+            "folder": str(run["folder"]),
+            "record": digest(read_metrics(Path(str(run["folder"])))),  # it may be trained again
+            "seed": run["seed"],
+            **{name: run[name] for name in NAMES},
+        }
         for run in finished.to_dict("records")
     ]
 

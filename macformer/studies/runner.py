@@ -3,11 +3,13 @@
 import importlib
 import importlib.metadata
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import pandas as pd
 import torch
+from filelock import FileLock
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,7 +21,7 @@ from macformer.runs.allowed import COUNT, DEVICE, FLAG, SEED, check, list_of, on
 from macformer.runs.identity import digest
 from macformer.whole_file import whole_file
 
-ROWS, CONFIG, TABLE = "rows.csv", "config.yaml", "table.md"
+ROWS, CONFIG, TABLE, LOCK = "rows.csv", "config.yaml", "table.md", ".rows.lock"
 
 ALLOWED = {
     "seeds": list_of(SEED, least=0),
@@ -50,19 +52,21 @@ class Study(Protocol):
 
 
 def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
-    """Measure the cells that the folder's rows lack, then write table and plot.
+    """Measure the points that the folder's rows lack, then write table and plot.
 
-    Rows are saved after each point, so that an interrupted study goes on where it stood.
+    Rows are saved after each point, so that an interrupted study goes on where it stood, and
+    several calls may add to one folder. A point that fails is left for the next call.
 
     Raises:
-        StudyError: If the device cannot be used here, or the folder holds rows of other settings.
+        StudyError: If the device cannot be used here, the folder holds rows of other settings, or
+            some points have failed; of these, after all others.
     """
     study = load_study(cfg)
     try:
         check_device(cfg.device)
     except ValueError as error:
         raise StudyError(str(error)) from error
-    rows = read_rows(folder) if (folder / ROWS).exists() and not cfg.overwrite else []
+    rows = [] if cfg.overwrite else read_rows(folder)
     settings = digest(OmegaConf.to_container(cfg.study.settings, resolve=True))
     if {row["settings"] for row in rows} - {settings}:
         raise StudyError(
@@ -72,13 +76,30 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     done = {row["point"] for row in rows}
     missing = [point for point in study.points(cfg) if point_key(point, cfg) not in done]
     folder.mkdir(parents=True, exist_ok=True)
+    if cfg.overwrite:
+        (folder / ROWS).unlink(missing_ok=True)
     OmegaConf.save(cfg, folder / CONFIG, resolve=True)
     source = {**provenance(cfg.device), "settings": settings}
+    failed: list[str] = []
     with _progress() as progress:
         for point in progress.track(missing, total=len(missing), description=cfg.study.name):
             key = {"point": point_key(point, cfg)}
-            rows += [{**source, **point, **row, **key} for row in study.measure(point, cfg)]
-            _write_rows(rows, folder)
+            try:
+                found = [{**source, **point, **row, **key} for row in study.measure(point, cfg)]
+            except (ValueError, OSError):  # of an option, say: the next point has it, too
+                raise
+            except Exception as error:  # of this point alone, such as want of memory
+                failed.append(f"{_describe(point)}: {type(error).__name__}: {error}")
+                progress.console.print(f"failed: {failed[-1]}", markup=False)
+            else:
+                _add_rows(found, folder)
+    if failed:
+        with suppress(StudyError):  # none is there
+            render_study(cfg, folder)
+        raise StudyError(
+            f"{len(failed)} of {len(missing)} points failed, which the same command tries again; "
+            f"the first: {failed[0]}"
+        )
     return render_study(cfg, folder)
 
 
@@ -92,7 +113,7 @@ def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
         StudyError: If none of the points is among the rows.
     """
     study = load_study(cfg)
-    rows = read_rows(folder) if (folder / ROWS).exists() else []
+    rows = read_rows(folder)
     seeds = sorted({*cfg.seeds, *(int(row["seed"]) for row in rows)})
     of_all_seeds = cast(DictConfig, OmegaConf.merge(cfg, {"seeds": seeds}))
     asked = {point_key(point, cfg) for point in study.points(of_all_seeds)}
@@ -128,7 +149,9 @@ def load_study(cfg: DictConfig) -> Study:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Read what was measured."""
+    """Read what was measured, nothing if nothing was."""
+    if not (folder / ROWS).exists():
+        return []
     return cast(list[Row], pd.read_csv(folder / ROWS, dtype=TEXT).to_dict("records"))
 
 
@@ -154,10 +177,21 @@ def describe_rows(frame: pd.DataFrame) -> str:
     return f"{seeds} seed{'s' * (seeds != 1)}; {names[0]}; torch {names[1]}; commit {names[2]}."
 
 
-def _write_rows(rows: list[Row], folder: Path) -> None:
-    """Replace the file at once, so that an interruption leaves whole points."""
-    with whole_file(folder / ROWS) as file:
-        pd.DataFrame(rows).to_csv(file, index=False)
+def _add_rows(found: list[Row], folder: Path) -> None:
+    """Add the rows of a point to what the file holds by now, unless another call has had it first.
+
+    The file is replaced at once, so that an interruption leaves whole points.
+    """
+    with FileLock(folder / LOCK):
+        rows = read_rows(folder)
+        known = {row["point"] for row in rows}
+        rows += [row for row in found if row["point"] not in known]
+        with whole_file(folder / ROWS) as file:
+            pd.DataFrame(rows).to_csv(file, index=False)
+
+
+def _describe(point: Row) -> str:
+    return ", ".join(f"{name} {value}" for name, value in point.items())
 
 
 def _progress() -> Progress:

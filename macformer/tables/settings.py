@@ -45,16 +45,13 @@ def name_runs(
     Raises:
         TableError: If no runs differ in an option of that name.
     """
-    runs = find_options(runs)
-    names = _tuned(runs) if best_of is None else best_of
+    tuned = {name for config in runs["config"] for name in config.get("best_of") or ()}
+    names = sorted(tuned) if best_of is None else best_of
+    runs = find_options(runs, tuned=names)
+    if best_of is None:  # what differs by now
+        names = [name for name in names if _options_called(name, _known(runs))]
     runs, chosen = select_best(runs, names) if names else (runs, pd.DataFrame())
     return label_options(runs), chosen
-
-
-def _tuned(runs: pd.DataFrame) -> list[str]:
-    """Name the options that runs were tuned over and that differ by now."""
-    names = {name for config in runs["config"] for name in config.get("best_of") or ()}
-    return [name for name in sorted(names) if _options_called(name, _known(runs))]
 
 
 def _known(runs: pd.DataFrame) -> set[str]:
@@ -69,11 +66,12 @@ def _options_called(name: str, known: Iterable[str]) -> list[str]:
     return [option for option, ours, given in pairs if given.endswith(ours) or ours.endswith(given)]
 
 
-def find_options(runs: pd.DataFrame) -> pd.DataFrame:
+def find_options(runs: pd.DataFrame, *, tuned: Sequence[str] = ()) -> pd.DataFrame:
     """Add the options in which each run differs from others of its task and recipe.
 
     Args:
         runs: Columns ``task``, ``attention``, ``ppsbn``, ``recipe`` and ``config``.
+        tuned: Names of options that no other stands for, though both vary alike.
 
     Returns:
         The runs with columns ``options`` and ``own_options``: dictionaries, mostly empty.
@@ -84,9 +82,10 @@ def find_options(runs: pd.DataFrame) -> pd.DataFrame:
     }
     flat = runs["config"].map(flatten)
     for _, group in runs.groupby(["task", "recipe"]):
-        _collect(found[SHARED], flat[group.index], own=False)
+        _collect(found[SHARED], flat[group.index], own=False, tuned=tuned)
         for _, row in group.groupby(CHOICE):
-            _collect(found[OWN], flat[row.index], own=True, shown=found[SHARED])
+            options = {"own": True, "tuned": tuned, "shown": found[SHARED]}
+            _collect(found[OWN], flat[row.index], **options)
     names = short_names({key for column in found.values() for options in column for key in options})
     return runs.assign(
         **{column: found[column].map(partial(_rename, names=names)) for column in found}
@@ -146,7 +145,8 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
     texts = label_options(rest)
     kept, chosen = [], []
     for row, group in texts.groupby(_ROW, sort=False):
-        scores = group["accuracy.best.val"].groupby(labels[group.index]).agg(["mean", "count"])
+        finished = group["accuracy.best.val"].where(group["status"] == "finished")
+        scores = finished.groupby(labels[group.index]).agg(["mean", "count"])
         full = scores[scores["count"] == max(scores["count"].max(), 1)]
         if not full.empty:
             best = str(full["mean"].idxmax())
@@ -184,21 +184,29 @@ def _select(options: Options, names: Sequence[str], *, chosen: bool = True) -> O
 
 
 def _collect(
-    found: pd.Series, flat: pd.Series, *, own: bool, shown: pd.Series | None = None
+    found: pd.Series,
+    flat: pd.Series,
+    *,
+    own: bool,
+    tuned: Sequence[str],
+    shown: pd.Series | None = None,
 ) -> None:
     """Add the options that differ among some runs: those that belong to a row, or all others.
 
     Args:
+        tuned: Names of options that are added even where another varies alike.
         shown: The options by which the runs are told apart already.
     """
     known = flat[flat.map(bool)]  # a run without a configuration differs in nothing that is known
     before = [] if shown is None else list(shown[known.index])
     seen = {_pattern(before, name) for options in before for name in options}
-    for key in sorted({key for options in known for key in options}, key=_simplicity):
+    keys = sorted({key for options in known for key in options}, key=_simplicity)
+    named = [next((k for k in keys if f".{k}".endswith(f".{name}")), None) for name in tuned]
+    for key in sorted(keys, key=lambda key: key not in named):
         if (key.split(".")[0] in OF_A_ROW) is not own or _is_seed(known, key):
             continue
         pattern = _pattern(list(known), key)
-        if any(pattern) and pattern not in seen:
+        if any(pattern) and (pattern not in seen or key in named):
             seen.add(pattern)
             for options, config in zip(found[known.index], known, strict=True):
                 options[key] = config.get(key, "")

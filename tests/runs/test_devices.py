@@ -1,5 +1,6 @@
 """A cell has its device to itself, or knows that it has not."""
 
+import os
 from contextlib import ExitStack
 
 import pytest
@@ -83,3 +84,18 @@ def test_a_run_on_all_gpus_claims_all_of_them(monkeypatch):
     names, count = devices.device_names(cfg)
     with claim_devices(names, count=count) as claim:
         assert sorted(claim.devices) == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("num_tasks", "count", "shown"), [(None, 2, "2,1"), ("2", 2, "2,0,1"), ("2", 1, "2")]
+)
+def test_a_run_sees_the_gpus_that_it_claims(monkeypatch, num_tasks, count, shown):
+    """Of Slurm's tasks, only the first makes the claim."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0,1")
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
+    if num_tasks is not None:
+        monkeypatch.setenv("SLURM_NTASKS", num_tasks)
+    names = ["2", "0", "1"]
+    with claim_devices(["0"], count=1), claim_devices(names, count=count) as claim:
+        devices.show_claimed(claim, names)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == shown

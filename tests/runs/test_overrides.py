@@ -1,11 +1,13 @@
 """What people type, what Hydra's grammar reads, and what a glob of a sweep finds."""
 
 from dataclasses import fields
+from unittest.mock import Mock
 
 import hydra
 import pytest
 from hydra.conf import ConfigSourceInfo, RuntimeConf
 from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 
 from macformer.runs.hydra_bridge import (
     Callback,
@@ -28,6 +30,7 @@ from macformer.runs.overrides import (
     read_overrides,
     write_override,
 )
+from macformer.runs.plan import parse_jobs
 
 ROWS = ("kernelized_exp", "rmfa_exp", "rmfa_inv", "softmax")
 
@@ -97,8 +100,21 @@ def test_a_written_option_reads_as_the_same_value(value):
 
 def test_only_options_below_a_group_are_left_to_the_cells():
     options = ["seed=1", "attention.guard=null", "attention/sampler=code", "paths.data_dir=/a"]
-    expected = ["seed=1", "attention.guard=choice(null)", "attention/sampler=choice(code)"]
-    assert leave_to_cells(options) == [*expected, "paths.data_dir=/a"]
+    swept = [option.key_or_group for option in parsed(options) if option.is_sweep_override()]
+    assert swept == ["attention.guard", "attention/sampler"]
+
+
+def test_cells_read_the_values_that_were_given():
+    options = ["a.b=null", "a.c=[1,null]", "a.d={e:null}", 'a.f="null"', 'a.g="x,y"', "a.h=nan"]
+    config = {"sweeper": {"params": {}}, "overrides": {"task": leave_to_cells(options)}}
+    loader = Mock(spec=ConfigLoader)  # which globs alone ask
+    (job,) = parse_jobs(OmegaConf.create({"hydra": config}), loader)
+    given, read = ([repr(o.value()) for o in parse_overrides(x)] for x in (options, job))
+    assert given == read
+
+
+def parsed(options: list[str]) -> list[Override]:
+    return parse_overrides(leave_to_cells(options))
 
 
 def globbed(pattern: str) -> list[str]:

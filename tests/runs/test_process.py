@@ -164,6 +164,31 @@ def test_a_finished_cell_starts_no_process(tmp_path, exit_with):
     assert len(commands) == 1
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("returncode", [1, 120, -signal.SIGSEGV, -signal.SIGTERM])
+def test_a_result_that_was_recorded_stays_whatever_ends_its_process(
+    tmp_path, exit_with, monkeypatch, returncode, overwrite
+):
+    """A closed terminal may end it behind the last record, or a library as it is unloaded."""
+    write_status(tmp_path, "finished" if overwrite else "running")
+    exit_with(returncode)
+
+    def popen(*args, **options):
+        write_status(tmp_path, "finished", seed=1)
+        return SimpleNamespace(wait=lambda: returncode)
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    assert process.run_in_process(tmp_path, overwrite=overwrite)
+    assert read_metrics(tmp_path)["status"] == "finished"
+
+
+def test_an_old_result_is_not_that_of_a_process_that_has_failed(tmp_path, exit_with):
+    write_status(tmp_path, "finished")
+    exit_with(-signal.SIGSEGV)
+    assert not process.run_in_process(tmp_path, overwrite=True)
+    assert read_metrics(tmp_path)["status"] == "failed"
+
+
 def test_a_cell_that_says_finished_without_any_score_is_run(tmp_path, exit_with):
     write_status(tmp_path, "finished", accuracy=None)
     commands = exit_with(os.EX_TEMPFAIL)

@@ -40,3 +40,20 @@ def test_the_answers_of_all_ranks_are_those_of_every_row_once(monkeypatch):
     assert answers["label"].tolist() == [100, 101, 102, 103, 104]
     assert answers["prediction"].tolist() == [200, 201, 202, 203, 204]
     assert answers["margin"].round(3).tolist() == torch.arange(5).div(10).tolist()
+
+
+def test_a_metric_that_was_added_before_a_resume_has_no_value_of_earlier_weights(monkeypatch):
+    """The best weights may be older than the metric; training is over by the time this shows."""
+    best = SimpleNamespace(step=1, metrics={"val/accuracy": 0.4})
+    last = {"val/accuracy": 0.3, "val/f1": 0.2}
+    tests = {"test/accuracy": 0.5, "test/f1": 0.6}
+    monkeypatch.setattr(score, "find_callback", lambda built, kind: best)
+    monkeypatch.setattr(score, "_validate_last", lambda *args, **options: last)
+    for name in ("_test", "_test_best"):
+        monkeypatch.setattr(score, name, lambda *args: (tests, {}))
+    monkeypatch.setattr(score, "_join", lambda best, last: {})
+    built: Any = object.__new__(Run)
+    built.trainer = SimpleNamespace(global_step=2)
+    results, _ = score.score_run(built, eval_interval=1)
+    assert results["scores"]["best"] == {"val": {"f1": None}, "test": {"f1": 0.6}}
+    assert results["scores"]["last"]["val"] == {"f1": 0.2}

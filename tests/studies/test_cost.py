@@ -105,6 +105,16 @@ def test_a_run_that_begins_with_another_pays_for_both(tmp_path, sheet):
     assert (row["device hours"], row["Wh"]) == ("2.5", 4.0)
 
 
+def test_a_run_that_was_trained_again_is_another_point(tmp_path, compose_study):
+    cfg = compose_study("study=cost", f"study.sweep={tmp_path}")
+    write_run(tmp_path, "a")
+    (before,) = points(cfg)
+    (tmp_path / "a" / "metrics.json").unlink()
+    (tmp_path / "a").rmdir()
+    write_run(tmp_path, "a", use={"seconds": 60.0, "joules": None, "num_devices": 1})
+    assert points(cfg) != [before]
+
+
 def test_no_price_per_point_at_the_majority_class(tmp_path, sheet):
     write_run(tmp_path, "a", accuracy={"best": {"test": 0.19}})
     assert pd.isna(table(sheet())["price per point"]).all()

@@ -16,9 +16,15 @@ measured = []
 def points(cfg):
     return [{"x": x, "seed": seed} for x in cfg.grid.x for seed in cfg.seeds]
 
+meanwhile = []
+
 def measure(point, cfg):
+    if meanwhile:
+        meanwhile.pop()()
     if point["x"] == cfg.grid.get("fails_at"):
         raise RuntimeError("no power")
+    if point["x"] == cfg.grid.get("stops_at"):
+        raise KeyboardInterrupt
     measured.append((point["x"], point["seed"]))
     yield {"half": "upper", "y": point["x"] ** 2 + cfg.study.settings.offset}
     yield {"half": "lower", "y": None}
@@ -72,11 +78,32 @@ def test_only_missing_points_are_measured(squares, tmp_path):
 
 
 def test_an_interrupted_study_goes_on(squares, tmp_path):
-    with pytest.raises(RuntimeError, match="no power"):
-        run_study(config([2, 3, 5], [0], fails_at=5), tmp_path)
+    squares.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config([2, 3, 5], [0], stops_at=5), tmp_path)
     assert len(pd.read_csv(tmp_path / ROWS)) == 4
     run_study(config([2, 3, 5], [0]), tmp_path)
     assert squares == [(2, 0), (3, 0), (5, 0)]
+
+
+def test_a_point_that_fails_leaves_the_others(squares, tmp_path):
+    message = "1 of 3 points failed.*the first: x 3, seed 0: RuntimeError: no power"
+    with pytest.raises(StudyError, match=message):
+        run_study(config([2, 3, 5], [0], fails_at=3), tmp_path)
+    assert squares == [(2, 0), (5, 0)] and (tmp_path / "plot.png").exists()
+    run_study(config([2, 3, 5], [0]), tmp_path)
+    assert squares == [(2, 0), (5, 0), (3, 0)]
+
+
+def test_two_calls_may_add_to_one_study(squares, tmp_path):
+    """The second begins and ends while the first is at a point, and has that point, too."""
+    study = __import__("squares")
+    study.meanwhile.append(lambda: run_study(config([2, 3], [0, 1]), tmp_path))
+    run_study(config([2, 5], [0]), tmp_path)
+    frame = pd.read_csv(tmp_path / ROWS)
+    points = [tuple(row) for row in frame[["x", "seed"]].drop_duplicates().to_numpy()]
+    assert sorted(points) == [(2, 0), (2, 1), (3, 0), (3, 1), (5, 0)]
+    assert len(frame) == 2 * len(points)
 
 
 def test_rows_of_other_settings_are_not_mixed(squares, tmp_path):

@@ -22,6 +22,7 @@ def run(attention="softmax", *, seed=0, val=nan, **config) -> dict:
         **facts,
         "attention": attention,
         "seed": seed,
+        "status": "finished",
         "accuracy.best.val": val,
         "config": config,
     }
@@ -150,6 +151,36 @@ def test_a_setting_with_a_seed_missing_does_not_compete():
     best, chosen = select_best(find_options(runs), ["learning_rate"])
     assert {config["learning_rate"] for config in best["config"]} == {0.001}
     assert chosen.loc[0, ["num_settings", "num_short"]].tolist() == [1, 1]
+
+
+def test_what_is_tuned_is_named_though_another_option_varies_alike():
+    """Rows padded to their greatest length, and trials of which each has values of its own."""
+    pairs = [(0.1, 512, 0.3), (0.2, 1024, 0.5), (0.3, 2048, 0.4)]
+    runs = pd.DataFrame(
+        run(val=val, max_seq_len=length, padded_len=length, encoder={"dropout": rate})
+        for rate, length, val in pairs
+    )
+    _, chosen = name_runs(runs, best_of=["max_seq_len", "encoder.dropout"])
+    assert chosen.loc[0, "chosen"] == {"max_seq_len": "1024", "dropout": "0.2"}
+    one = runs[runs.index == 1]
+    best, _ = select_best(find_options(runs, tuned=["max_seq_len"]), ["max_seq_len"])
+    assert list(best.index) == list(one.index)
+    assert label_options(best)["options"].tolist() == [""]
+
+
+def test_a_setting_with_a_failed_seed_does_not_compete():
+    """Its validation may have been recorded before it failed."""
+    runs = pd.DataFrame(
+        {**run(seed=seed, val=val, learning_rate=rate), "status": status}
+        for rate, seed, val, status in (
+            (0.001, 0, 0.4, "finished"),
+            (0.001, 1, 0.4, "finished"),
+            (0.003, 0, 0.9, "finished"),
+            (0.003, 1, 0.9, "failed"),
+        )
+    )
+    best, _ = select_best(find_options(runs), ["learning_rate"])
+    assert {config["learning_rate"] for config in best["config"]} == {0.001}
 
 
 def test_a_row_without_a_finished_run_is_one_row():
