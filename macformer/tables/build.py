@@ -23,6 +23,7 @@ from macformer.tables.layout import Entry, Row, Table, percent, task_title
 from macformer.tables.pretraining import has_pretraining, pretraining_table
 from macformer.tables.published import difference_table, published_beside, published_table
 from macformer.tables.scores import has_scores, score_table
+from macformer.tables.summary import agreed
 
 NOT_AVERAGED = {"pathx"}  # LRA's average leaves Path-X out
 FEWER_MARK = "‡"
@@ -80,7 +81,7 @@ def detail_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
     for label, result in zip(row_labels(summary), summary.to_dict("records"), strict=True):
         texts = detail_texts(result, scale=scale, num_seeds=num_seeds)
         rows.append(Row(label, [Entry(text, result_key(result)) for text in texts]))
-    floors = {"majority class": summary["majority_rate"].mean(), **_floors(runs)}
+    floors = {"majority class": agreed(summary["majority_rate"]), **_floors(runs)}
     blanks = [Entry()] * (len(columns) - 2)
     rows += _section(
         [Row(name, [Entry(percent(rate))] * 2 + blanks) for name, rate in floors.items()]
@@ -167,9 +168,10 @@ def accuracy_table(runs: pd.DataFrame, summary: pd.DataFrame, *, published: pd.D
         shown = [accuracy_entry(results.get(task), num_seeds=num_seeds) for task in tasks]
         values = {task: result["accuracy.best.test"] for task, result in results.items()}
         ours.append(Row(label, [*shown, _average(label, values, averaged, incomplete)]))
-    rates = {task: summary.loc[summary["task"] == task, "majority_rate"].mean() for task in tasks}
+    of_task = {task: summary[summary["task"] == task] for task in tasks}
+    rates = {task: agreed(results["majority_rate"]) for task, results in of_task.items()}
     floor = [_value_row("majority class", rates, tasks, averaged, incomplete)]
-    shallow = {task: summary.loc[summary["task"] == task, "floor"].mean() for task in tasks}
+    shallow = {task: agreed(results["floor"]) for task, results in of_task.items()}
     if not all(map(isnan, shallow.values())):
         floor.append(_value_row("best shallow floor", shallow, tasks, averaged, incomplete))
     beside = published_beside(published, summary=summary, tasks=tasks)
@@ -220,9 +222,9 @@ def efficiency_table(runs: pd.DataFrame, summary: pd.DataFrame) -> Table:
 
 
 def _floors(runs: pd.DataFrame) -> dict[str, float]:
-    """Return what shallow predictors reach on the task of these runs, on which they all agree."""
-    known = [floors for floors in runs["floors"] if floors]
-    return {f"floor: {name}": rate for name, rate in (known[0] if known else {}).items()}
+    """Return what shallow predictors reach on the task of these runs, if their data are one."""
+    known = pd.DataFrame([floors for floors in runs["floors"] if floors])
+    return {f"floor: {name}": agreed(known[name]) for name in known.columns}
 
 
 def _value_row(

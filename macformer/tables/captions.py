@@ -14,7 +14,7 @@ from macformer.tables.entries import (
     SHARED_MARK,
 )
 from macformer.tables.layout import percent, row_label, task_title
-from macformer.tables.summary import RESULT, SETTING, ranked
+from macformer.tables.summary import RESULT, SETTING, agreed, ranked
 
 
 def join(*sentences: str) -> str:
@@ -54,7 +54,7 @@ def seeds(summary: pd.DataFrame, *, spread: bool = True, each_n: bool = True) ->
 
 def majority(summary: pd.DataFrame) -> str:
     """State the accuracy of always answering the most frequent class."""
-    rates = summary.groupby("task", sort=False)["majority_rate"].mean().dropna()
+    rates = summary.groupby("task", sort=False)["majority_rate"].agg(agreed).dropna()
     shares = [f"{task_title(str(task))} {percent(rate)} %" for task, rate in rates.items()]
     return f"Majority class: {', '.join(shares)}." if shares else ""
 
@@ -126,8 +126,11 @@ def floor_notes(summary: pd.DataFrame) -> list[str]:
     if summary["floor"].isna().all():
         return []
     note = "Floors: predictors without any attention, fitted when the data were prepared."
-    reached = (summary["accuracy.best.test"] <= summary["floor"]).any()
-    return [f"{note} {FLOOR_MARK} at or below the best of them." if reached else note]
+    if (summary["accuracy.best.test"] <= summary["floor"]).any():
+        note += f" {FLOOR_MARK} at or below the best of them."
+    if any(isnan(agreed(rates.dropna())) for _, rates in summary.groupby("task")["floor"]):
+        note += " Where the data of rows differ, so do these, and no line shows one for all."
+    return [note]
 
 
 def comparison(summary: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from macformer.plotting import COLOURS, MARKERS, draw_panels, save
 from macformer.tables.entries import row_labels
 from macformer.tables.layout import Plot, task_title
-from macformer.tables.summary import ROW
+from macformer.tables.summary import ROW, agreed
 
 FLOORS = {
     "majority_rate": ("majority class", ":"),
@@ -34,7 +34,7 @@ def lay_out_panels(
     axes = dict(zip(tasks, panels, strict=True))
     handles = _row_handles(frame, looks, lines=lines)
     for column, (name, style) in FLOORS.items() if floors else ():
-        rates = 100 * frame.groupby("task")[column].mean().dropna()
+        rates = 100 * frame.groupby("task")[column].agg(agreed).dropna()
         line = {"color": "grey", "linestyle": style, "linewidth": 1}
         for task, rate in rates.items():
             axes[str(task)].axhline(rate, **line, zorder=0)

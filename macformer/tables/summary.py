@@ -81,3 +81,9 @@ def _relative_costs(summary: pd.DataFrame) -> pd.DataFrame:
     shared = [cost for cost in COSTS if cost not in COUNTS]
     ratios[shared] = ratios[shared].where(comparable)
     return ratios.add_suffix(".relative")
+
+
+def agreed(rates: pd.Series) -> float:
+    """Return the number that rows of the same data share; NaN if their data differ or have none."""
+    known = rates.dropna().round(9)
+    return float(known.iloc[0]) if known.nunique() == 1 else float("nan")

@@ -31,6 +31,20 @@ def test_one_task_comes_first_in_detail(write_run, sweep):
     assert "Recipe smoke; device laptop; commit abc1234." in detail.caption
 
 
+def test_rows_of_different_data_share_no_floor(write_run, sweep):
+    """Recall among 8 pairs has another floor than among 64; a mean would be that of neither."""
+    for row, pairs, rate, test in (("softmax", 8, 0.125, 0.5), ("rfa", 64, 0.016, 0.01)):
+        data = {"config": {"seed": 0, "task": {"num_pairs": pairs}}, "data_digest": str(pairs)}
+        rates = {"floors": {"values": {"accuracy": rate}}, "majority_rate": rate}
+        write_run(attention=row, test=test, **data, **rates)
+    (detail, *_), _ = tables(sweep)
+    assert texts(detail, "majority class") == [""] * len(detail.columns)
+    assert texts(detail, "floor: values") == [""] * len(detail.columns)
+    assert texts(detail, "rfa (num_pairs=64)")[0].endswith("§")
+    assert not texts(detail, "softmax (num_pairs=8)")[0].endswith("§")
+    assert any("no line shows one for all" in note for note in detail.notes)
+
+
 def test_memory_is_shown_in_gib_once_it_reaches_one(write_run, sweep):
     write_run(train={"examples_per_second": 1.0, "tokens_per_second": 1.0, "peak_memory_gib": 2.5})
     (detail, *_), _ = tables(sweep)
