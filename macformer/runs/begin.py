@@ -3,7 +3,6 @@
 Whoever needs that run first trains it; the others wait for it, and an interrupted one is resumed.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ def pretrain(cfg: DictConfig) -> Path | None:
     """Return the folder of the finished run that comes before this one, trained now if need be.
 
     Raises:
-        ValueError: If it failed, was trained on other data than there are now, or is to be trained
-            under Slurm by one of several tasks, which would wait for the others.
+        ValueError: If it failed, or was trained on other data than there are now.
         Stopped: If it was interrupted, and goes on when this run does.
     """
     if cfg.get("pretrain") is None:
@@ -33,11 +31,6 @@ def pretrain(cfg: DictConfig) -> Path | None:
     before = cfg.pretrain.run
     run_dir = Path(before.paths.run_dir)
     waits = False
-    if read_status(run_dir) != "finished" and int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        raise ValueError(
-            f"{run_dir.name} comes first and is not finished, and a run of several Slurm tasks "
-            "cannot train it: call the same command in a job of one task, or without Slurm, first"
-        )
     while read_status(run_dir) != "finished":
         if is_running(run_dir):
             if not waits:

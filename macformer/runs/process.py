@@ -45,13 +45,11 @@ def run_composed(cfg: DictConfig) -> bool:
     """
     check_once(cfg)
     run_dir, cwd = output_folder(), calling_folder()
+    if reason := _refusal(cfg, run_dir):  # of every rank: one alone would wait for others
+        if _rank() == 0:
+            print(reason, file=sys.stderr)
+        return False
     if _rank() == 0:
-        if not cfg.overwrite and (other := _other_run(cfg, run_dir)):
-            print(f"{run_dir} holds another run, {other}; overwrite=true drops it", file=sys.stderr)
-            return False
-        if not cfg.overwrite and (change := DataNow().change(cfg, run_dir)):
-            print(f"{run_dir.name}: {change}; {AGAIN}", file=sys.stderr)
-            return False
         if not is_running(run_dir) and (cfg.overwrite or read_status(run_dir) != "finished"):
             write_config(run_dir, cfg)
         return run_in_process(run_dir, overwrite=cfg.overwrite, cwd=cwd)
@@ -95,6 +93,26 @@ def run_in_process(run_dir: Path, *, overwrite: bool, cwd: Path | None = None) -
         out_of_memory = num_out_of_memory_kills() != kills
         _record_end(run_dir, returncode, out_of_memory=out_of_memory, overwrite=overwrite)
     return False
+
+
+def _refusal(cfg: DictConfig, run_dir: Path) -> str | None:
+    """Say why a run cannot begin, from what is on disk, which this leaves as it is."""
+    if not cfg.overwrite:
+        if other := _other_run(cfg, run_dir):
+            return f"{run_dir} holds another run, {other}; overwrite=true drops it"
+        if change := DataNow().change(cfg, run_dir):
+            return f"{run_dir.name}: {change}; {AGAIN}"
+        if read_status(run_dir) == "finished":
+            return None
+    if cfg.get("pretrain") is None or int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+        return None
+    first = Path(cfg.pretrain.run.paths.run_dir)
+    if read_status(first) == "finished":
+        return None
+    return (
+        f"{first.name} comes first and is not finished, and a run of several Slurm tasks cannot "
+        "train it: call the same command in a job of one task, or without Slurm, first"
+    )
 
 
 def _other_run(cfg: DictConfig, run_dir: Path) -> str | None:

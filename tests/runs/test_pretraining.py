@@ -13,7 +13,7 @@ from macformer.record import (
     write_end,
     write_metrics,
 )
-from macformer.runs import begin, cell, train_and_test
+from macformer.runs import begin, cell, process, train_and_test
 from macformer.runs.build import build_model
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.stop import Stopped
@@ -191,15 +191,23 @@ def test_who_comes_too_late_to_wait_takes_what_is_there(make_pretrained, monkeyp
     assert cell.run(run_dir)
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
 def test_tasks_of_slurm_do_not_begin_a_pretraining_that_would_wait_for_them(
-    make_pretrained, monkeypatch
+    make_pretrained, monkeypatch, capsys, rank
 ):
+    """No rank does, nor is anything recorded: after the pretraining the same command works."""
     make, _ = make_pretrained
-    _, run_dir = make(folder="run")
+    cfg, run_dir = make(folder="run")
     monkeypatch.setenv("SLURM_NTASKS", "2")
-    monkeypatch.setattr(begin, "run_in_process", lambda *_, **__: pytest.fail("begun"))
-    assert not cell.run(run_dir)
-    assert "comes first and is not finished" in read_metrics(run_dir)["reason"]
+    monkeypatch.setenv("SLURM_PROCID", rank)
+    monkeypatch.setattr(process, "check_once", lambda cfg: None)
+    monkeypatch.setattr(process, "output_folder", lambda: run_dir)
+    monkeypatch.setattr(process, "calling_folder", lambda: run_dir)
+    monkeypatch.setattr(process, "_wait", lambda *_, **__: pytest.fail("begun"))
+    assert not process.run_composed(cfg)
+    message = "comes first and is not finished"
+    assert (message in capsys.readouterr().err) == (rank == "0")
+    assert read_metrics(run_dir) is None
 
 
 def test_a_run_whose_pretraining_is_interrupted_is_interrupted(make_pretrained, monkeypatch):

@@ -307,7 +307,10 @@ def test_a_cell_takes_the_first_request_to_stop_and_is_not_ended_by_more(monkeyp
     assert written
 
 
-def test_a_folder_of_another_run_is_left_alone(make_run, exit_with, monkeypatch, capsys):
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_folder_of_another_run_is_left_alone(make_run, exit_with, monkeypatch, capsys, rank):
+    """By every rank: the second would wait half an hour for the first one."""
+    monkeypatch.setenv("SLURM_PROCID", rank)
     cfg, run_dir = make_run()
     commands = exit_with(0)
     write_status(run_dir, "interrupted", identity="of another", name="another")
@@ -315,7 +318,8 @@ def test_a_folder_of_another_run_is_left_alone(make_run, exit_with, monkeypatch,
     monkeypatch.setattr(process, "calling_folder", lambda: run_dir)
     monkeypatch.setattr(process, "check_once", lambda cfg: None)
     assert not process.run_composed(cfg)
-    assert "holds another run, another (of another); overwrite=true" in capsys.readouterr().err
+    message = "holds another run, another (of another); overwrite=true"
+    assert (message in capsys.readouterr().err) == (rank == "0")
     assert not commands
     cfg.overwrite = True
     process.run_composed(cfg)
