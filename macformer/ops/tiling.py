@@ -172,14 +172,10 @@ class Memory:
 
     def __init__(self):
         self._numbers: Tensor | None = None
-        self._views: dict[tuple[int, ...], Tensor] = {}
 
     def take(self, like: Tensor, *shape: int) -> Tensor:
         """Return a tensor that holds whatever was written last."""
-        if shape not in self._views:
-            size = math.prod(shape)
-            if self._numbers is None or self._numbers.numel() < size:
-                self._numbers = like.new_empty(size)
-                self._views.clear()
-            self._views[shape] = self._numbers[:size].view(shape)
-        return self._views[shape]
+        size = math.prod(shape)
+        if self._numbers is None or self._numbers.numel() < size:
+            self._numbers = like.new_empty(size)
+        return self._numbers[:size].view(shape)

@@ -76,11 +76,9 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     done = {row["point"] for row in rows}
     missing = [point for point in study.points(cfg) if point_key(point, cfg) not in done]
     folder.mkdir(parents=True, exist_ok=True)
-    if cfg.overwrite:
-        (folder / ROWS).unlink(missing_ok=True)
     OmegaConf.save(cfg, folder / CONFIG, resolve=True)
     source = {**provenance(cfg.device), "settings": settings}
-    failed: list[str] = []
+    drops, failed = cfg.overwrite, []
     with _progress() as progress:
         for point in progress.track(missing, total=len(missing), description=cfg.study.name):
             key = {"point": point_key(point, cfg)}
@@ -92,7 +90,8 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
                 failed.append(f"{_describe(point)}: {type(error).__name__}: {error}")
                 progress.console.print(f"failed: {failed[-1]}", markup=False)
             else:
-                _add_rows(found, folder)
+                _add_rows(found, folder, drops=drops)
+                drops = False
     if failed:
         with suppress(StudyError):  # none is there
             render_study(cfg, folder)
@@ -177,13 +176,16 @@ def describe_rows(frame: pd.DataFrame) -> str:
     return f"{seeds} seed{'s' * (seeds != 1)}; {names[0]}; torch {names[1]}; commit {names[2]}."
 
 
-def _add_rows(found: list[Row], folder: Path) -> None:
+def _add_rows(found: list[Row], folder: Path, *, drops: bool) -> None:
     """Add the rows of a point to what the file holds by now, unless another call has had it first.
 
     The file is replaced at once, so that an interruption leaves whole points.
+
+    Args:
+        drops: Whether what the file holds goes instead.
     """
     with FileLock(folder / LOCK):
-        rows = read_rows(folder)
+        rows = [] if drops else read_rows(folder)
         known = {row["point"] for row in rows}
         rows += [row for row in found if row["point"] not in known]
         with whole_file(folder / ROWS) as file:

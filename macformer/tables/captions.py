@@ -128,7 +128,8 @@ def floor_notes(summary: pd.DataFrame) -> list[str]:
     note = "Floors: predictors without any attention, fitted when the data were prepared."
     if (summary["accuracy.best.test"] <= summary["floor"]).any():
         note += f" {FLOOR_MARK} at or below the best of them."
-    if any(isnan(agreed(rates.dropna())) for _, rates in summary.groupby("task")["floor"]):
+    known = summary.dropna(subset="floor")
+    if known.groupby("task")["floor"].agg(agreed).isna().any():
         note += " Where the data of rows differ, so do these, and no line shows one for all."
     return [note]
 

@@ -258,6 +258,12 @@ def test_no_tile_is_spent_on_trailing_padding(monkeypatch):
     assert sum(rows) == HEADS * 70
 
 
+def test_without_keys_the_output_is_zero():
+    for mask in (None, torch.zeros(BATCH, 0, dtype=torch.bool)):
+        out = maclaurin_attention(*draw_inputs(3, 0), draw_features(), key_padding_mask=mask)
+        assert_close(out, torch.zeros_like(out), rtol=0, atol=0)
+
+
 def test_features_are_not_saved():
     inputs = draw_inputs(257, 257)
     saved = []

@@ -78,7 +78,6 @@ def test_only_missing_points_are_measured(squares, tmp_path):
 
 
 def test_an_interrupted_study_goes_on(squares, tmp_path):
-    squares.clear()
     with pytest.raises(KeyboardInterrupt):
         run_study(config([2, 3, 5], [0], stops_at=5), tmp_path)
     assert len(pd.read_csv(tmp_path / ROWS)) == 4
@@ -112,6 +111,9 @@ def test_rows_of_other_settings_are_not_mixed(squares, tmp_path):
     with pytest.raises(StudyError, match="other settings"):
         run_study(other, tmp_path)
     other.overwrite = True
+    with pytest.raises(KeyboardInterrupt):  # before it has anything to put in their place
+        run_study(OmegaConf.merge(other, {"grid": {"stops_at": 2}}), tmp_path)
+    assert pd.read_csv(tmp_path / ROWS)["y"].max() == 4
     run_study(other, tmp_path)
     assert pd.read_csv(tmp_path / ROWS)["y"].max() == 5
 

@@ -45,6 +45,15 @@ def test_rows_of_different_data_share_no_floor(write_run, sweep):
     assert any("no line shows one for all" in note for note in detail.notes)
 
 
+def test_a_task_without_floors_has_not_several(write_run, sweep):
+    write_run(floors={"first_token": {"accuracy": 0.3}})
+    write_run(task="text")
+    (accuracy, *_), _ = tables(sweep)
+    assert texts(accuracy, "best shallow floor")[:2] == ["30.00", ""]
+    assert any("Floors:" in note for note in accuracy.notes)
+    assert not any("no line shows one for all" in note for note in accuracy.notes)
+
+
 def test_memory_is_shown_in_gib_once_it_reaches_one(write_run, sweep):
     write_run(train={"examples_per_second": 1.0, "tokens_per_second": 1.0, "peak_memory_gib": 2.5})
     (detail, *_), _ = tables(sweep)
