@@ -17,6 +17,8 @@ def without_autocast(function: Callable[Concatenate[Tensor, P], T]) -> Callable[
 
     @wraps(function)
     def run(first: Tensor, *args: P.args, **kwargs: P.kwargs) -> T:
+        if not torch.is_autocast_enabled(first.device.type):
+            return function(first, *args, **kwargs)
         with torch.autocast(first.device.type, enabled=False):
             return function(first, *args, **kwargs)
 
@@ -27,8 +29,7 @@ def guard_denominator(
     denominator: Float[Tensor, "*shape"], *, eps: float = 1e-6
 ) -> Float[Tensor, "*shape"]:
     r"""Replace z by copysign(eps, z) where :math:`|z| < eps`, and cut its gradient there."""
-    sign = torch.ones_like(denominator).copysign(denominator.detach())
-    return denominator.abs().clamp(min=eps) * sign
+    return denominator.abs().clamp(min=eps).copysign(denominator.detach())
 
 
 @without_autocast

@@ -128,33 +128,24 @@ class HeadMatrices:
 
     def of(self, x: Tensor, tile: Tile) -> Tensor:
         """Return one matrix for each head of x, in the dtype that the first x has."""
-        first_and_number = tile[1].start % len(self.matrices), len(x)
-        if first_and_number not in self._taken:
-            matrices = self.matrices.to(x.dtype)
-            shared = len(matrices) == 1
-            taken = matrices.expand(len(x), -1, -1) if shared else matrices[_heads(matrices, tile)]
-            self._taken[first_and_number] = taken
-        return self._taken[first_and_number]
-
-
-def _heads(matrices: Tensor, tile: Tile) -> slice | Tensor:
-    """Return where the matrices of a tile's heads are: in a row, unless it passes the last one."""
-    num_heads = tile[1].stop - tile[1].start
-    first = tile[1].start % len(matrices)
-    if first + num_heads <= len(matrices):
-        return slice(first, first + num_heads)
-    return torch.arange(first, first + num_heads, device=matrices.device) % len(matrices)
+        first, num_heads = tile[1].start % len(self.matrices), len(x)
+        if (first, num_heads) not in self._taken:
+            cycles = math.ceil((first + num_heads) / len(self.matrices))
+            in_turn = self.matrices.to(x.dtype).repeat(cycles, 1, 1)
+            self._taken[first, num_heads] = in_turn[first : first + num_heads]
+        return self._taken[first, num_heads]
 
 
 def add_of_heads(matrices: Tensor, gradient: Tensor, tile: Tile) -> None:
     """Add the gradient of each head of a tile at what :class:`HeadMatrices` took."""
-    if len(matrices) == 1:
-        matrices += gradient.sum(0)
-        return
-    heads = _heads(matrices, tile)
-    if isinstance(heads, slice):
-        matrices[heads] += gradient
+    cycle, num_heads = len(matrices), len(gradient)
+    first = tile[1].start % cycle
+    if first + num_heads <= cycle:
+        matrices[first : first + num_heads] += gradient
+    elif first == num_heads % cycle == 0:
+        matrices += gradient.unflatten(0, (-1, cycle)).sum(0)
     else:
+        heads = torch.arange(first, first + num_heads, device=matrices.device) % cycle
         matrices.index_add_(0, heads, gradient)
 
 
