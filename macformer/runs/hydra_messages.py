@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig
@@ -73,4 +73,18 @@ def _unknown_option(key: str, cause: Any) -> str:
     names = [str(name) for name in parent if name != "hydra"]
     above = key.partition(f".{missing}")[0] if f".{missing}" in key else ""
     where = f"; in {above} " if above else "; "
+    elsewhere = [path for path in _paths(parent._get_root()) if path.endswith(f".{missing}")]
+    if elsewhere:
+        return f"there is no option {key}; did you mean {' or '.join(elsewhere)}?"
     return f"there is no option {key}{where}{known_names(missing, names)}"
+
+
+def _paths(cfg: DictConfig, above: str = "") -> Iterator[str]:
+    """Yield the dotted path of every option that does not follow another."""
+    for name in cfg:
+        child = cfg._get_node(name)
+        if name == "hydra" or child._is_interpolation():
+            continue
+        yield f"{above}{name}"
+        if isinstance(child, DictConfig):
+            yield from _paths(child, f"{above}{name}.")

@@ -6,20 +6,25 @@ from macformer.runs.config import ConfigError, compose
 
 
 @pytest.mark.parametrize(
-    ("option", "answer"),
+    ("options", "answer"),
     [
         ("maxsteps=3", "there is no option maxsteps; did you mean max_steps? there are "),
         (
             "attention.num_features=3",
             "there is no option attention.num_features; in attention there is dropout",
         ),
+        ("hidden_share=0.2", "there is no option hidden_share; did you mean data.hidden_share?"),
+        (
+            "attention=rmfa_exp mixer.attention.num_features=3",  # below what the mixer follows
+            "there is no option mixer.attention.num_features; did you mean attention.num_features?",
+        ),
         ("model.encoder.num_layer=3", "in model.encoder did you mean num_layers? "),
         ("attention=rmfa-exp", "there is no attention=rmfa-exp; did you mean rmfa_exp? there are "),
     ],
 )
-def test_a_mistyped_option_is_answered_by_near_ones(option, answer):
+def test_a_mistyped_option_is_answered_by_near_ones(options, answer):
     with pytest.raises(ConfigError) as caught:
-        compose("task=listops_short", option)
+        compose("task=listops_short", *options.split())
     message = str(caught.value)
     assert answer in message
     assert "\n" not in message and "_rmfa" not in message
