@@ -49,7 +49,8 @@ def register_attention(
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """Register ``macformer::name`` and ``macformer::name_backward``, and return the first.
 
-    What is returned raises NotImplementedError in forward-mode differentiation.
+    What is returned raises NotImplementedError in forward-mode differentiation, and ValueError if a
+    parameter of three dimensions, [1 or heads, ...], has another number of heads.
 
     Args:
         parameters: The schema of what stands between value and key_padding_mask, if anything.
@@ -118,6 +119,7 @@ def register_attention(
 
     def attend_or_refuse(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         _refuse_tangents(name, inputs)
+        _check_heads(name, inputs[0], inputs[3 : 3 + num_parameters])
         return attend(*inputs)
 
     return attend_or_refuse
@@ -160,6 +162,17 @@ def _refuse_tangents(name: str, inputs: Sequence[Any]) -> None:
             f"macformer::{name} has no forward-mode derivative (torch.func.jvp, jacfwd, dual "
             "numbers); differentiate in reverse mode"
         )
+
+
+def _check_heads(name: str, query: Tensor, parameters: Sequence[Any]) -> None:
+    """Refuse matrices that are neither one for all heads nor one for each."""
+    num_heads = query.shape[1]
+    for x in parameters:
+        if isinstance(x, Tensor) and x.ndim == 3 and len(x) not in (1, num_heads):
+            raise ValueError(
+                f"macformer::{name} takes one matrix for all heads or one for each of the "
+                f"{num_heads}, got {len(x)}"
+            )
 
 
 def _shape(x: Any) -> Any:
