@@ -19,6 +19,9 @@ FLAGS = {
 MOST = 100  # columns
 
 
+NAMED_IN_RECIPE = ("optimizer", "scheduler")
+
+
 class Line(NamedTuple):
     """An option in a YAML file: its name, its value, and the comment behind it."""
 
@@ -83,11 +86,15 @@ def groups_of(source: str) -> list[Line]:
 def options_of(source: str) -> list[Line]:
     """Read the options at the top level of a file that have a value of one line there.
 
-    What is computed of others is no option.
+    What is computed of others is no option, nor is a part that only a recipe names.
     """
     found = _read(r"^(\w+): *([^\s#].*?)?(?: +# (.*))?$", source)
     computed = ("", "${identity:}")
-    return [Line(*line) for line in found if line[1] not in computed and line[1].count("${") < 2]
+    return [
+        Line(*line)
+        for line in found
+        if line[1] not in computed and line[1].count("${") < 2 and line[0] not in NAMED_IN_RECIPE
+    ]
 
 
 def _read(pattern: str, source: str) -> list[tuple[str, str, str]]:

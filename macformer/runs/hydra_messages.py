@@ -23,6 +23,10 @@ REWORDED: list[tuple[str, Callable[[re.Match[str]], str]]] = [
         lambda m: f"the file that {m[1]}=... names has no {m[2]}; is it empty?",
     ),
     (
+        r"Could not override '(optimizer|scheduler)'\. .*",
+        lambda m: f"the recipe names the {m[1]}; a recipe of your own can name another",
+    ),
+    (
         r"Ambiguous value for argument '(.*?)=(.*?)' 1\. .*",
         lambda m: (
             f"{m[1]} is given several values, {m[2]}; -m makes a sweep over them, and "

@@ -19,6 +19,7 @@ from macformer.runs.config import ConfigError, compose
             "there is no option mixer.attention.num_features; did you mean attention.num_features?",
         ),
         ("model.encoder.num_layer=3", "in model.encoder did you mean num_layers? "),
+        ("scheduler=cosine", "the recipe names the scheduler; a recipe of your own can"),
         ("attention=rmfa-exp", "there is no attention=rmfa-exp; did you mean rmfa_exp? there are "),
     ],
 )
