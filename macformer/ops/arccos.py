@@ -14,7 +14,7 @@ from torch import Tensor
 from macformer.ops.linear import linear_attention
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.sphere import placed, to_sphere
-from macformer.ops.tiled import FeatureMap, Pull, where_positive
+from macformer.ops.tiled import FeatureMap, Features, Pull, where_positive
 from macformer.ops.tiling import HeadMatrices, Tile, add_of_heads
 
 
@@ -56,11 +56,11 @@ class _Rectified:
         self.num_features = self.num_columns = omega.shape[-1]
         self.weights = 2 / omega.shape[-1]
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        return torch.bmm(x, self._matrices.of(x, tile)).relu_()
+    def features(self, x: Tensor, tile: Tile) -> Features:
+        return (torch.bmm(x, self._matrices.of(x, tile)).relu_(),)
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        phi = self.features(x, tile)
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
+        (phi,) = self.features(x, tile)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
             grad = where_positive(torch.bmm(y, state), phi)
@@ -68,7 +68,7 @@ class _Rectified:
                 add_of_heads(self.grad_omega, torch.bmm(x.mT, grad), tile)
             return torch.bmm(grad, self._matrices.of(x, tile).mT)
 
-        return phi, pull
+        return (phi,), pull
 
 
 def _maps(

@@ -12,7 +12,7 @@ from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import accumulation_dtype, linear_attention
 from macformer.ops.registration import Size, register_attention, through_tiles
 from macformer.ops.sphere import placed, to_sphere
-from macformer.ops.tiled import FeatureMap, Pull
+from macformer.ops.tiled import FeatureMap, Features, Pull
 from macformer.ops.tiling import HeadMatrices, Memory, Tile, add_of_heads
 
 
@@ -51,32 +51,31 @@ class _Waves:
         self._matrices = HeadMatrices(omega)
         self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
-        self._features = Memory()
-        self._scratch = Memory()  # of angles, and after their last use of the gradient at features
+        self._features, self._gradients = Memory(), Memory()
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        phi = self._features.take(x, *x.shape[:-1], self.num_features)
-        sine, cosine = phi.chunk(2, dim=-1)
-        # contiguous, since of a view each row would be a call of the library of sines
-        angles, waves = self._scratch.take(x, 2, *sine.shape)
-        torch.bmm(x, self._matrices.of(x, tile), out=angles)
-        sine.copy_(torch.sin(angles, out=waves))
-        cosine.copy_(torch.cos(angles, out=waves))
-        return phi
+    def features(self, x: Tensor, tile: Tile) -> Features:
+        # each contiguous, since of a view every row would be a call of the library of sines
+        sine, cosine = self._pair(self._features, x)
+        angles = torch.bmm(x, self._matrices.of(x, tile), out=cosine)
+        torch.sin(angles, out=sine)
+        return sine, angles.cos_()
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        phi = self.features(x, tile)
-        sine, cosine = phi.chunk(2, dim=-1)
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
+        sine, cosine = self.features(x, tile)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_phi = self._scratch.take(x, *x.shape[:-1], self.num_features)
-            grad_sine, grad_cosine = torch.bmm(y, state, out=grad_phi).chunk(2, dim=-1)
+            grad_sine, grad_cosine = self._pair(self._gradients, x)
+            for grad, columns in zip((grad_sine, grad_cosine), state.chunk(2, -1), strict=True):
+                torch.bmm(y, columns, out=grad)
             grad_angles = grad_sine.mul_(cosine).addcmul_(grad_cosine, sine, value=-1)
             if self.grad_omega is not None:
                 add_of_heads(self.grad_omega, torch.bmm(x.mT, grad_angles), tile)
             return torch.bmm(grad_angles, self._matrices.of(x, tile).mT)
 
-        return phi, pull
+        return (sine, cosine), pull
+
+    def _pair(self, memory: Memory, x: Tensor) -> Tensor:
+        return memory.take(x, 2, *x.shape[:-1], self.num_features // 2)
 
 
 def _maps(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.registration import Size, register_attention, through_tiles
-from macformer.ops.tiled import FeatureMap, Pull
+from macformer.ops.tiled import FeatureMap, Features, Pull
 from macformer.ops.tiling import HeadMatrices, Tile, add_of_heads
 
 
@@ -36,12 +36,12 @@ class _Competing:
         self._matrices = HeadMatrices(weight)
         self.num_features = self.num_columns = 2 * weight.shape[-1]
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
+    def features(self, x: Tensor, tile: Tile) -> Features:
         projected = torch.bmm(x, self._matrices.of(x, tile).mT)
-        return torch.cat([projected, -projected], dim=-1).softmax(-1)
+        return (torch.cat([projected, -projected], dim=-1).softmax(-1),)
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        phi = self.features(x, tile)
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
+        (phi,) = self.features(x, tile)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
             grad = torch.ops.aten._softmax_backward_data(torch.bmm(y, state), phi, -1, phi.dtype)
@@ -51,7 +51,7 @@ class _Competing:
                 add_of_heads(self.grad_weight, torch.bmm(grad_projected.mT, x), tile)
             return torch.bmm(grad_projected, self._matrices.of(x, tile))
 
-        return phi, pull
+        return (phi,), pull
 
 
 def _maps(weights: Sequence[Any], grads: Sequence[Tensor | None]) -> tuple[FeatureMap, FeatureMap]:

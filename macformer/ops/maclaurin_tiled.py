@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from macformer.ops.tiled import Pull
+from macformer.ops.tiled import Features, Pull
 from macformer.ops.tiling import HeadMatrices, Memory, Tile
 
 
@@ -26,13 +26,13 @@ class Products:
         self._gradients: dict[tuple[int, ...], _Columns] = {}
         self._memory, self._gradient_memory = Memory(), Memory()
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
+    def features(self, x: Tensor, tile: Tile) -> Features:
         projected = self._project(x, self._signs.of(x, tile))
         for alive, level in zip(projected.alive, projected.levels, strict=True):
             alive.mul_(level)
-        return projected.first
+        return (projected.first,)
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         columns = self._signs.of(x, tile)
         projected = self._project(x, columns)
         gradients = self._columns(x, self._gradients, self._gradient_memory)
@@ -50,7 +50,7 @@ class Products:
                 grad.mul_(level)
             return torch.bmm(gradients.alone, columns[..., : self._num_signs].mT)
 
-        return projected.first, pull
+        return (projected.first,), pull
 
     def _project(self, x: Tensor, columns: Tensor) -> "_Columns":
         projected = self._columns(x, self._projected, self._memory)

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.registration import Backward, Forward, Size, register_attention
-from macformer.ops.tiled import FeatureMap, Pull, tiled_backward, tiled_forward, where_positive
+from macformer.ops.tiled import (
+    FeatureMap,
+    Features,
+    Pull,
+    tiled_backward,
+    tiled_forward,
+    where_positive,
+)
 from macformer.ops.tiling import Tile
 
 
@@ -53,12 +60,12 @@ class _Elu:
     def __init__(self, query: Tensor, _: Tensor):
         self.num_features = self.num_columns = query.shape[-1]
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        return x.clamp(max=0).exp_().add_(x.relu())
+    def features(self, x: Tensor, tile: Tile) -> Features:
+        return (x.clamp(max=0).exp_().add_(x.relu()),)
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
-        phi = self.features(x, tile)
-        return phi, lambda y, state: torch.bmm(y, state).mul_(phi.clamp_(max=1))
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
+        (phi,) = self.features(x, tile)
+        return (phi,), lambda y, state: torch.bmm(y, state).mul_(phi.clamp_(max=1))
 
 
 class _Relu:
@@ -70,10 +77,10 @@ class _Relu:
         self.num_features = self.num_columns = query.shape[-1]
         self.shift = shift
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        return x.relu().add_(self.shift)
+    def features(self, x: Tensor, tile: Tile) -> Features:
+        return (x.relu().add_(self.shift),)
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         return self.features(x, tile), lambda y, state: where_positive(torch.bmm(y, state), x)
 
 
@@ -86,18 +93,15 @@ class _Cosine:
         self.num_features = self.num_columns = 2 * query.shape[-1]
         self.waves = waves(max(query.shape[-2], key.shape[-2]), horizon, query)
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
+    def features(self, x: Tensor, tile: Tile) -> Features:
         cosine, sine = (wave[tile[2]] for wave in self.waves)
         rectified = x.relu()
-        phi = x.new_empty(*x.shape[:-1], self.num_features)
-        torch.mul(rectified, cosine, out=phi[..., : x.shape[-1]])
-        torch.mul(rectified, sine, out=phi[..., x.shape[-1] :])
-        return phi
+        return rectified * cosine, rectified * sine
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         def pull(y: Tensor, state: Tensor) -> Tensor:
             cosine, sine = (wave[tile[2]] for wave in self.waves)
-            grad_cosine, grad_sine = torch.bmm(y, state).chunk(2, dim=-1)
+            grad_cosine, grad_sine = (torch.bmm(y, columns) for columns in state.chunk(2, -1))
             return where_positive((grad_cosine * cosine).addcmul_(grad_sine, sine), x)
 
         return self.features(x, tile), pull

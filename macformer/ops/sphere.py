@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from macformer.ops.linear import accumulation_dtype
-from macformer.ops.tiled import FeatureMap, Pull
+from macformer.ops.tiled import FeatureMap, Features, Pull
 from macformer.ops.tiling import Tile
 
 # Keeps zero at zero; gradients grow by at most its root's inverse, which float16 can hold.
@@ -30,10 +30,10 @@ class OnSphere:
         self.num_features, self.num_columns = inner.num_features, inner.num_columns
         self.weights, self.constant = inner.weights, inner.constant
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
+    def features(self, x: Tensor, tile: Tile) -> Features:
         return self.inner.features(x * _inverse_norm(x), tile)
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         inverse = _inverse_norm(x)
         unit = x * inverse
         phi, pull_inner = self.inner.pullback(unit, tile)

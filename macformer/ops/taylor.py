@@ -11,7 +11,7 @@ from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import accumulation_dtype
 from macformer.ops.maclaurin import MaclaurinFeatures
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import Pull, tiled_backward, tiled_forward
+from macformer.ops.tiled import Features, Pull, tiled_backward, tiled_forward
 from macformer.ops.tiling import Memory, Tile
 
 
@@ -45,10 +45,10 @@ class Quadratic:
         self.num_features = self.num_columns = len(self.weights)
         self.memory = Memory()  # of features, and after their last use of the gradient at them
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        return self._features(_around(x)).mT
+    def features(self, x: Tensor, tile: Tile) -> Features:
+        return (self._features(_around(x)).mT,)
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         rows = _around(x)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Quadratic:
             grad[:, : self.dim // 2] += grad[:, self.dim :]
             return grad_own.mT
 
-        return self._features(rows).mT, pull
+        return (self._features(rows).mT,), pull
 
     def _features(self, rows: Tensor) -> Tensor:
         """Return features in rows, given entries in rows."""

@@ -12,7 +12,7 @@ queries, and reads that at the keys. A tile is small enough to stay in one core'
 projection to product.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from macformer.ops.linear import accumulation_dtype, guard_denominator, without_autocast
 from macformer.ops.tiling import Results, Tile, key_lengths, on_folded, padding_of, tiles
 
+Features = tuple[Tensor, ...]
 Pull = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -42,11 +43,11 @@ class FeatureMap(Protocol):
     weights: Tensor | float
     constant: Tensor | float
 
-    def features(self, x: Tensor, tile: Tile) -> Tensor:
-        """Return phi(x)."""
+    def features(self, x: Tensor, tile: Tile) -> Features:
+        """Return phi(x), whole or in parts that follow each other: [heads, tokens, X] each."""
         ...
 
-    def pullback(self, x: Tensor, tile: Tile) -> tuple[Tensor, Pull]:
+    def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         r"""Return phi(x), and what takes rows y and a state S to the gradient at x of y S phi(x).
 
         The latter is called once, after the last use of phi, which it may overwrite.
@@ -90,7 +91,7 @@ def sum_over_keys(
     rows, lengths = _rows_of_keys(key, value, key_padding_mask)
     for tile, part, (s, t) in tiles(rows, (state, total), lengths, key_map.num_columns):
         k, v = load_keys(*part, dtype)
-        s.baddbmm_(v.mT, key_map.features(k, tile))
+        _add_products(s, v, key_map.features(k, tile))
         _add_rows(t, v)
     return _weighted(state, total, key_map)
 
@@ -163,7 +164,7 @@ def _gradients(
     ):
         grad = grad_numerator(*gradient)
         phi, pull = feature_map.pullback(q.to(dtype), tile)
-        grad_s.baddbmm_(grad.mT, phi)
+        _add_products(grad_s, grad, phi)
         _add_rows(grad_t, grad)
         into.copy_(pull(grad, s))
     grad_state, grad_total = _weighted(grad_state, grad_total, feature_map)
@@ -227,13 +228,31 @@ def _of_ones(state: Tensor, total: Tensor | None) -> tuple[Tensor, Tensor | None
     return state[..., -1:, :].mT, None if total is None else total[..., -1:]
 
 
+def _add_products(state: Tensor, rows: Tensor, phi: Features) -> None:
+    """Add the products of rows, [heads, tokens, V + 1], with their features to a state."""
+    for part, columns in zip(phi, _along(phi, state, dim=-1), strict=True):
+        columns.baddbmm_(rows.mT, part)
+
+
 def _multiply(
-    phi: Tensor, state: Tensor, total: Tensor | None, into: Tensor | None = None
+    phi: Features, state: Tensor, total: Tensor | None, into: Tensor | None = None
 ) -> Tensor:
-    """Return what features read from a state, and the part of it that they share."""
+    """Return what features read from a state, [heads, F, V], and the part that they share."""
+    (first, rows), *others = zip(phi, _along(phi, state, dim=-2), strict=True)
     if total is None:
-        return torch.bmm(phi, state, out=into)
-    return torch.baddbmm(total, phi, state, out=into)
+        out = torch.bmm(first, rows, out=into)
+    else:
+        out = torch.baddbmm(total, first, rows, out=into)
+    for part, rows in others:
+        out.baddbmm_(part, rows)
+    return out
+
+
+def _along(phi: Features, state: Tensor, *, dim: int) -> Sequence[Tensor]:
+    """Cut a state into what each part of the features meets."""
+    if len(phi) == 1:
+        return (state,)
+    return state.split([part.shape[-1] for part in phi], dim)
 
 
 def where_positive(grad: Tensor, x: Tensor) -> Tensor:
