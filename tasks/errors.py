@@ -14,6 +14,10 @@ class DataError(ValueError):
         super().__init__(" ".join(message.split()))
 
 
+class Unavailable(DataError):
+    """A source that cannot be had now, which says nothing against what was read of it before."""
+
+
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """Refuse a value that is not allowed.
 

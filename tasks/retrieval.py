@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.errors import DataError, check_rows, check_wholes, one_of
+from tasks.errors import DataError, Unavailable, check_rows, check_wholes, one_of
 from tasks.floors import Floor, add_floors
 from tasks.floors.sequences import floor_of_pairs, predict_by_overlap_threshold
 from tasks.sources.content import content_of
@@ -61,7 +61,7 @@ def prepare(
     """Read the pairs of Long Range Arena's release, or others in the same form.
 
     Args:
-        source: "lra_release", a folder that holds tsv_data/ or is the one it lies in.
+        source: "lra_release", a folder that holds tsv_data/ or is it.
         num_examples: Pairs expected of each file, to notice an incomplete one.
         max_document_len: Tokens kept of each paper.
     """
@@ -145,7 +145,7 @@ def _distinct_texts(path: Path) -> Iterable[bytes]:
 def _read_pairs(path: Path) -> Iterator[Pair]:
     """Yield the pairs of a file of lines label, id1, id2, text1, text2, separated by tabs."""
     if not path.is_file():
-        raise DataError(f"{path} is missing")
+        raise Unavailable(f"{path} is missing")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}, line {number}"

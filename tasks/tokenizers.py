@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from numpy.typing import DTypeLike
 
-from tasks.errors import DataError
+from tasks.errors import DataError, Unavailable
 
 UNKNOWN = "<unk>"
 TOKENS = ("bytes", "characters")
@@ -73,7 +73,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
             f'{path} needs the package tokenizers: pip install "macformer[hf]"'
         ) from error
     if not path.is_file():
-        raise DataError(f"task.tokenizer is {path}, which is no file; give a tokenizer.json")
+        raise no_tokenizer(path)
     try:
         reader: Any = tokenizers.Tokenizer  # pyright takes this very file for the package
         stored = reader.from_file(str(path))
@@ -89,6 +89,11 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return Tokenizer(
         encode, np.int32, front=front, back=back, num_ids=1 + max(stored.get_vocab().values())
     )
+
+
+def no_tokenizer(path: Path) -> Unavailable:
+    """Return the error for a tokenizer that is not there."""
+    return Unavailable(f"task.tokenizer is {path}, which is no file; give a tokenizer.json")
 
 
 def _special_tokens(whole: list[int], plain: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -8,7 +8,7 @@ from tasks.columns.delimited import header_of, read_delimited
 from tasks.columns.json_lines import keys_of, read_json_lines
 from tasks.columns.parquet import fields_of, read_parquet
 from tasks.columns.row import Advance, Form, Row
-from tasks.errors import DataError
+from tasks.errors import DataError, Unavailable
 from tasks.sources.content import list_files
 
 __all__ = ["JSON", "Form", "Row", "column_names", "find_files", "read_rows"]
@@ -34,7 +34,7 @@ def find_files(path: str, *, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
         files = [Path(name) for name in sorted(glob.glob(str(root))) if Path(name).is_file()]
     if not files:
         what = f"holds no file of {', '.join(suffixes)}" if root.is_dir() else "is no file"
-        raise DataError(f"{root} {what}; give a file, a folder of them, or a pattern as *.csv")
+        raise Unavailable(f"{root} {what}; give a file, a folder of them, or a pattern as *.csv")
     for file in files:
         if file.suffix.lower() not in suffixes:
             raise DataError(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -42,16 +43,16 @@ class Files(NamedTuple):
         """Return the files of each split that has its own.
 
         Raises:
-            DataError: If there is none, one is of a kind that cannot be read, or one of training is
-                to be asked for as well.
+            DataError: If there is none, one is of a kind that cannot be read, or one is of two
+                splits.
         """
         found = {split: find_files(p, suffixes=suffixes) for split, p in self.patterns.items()}
-        learnt = {path.resolve() for path in found["train"]}
-        for split in found.keys() - {"train"}:
-            for path in found[split]:
-                if path.resolve() in learnt:
+        for first, second in combinations(found, 2):
+            known = {path.resolve() for path in found[first]}
+            for path in found[second]:
+                if path.resolve() in known:
                     raise DataError(
-                        f"{path} is a file of train and of {split}; give each files of its own"
+                        f"{path} is a file of {first} and of {second}; give each files of its own"
                     )
         return found
 

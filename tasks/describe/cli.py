@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(["macformer-describe", *arguments])
     try:
         if args.example:
-            written = EXAMPLES[args.example](Path(args.path))
+            written = _write_example(args.example, Path(args.path))
             print(f"wrote {written} to {args.path}", file=sys.stderr)
             return 0
         for text in arguments:  # the task will hold it
@@ -66,6 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for remark in found.remarks:
         print(f"- {remark}", file=sys.stderr)
     return 0
+
+
+def _write_example(name: str, path: Path) -> str:
+    """Write an example where no file is, and say what.
+
+    Raises:
+        DataError: If there is one.
+    """
+    try:
+        return EXAMPLES[name](path)
+    except FileExistsError as error:
+        raise DataError(f"{path} exists; --example writes a new file") from error
 
 
 def _is_series(args: argparse.Namespace) -> bool:
@@ -105,6 +117,7 @@ def _series_options(args: argparse.Namespace, files: Files, shares: Shares) -> S
         tokens=Tokens(args.patch, args.max_len, args.keep),
         missing=args.missing,
         shares=shares,
+        floors=not args.no_floors,
     )
 
 

@@ -22,7 +22,7 @@ def write_sessions(path: Path, *, num_rows: int = NUM_ROWS, seed: int = 0) -> st
     one waits after the miss, others before it. One that failed has a mismatch of a checksum, too.
     """
     rng = random.Random(seed)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["time", "host", "message", "outcome"])
         for row in range(num_rows):
@@ -58,7 +58,7 @@ def write_machines(
     """
     rng = random.Random(seed)
     start = datetime(2026, 1, 1)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["machine_id", "timestamp", "temperature", "vibration", "state"])
         for machine in range(num_machines):

@@ -69,6 +69,7 @@ class Findings(NamedTuple):
         num_contradicted: Rows whose text stands with several labels.
         ceiling: The share of rows that the best answer to each text has right.
         known_templates: The share of test rows that are a training row but for numbers.
+        drawn: The share of the files' rows that each split has that is drawn from them.
     """
 
     counts: Mapping[str, Counter[str]]
@@ -79,6 +80,7 @@ class Findings(NamedTuple):
     ceiling: float
     known_templates: float
     shared_texts: Mapping[str, int]
+    drawn: Mapping[str, float]
     naming: Mapping[str, float]
     bytes_per_character: float
     others: Sequence[OtherColumn]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tasks.describe.findings import Findings
-from tasks.table.examples import Columns
+from tasks.table import Columns, Shares
 
 _UNEQUAL = 2  # the largest class has so many times the rows of the smallest one
 _NAMES_ITSELF = 0.9
@@ -16,14 +16,22 @@ _FEW_VALIDATION_ROWS = 30
 _FEW_OF_A_CLASS = 10
 _OFTEN = 0.05
 _HIGH_FLOOR = 0.95
+_FAR = 2  # times the share of the rows that is asked for
 
 
 def remarks(
-    found: Findings, columns: Columns, *, max_len: int, tokens: str, floors: Mapping[str, Any]
+    found: Findings,
+    columns: Columns,
+    shares: Shares,
+    *,
+    max_len: int,
+    tokens: str,
+    floors: Mapping[str, Any],
 ) -> list[str]:
     """Return sentences, the gravest first."""
     return [
         *of_counts(found.counts, found.left_out),
+        *of_shares(found.drawn, columns, shares),
         *_of_texts(found, columns),
         *_of_splits(found, columns),
         *_of_lengths(found, max_len=max_len, tokens=tokens),
@@ -73,6 +81,24 @@ def _of_sizes(by_split: Mapping[str, Counter[str]]) -> Iterator[str]:
             f"the validation split has {num_validation:,} rows, too few to choose a checkpoint or "
             "an option by; --validation-fraction gives it more of the training rows"
         )
+
+
+def of_shares(drawn: Mapping[str, float], columns: Columns, asked: Shares) -> Iterator[str]:
+    """Say which splits rows that stay together make far larger or smaller than is asked for.
+
+    Args:
+        drawn: The share of the rows that each split has that is drawn from them.
+    """
+    column = columns.group or columns.time
+    others = "another --seed, or " if columns.group else ""
+    for split in ("validation", "test") if column else ():
+        fraction = getattr(asked, split)
+        if split in drawn and not 1 / _FAR <= drawn[split] / fraction <= _FAR:
+            yield (
+                f"the {split} split has {100 * drawn[split]:.1f} % of the rows, not the "
+                f"{100 * fraction:.1f} % asked for: rows of one {column} stay together; {others}"
+                f"another --{split}-fraction may come nearer"
+            )
 
 
 def _of_texts(found: Findings, columns: Columns) -> Iterator[str]:

@@ -10,16 +10,17 @@ import numpy as np
 from tasks.columns import Files
 from tasks.describe.description import Channel, Description
 from tasks.describe.quote import quoted, quoted_list, quoted_or_null
-from tasks.describe.remarks import of_counts, of_floors
+from tasks.describe.remarks import of_counts, of_floors, of_shares
 from tasks.describe.task_file import floor_lines, task_file
+from tasks.errors import one_of
 from tasks.series import SeriesColumns, Tokens, Windows, prepare
 from tasks.series.planned import KINDS, deciding, plan_series, scales, training_statistics
 from tasks.series.recorded import Recorded
-from tasks.series.task import GENERATOR
+from tasks.series.task import GENERATOR, KEEP
 from tasks.store.manifest import read_manifest
 from tasks.table import Expected, Shares
 from tasks.table.classes import class_counts_of, expected_of
-from tasks.table.plan import Part, left_out, shared_texts
+from tasks.table.plan import Part, drawn_shares, left_out, shared_texts
 
 _LONG = 4000  # tokens
 _FEW = 30
@@ -36,6 +37,7 @@ class SeriesOptions(NamedTuple):
     tokens: Tokens
     missing: str
     shares: Shares
+    floors: bool
 
 
 def describe_series(options: SeriesOptions, *, command: str) -> Description:
@@ -44,11 +46,13 @@ def describe_series(options: SeriesOptions, *, command: str) -> Description:
     Raises:
         DataError: If they cannot make a task.
     """
+    one_of("--keep", options.tokens.keep, KEEP)
+    decide = deciding(options.columns, by_time=options.split_by_time)
     planned = plan_series(
         options.files,
         options.columns,
         options.shares,
-        decide=deciding(options.columns, by_time=options.split_by_time),
+        decide=decide,
         windows=options.windows,
         tokens=options.tokens,
         missing=options.missing,
@@ -67,6 +71,7 @@ def describe_series(options: SeriesOptions, *, command: str) -> Description:
     channels = _channels(planned[0].recorded, options.columns, mean, deviation)
     said = [
         *of_counts(counts, left_out(parts)),
+        *of_shares(drawn_shares(parts), decide, options.shares),
         *_remarks(parts, channels, max_len=max_len, windows=options.windows),
         *of_floors(floors),
     ]
@@ -104,13 +109,23 @@ def _floors(
     *,
     data_dir: Path,
 ) -> dict[str, Any]:
+    """Prepare the task once, as its first run will, for what only that tells."""
+    if not options.floors:
+        return {}
     folder = prepare(
         data_dir,
+        name=options.name,
+        files=options.files,
+        columns=options.columns,
+        split_by_time=options.split_by_time,
+        windows=options.windows,
+        tokens=options.tokens,
+        missing=options.missing,
         expected=expected,
+        shares=options.shares,
         channel_mean=statistics["channel_mean"],
         channel_std=statistics["channel_std"],
         generator_version=GENERATOR,
-        **options._asdict(),
     )
     return read_manifest(folder).get("floors", {})
 

@@ -1,7 +1,7 @@
 """Describe a table: look at all of its rows, split them as its task will, and write the task."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,9 @@ from tasks.describe.task_file import floor_lines, task_file
 from tasks.store.manifest import read_manifest
 from tasks.table import Columns, Expected, Shares, Tokens, prepare
 from tasks.table.classes import class_counts_of, expected_of
+from tasks.table.contents import table_contents
 from tasks.table.examples import check_columns
-from tasks.table.plan import Part, left_out, shared_texts
+from tasks.table.plan import Part, drawn_shares, left_out, shared_texts
 from tasks.table.task import GENERATOR, plan_files, token_counter
 from tasks.tokenizers import load_tokenizer
 
@@ -75,16 +76,17 @@ def describe_table(options: Options, *, command: str) -> Description:
     with tempfile.TemporaryDirectory() as folder:
         sha256 = options.files.digest(data_dir=Path(folder))
         options = options._replace(files=options.files._replace(sha256=sha256))
-        manifest = _prepare(options, expected, tokens, data_dir=Path(folder))
-    floors = manifest.get("floors", {})
-    said = remarks(found, columns, max_len=max_len, tokens=options.unit, floors=floors)
+        floors = _floors(options, expected, tokens, data_dir=Path(folder))
+    said = remarks(
+        found, columns, options.shares, max_len=max_len, tokens=options.unit, floors=floors
+    )
     yaml = task_file(
         "table",
         options.name,
         files=options.files,
         expected=expected,
         shares=options.shares,
-        options=_lines(options, tokens, vocab_size=_vocab_size(options, manifest)),
+        options=_lines(options, tokens, vocab_size=_vocab_size(options, parts, expected, tokens)),
         comments=[*_comments(found, tokens, unit=options.unit), *floor_lines(floors)],
         command=command,
     )
@@ -107,6 +109,7 @@ def _findings(parts: Sequence[Part], watcher: Watcher, columns: Columns, *, form
         ceiling=ceiling,
         known_templates=known_share(parts, np.split(templates, ends)),
         shared_texts=shared_texts(parts),
+        drawn=drawn_shares(parts),
         naming={name: watcher.naming[name] / count for name, count in watcher.rows.items()},
         bytes_per_character=watcher.num_bytes / watcher.num_characters,
         others=other_columns(paths, column_names(paths[0], form=form), columns, form=form),
@@ -124,18 +127,28 @@ def _most_tokens(options: Options) -> int:
     return min(_MOST_TOKENS, of_model or _MOST_TOKENS)
 
 
-def _vocab_size(options: Options, manifest: Mapping[str, Any]) -> int:
+def _vocab_size(options: Options, parts: Sequence[Part], expected: Expected, tokens: Tokens) -> int:
     """Count the ids that tokens may have, padding among them."""
     if options.model is not None:
         return options.model.vocab_size + 1
-    return 257 if options.tokens == "bytes" else len(manifest["vocabulary"]) + 1
+    if options.tokens == "bytes":
+        return 257
+    contents = table_contents(
+        parts,
+        options.columns,
+        form=options.files.form,
+        tokens=tokens,
+        stored=None,
+        classes=expected.classes,
+    )
+    return len(contents.vocabulary) + 1
 
 
-def _prepare(
+def _floors(
     options: Options, expected: Expected, tokens: Tokens, *, data_dir: Path
 ) -> dict[str, Any]:
     """Prepare the task once, as its first run will, for what only that tells."""
-    if not options.floors and (options.tokens == "bytes" or options.model is not None):
+    if not options.floors:
         return {}
     folder = prepare(
         data_dir,
@@ -148,7 +161,7 @@ def _prepare(
         shares=options.shares,
         generator_version=GENERATOR,
     )
-    return read_manifest(folder)
+    return read_manifest(folder).get("floors", {})
 
 
 def _lines(options: Options, tokens: Tokens, *, vocab_size: int) -> Iterator[str]:

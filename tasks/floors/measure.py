@@ -54,14 +54,15 @@ def state_floors(folder: Path, floors: Mapping[str, ExactFloor]) -> Path:
 def add_floors(folder: Path, floors: Mapping[str, Floor]) -> Path:
     """Measure the floors that the manifest of a prepared folder lacks; return the folder.
 
-    A floor that cannot be measured is logged and left out: the data are whole without it. So are
-    all where the test split has too few rows to tell, or where the folder cannot be written to.
+    A floor that cannot be measured is logged and left out: the data are whole without it, and the
+    manifest has its recipe among the unmeasured ones, so that it is tried once. All are left out
+    where the test split has too few rows to tell, or where the folder cannot be written to.
     """
     if not _missing(folder, floors):
         return folder
     with FileLock(lock_of(folder)):
         missing = _missing(folder, floors)
-        measured = {}
+        measured, unmeasured = {}, {}
         with progress_bar() as bar:
             task = bar.add_task("floors", total=len(missing))
             for name, floor in missing.items():
@@ -70,12 +71,15 @@ def add_floors(folder: Path, floors: Mapping[str, Floor]) -> Path:
                 # Whatever is wrong with a floor, the data set is complete.
                 except Exception as error:
                     _logger.warning("%s: the floor %s was not measured: %s", folder, name, error)
+                    unmeasured[name] = {"recipe": floor.recipe, "reason": str(error)}
                 bar.advance(task)
-        if measured:
+        if missing:
             manifest = read_manifest(folder)
             known = {name: manifest.get("floors", {}).get(name) for name in floors} | measured
             known = {name: floor for name, floor in known.items() if floor}
-            write_json(folder / MANIFEST, manifest | {"floors": known})
+            failed = manifest.get("unmeasured", {}).items()
+            unmeasured |= {name: floor for name, floor in failed if name not in missing}
+            write_json(folder / MANIFEST, manifest | {"floors": known, "unmeasured": unmeasured})
     return folder
 
 
@@ -85,8 +89,12 @@ def _missing(folder: Path, floors: Mapping[str, Floor]) -> dict[str, Floor]:
         return {}
     if not os.access(folder, os.W_OK):
         return {}
-    recipes = {name: known["recipe"] for name, known in manifest.get("floors", {}).items()}
-    return {name: floor for name, floor in floors.items() if recipes.get(name) != floor.recipe}
+    tried = {
+        (name, known["recipe"])
+        for key in ("floors", "unmeasured")
+        for name, known in manifest.get(key, {}).items()
+    }
+    return {name: floor for name, floor in floors.items() if (name, floor.recipe) not in tried}
 
 
 def _measure(folder: Path, floor: Floor) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from tasks.errors import DataError
+from tasks.errors import DataError, Unavailable
 
 _ROW_SIZE = 3 * 32 * 32
 _NUM_CLASSES = 10
@@ -61,8 +61,10 @@ def read_cifar_batch(
     """Return the pixels (red, green and blue plane of each picture) and the labels of a file.
 
     Raises:
-        DataError: If the file is damaged, or asks for anything but an array of bytes.
+        DataError: If the file is missing or damaged, or asks for anything but an array of bytes.
     """
+    if not path.is_file():
+        raise Unavailable(f"{path} is missing")
     try:
         content = _CifarUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels = content[b"data"].array

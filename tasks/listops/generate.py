@@ -107,7 +107,7 @@ def _take_distinct(chunks: Iterator[Chunk], num_examples: int) -> Iterator[Chunk
     while len(seen) < num_examples:
         ids, lengths, labels = next(chunks)
         fresh = np.zeros(len(lengths), dtype=bool)
-        for i, expression in enumerate(np.split(ids, np.cumsum(lengths)[:-1])):
+        for i, expression in enumerate(np.split(ids, np.cumsum(lengths))[:-1]):
             digest = blake2b(expression.tobytes(), digest_size=16).digest()
             if digest not in seen and len(seen) < num_examples:
                 seen.add(digest)

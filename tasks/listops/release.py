@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.errors import DataError
+from tasks.errors import DataError, Unavailable
 from tasks.listops.generate import VOCABULARY
 from tasks.store.write import Chunk
 
@@ -32,7 +32,7 @@ def read_listops_tsv(path: Path) -> Iterator[Chunk]:
         DataError: Naming the first line that is not as it should be.
     """
     if not path.is_file():
-        raise DataError(f"{path} is missing")
+        raise Unavailable(f"{path} is missing")
     with path.open("rb") as file:
         if file.readline().rstrip(b"\r\n") != _HEADER:
             raise DataError(f"{path} does not begin with the columns Source and Target")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from tasks.errors import DataError
+from tasks.errors import DataError, Unavailable
 from tasks.sources.content import list_files
 
 # Long Range Arena's "hard", the one whose results are published.
@@ -35,7 +35,7 @@ def list_pictures(folder: Path) -> list[Picture]:
     paths = list_files(folder, ["metadata/*.npy"])
     files = sorted(paths, key=lambda path: (len(path.stem), path.stem))
     if not files:
-        raise DataError(f"no metadata in {folder}")
+        raise Unavailable(f"no metadata in {folder}")
     return [picture for file in files for picture in _read_metadata(file, folder)]
 
 
@@ -71,6 +71,6 @@ def _read_metadata(file: Path, folder: Path) -> list[Picture]:
             raise DataError(f"{file}, line {number} leads out of {folder}: {relative}")
         path = folder / relative
         if not path.is_file():
-            raise DataError(f"{path}, listed in {file.name}, is missing")
+            raise Unavailable(f"{path}, listed in {file.name}, is missing")
         pictures.append(Picture(path, _LABELS[fields[3]]))
     return pictures

@@ -50,8 +50,7 @@ def prepare(
     """Draw the pictures, or read those of Long Range Arena.
 
     Args:
-        source: "generate", or "lra_release" for a folder that holds pathfinder<size>/ or is the one
-            it lies in.
+        source: "generate", or "lra_release" for a folder that holds pathfinder<size>/ or is it.
         seed: Of the generator, or of the order in which released pictures are split.
         generator_version: Which pictures a seed stands for; the one that there is.
     """

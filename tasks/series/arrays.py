@@ -8,11 +8,11 @@ import numpy as np
 from tasks.errors import DataError
 from tasks.series.recorded import Recorded, of_series, trimmed
 
-_ARRAYS = ("x", "y", "lengths", "group", "split")
+_ARRAYS = ("x", "y", "lengths")
 
 
 def read_arrays(paths: Sequence[Path], *, decider: str | None) -> Recorded:
-    """Read archives that hold x and y, perhaps lengths, and group or split where one is asked for.
+    """Read archives that hold x and y, perhaps lengths, and the array that decides the split.
 
     Without lengths, steps at the end at which all channels are NaN are no steps.
 
@@ -21,7 +21,7 @@ def read_arrays(paths: Sequence[Path], *, decider: str | None) -> Recorded:
     """
     series, labels, names, groups = [], [], [], []
     for path in paths:
-        arrays = _open(path)
+        arrays = _open(path, decider=decider)
         x, y = arrays["x"], arrays["y"]
         x = x[..., None] if x.ndim == 2 else x
         _check(path, x, y)
@@ -37,16 +37,19 @@ def read_arrays(paths: Sequence[Path], *, decider: str | None) -> Recorded:
     return of_series(series, labels, names=names, groups=groups)
 
 
-def _open(path: Path) -> dict[str, np.ndarray]:
+def _open(path: Path, *, decider: str | None) -> dict[str, np.ndarray]:
+    wanted = {*_ARRAYS, *filter(None, [decider])}
     try:
         with np.load(path, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files if name in _ARRAYS}
+            found = {name: archive[name] for name in archive.files if name in wanted}
             names = archive.files
     except Exception as error:  # whatever the bytes of a damaged file lead to
         what = "holds Python objects, which are not loaded" if "pickle" in str(error) else error
         raise DataError(f"{path} is no archive of arrays: {what}") from error
     if not {"x", "y"} <= found.keys():
         raise DataError(f"{path} has the arrays {', '.join(names)}; it must have x and y")
+    if decider and decider not in found:
+        raise DataError(f"{path} has no array {decider!r}; it has {', '.join(names)}")
     return found
 
 
@@ -69,8 +72,6 @@ def _check_beside(
     path: Path, arrays: Mapping[str, np.ndarray], x: np.ndarray, *, decider: str | None
 ) -> None:
     """Check the arrays that an archive may have beside x and y, an item for each series."""
-    if decider and decider not in arrays:
-        raise DataError(f"{path} has no array {decider!r}; it has {', '.join(arrays)}")
     for name in filter(None, ["lengths" if "lengths" in arrays else None, decider]):
         if arrays[name].shape != x.shape[:1]:
             raise DataError(

@@ -24,6 +24,9 @@ from tasks.table.plan import Part, Shares, plan
 
 KINDS = (*SUFFIXES, ".npz", ".ts")
 
+# What a task without a column of labels may say of it: what its base says, or y.
+_NO_COLUMN = ("label", "y")
+
 
 class Planned(NamedTuple):
     """Series of some files, in their order, and the rows that they are cut into.
@@ -98,21 +101,32 @@ def _read(
     split: str, paths: Sequence[Path], advance: Advance, *, columns: SeriesColumns, files: Files
 ) -> Recorded:
     kinds = {path.suffix.lower() for path in paths}
+    # Files of a split of their own need not name it.
+    decider = columns.group or (columns.split if split == "train" else None)
     if kinds == {".npz"}:
-        _refuse_columns(columns, ".npz", but=("group", "split"))
-        decider = "group" if columns.group else "split" if columns.split else None
+        _refuse_columns(columns, ".npz", but=("group", "split"), label="y")
         return read_arrays(paths, decider=decider)
     if kinds == {".ts"}:
-        _refuse_columns(columns, ".ts")
+        _refuse_columns(columns, ".ts", label="the last field")
         return read_ts(paths, form=files.form, advance=advance)
     if kinds & {".npz", ".ts"}:
         mixed = ", ".join(sorted(kinds))
         raise DataError(f"{files.patterns[split]} mixes kinds of files: {mixed}")
     read = read_long if columns.series else read_wide
-    return read(paths, columns, form=files.form, advance=advance)
+    return read(paths, columns, decider=decider, form=files.form, advance=advance)
 
 
-def _refuse_columns(columns: SeriesColumns, kind: str, *, but: Sequence[str] = ()) -> None:
+def _refuse_columns(
+    columns: SeriesColumns, kind: str, *, but: Sequence[str] = (), label: str
+) -> None:
+    """Refuse columns of a table for files that have none.
+
+    Args:
+        but: Roles that something else in the files may have.
+        label: What their label is.
+    """
+    if columns.label not in _NO_COLUMN:
+        raise DataError(f"label is {columns.label!r}; in {kind} files it is {label}")
     for name in ("series", "time", "channels", "group", "split"):
         if getattr(columns, name) and name not in but:
             raise DataError(

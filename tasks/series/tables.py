@@ -38,9 +38,17 @@ class SeriesColumns(NamedTuple):
 
 
 def read_long(
-    paths: Sequence[Path], columns: SeriesColumns, *, form: Form, advance: Advance | None = None
+    paths: Sequence[Path],
+    columns: SeriesColumns,
+    *,
+    decider: str | None,
+    form: Form,
+    advance: Advance | None = None,
 ) -> Recorded:
     """Read a table that has a row for each step.
+
+    Args:
+        decider: The column that decides the split of each series.
 
     Raises:
         DataError: If a row lacks its series or its label, or is out of order.
@@ -48,7 +56,6 @@ def read_long(
     assert columns.series is not None
     if not columns.channels:
         raise DataError("channels names no column; say which hold the values of a step")
-    decider = columns.group or columns.split
     roles = [columns.series, columns.label, columns.time, decider]
     asked = [*columns.channels, *(role for role in roles if role)]
     num_channels = len(columns.channels)
@@ -130,14 +137,21 @@ def _ordered(
 
 
 def read_wide(
-    paths: Sequence[Path], columns: SeriesColumns, *, form: Form, advance: Advance | None = None
+    paths: Sequence[Path],
+    columns: SeriesColumns,
+    *,
+    decider: str | None,
+    form: Form,
+    advance: Advance | None = None,
 ) -> Recorded:
     """Read a table that has a row for each series of one channel; blanks at its end are no steps.
+
+    Args:
+        decider: The column that decides the split of each series.
 
     Raises:
         DataError: If a row lacks its label.
     """
-    decider = columns.group or columns.split
     roles = [role for role in (columns.label, decider) if role]
     steps = list(columns.channels or ())
     if columns.time:
@@ -146,7 +160,8 @@ def read_wide(
             "has no times"
         )
     if not steps:
-        steps = [name for name in _names_of_all(paths, form=form) if name not in roles]
+        others = (columns.label, columns.group, columns.split)
+        steps = [name for name in _names_of_all(paths, form=form) if name not in others]
     series, labels, names, groups = [], [], [], []
     for row in read_rows(paths, [*steps, *roles], form=form, advance=advance):
         values = [parse_value(text, row.path, row.number) for text in row.values[: len(steps)]]

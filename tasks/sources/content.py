@@ -30,7 +30,7 @@ def content_of(
     """Hash names and bytes of the files that a task reads, or of the archive that holds them.
 
     What was hashed is remembered below data_dir with sizes and times, so that a later call only
-    looks at these; a source that is no longer there has the content that it had.
+    looks at these; a source_dir whose files are no longer there has the content that it had.
 
     Args:
         patterns: Of the files, below the folder in which marker exists.
@@ -43,17 +43,20 @@ def content_of(
     """
     root = source_path(source_dir, data_dir=data_dir)
     memory = memory_of(root.name or "root", f"{root.absolute()}\n{marker}", data_dir=data_dir)
-    if not root.exists() and (known := last_checksum(memory)):
-        _logger.info("%s is gone; what was prepared from it is used", root)
-        return known
     if root.is_file():
         folder, files = root.parent, [root]
     elif folders := folders_with(marker, root=root, parents=parents):
         folder = folders[-1]
         files = list_files(folder, patterns)
-    elif source_dir is None:
-        return None
     else:
+        folder, files = None, []
+    if not files:
+        if source_dir is None:
+            return None
+        if known := last_checksum(memory):
+            _logger.info("the files of %s are gone; what was prepared from them is used", root)
+            return known
+    if folder is None:
         raise not_found(marker, root)
     signature = _hash_lines(
         f"{path.relative_to(folder).as_posix()} {stat.st_size} {stat.st_mtime_ns}"

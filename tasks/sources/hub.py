@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from tasks.errors import DataError
+from tasks.errors import DataError, Unavailable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,13 +32,14 @@ def load_from_hub(name: str, split: str, *, columns: Sequence[str], hint: str) -
     try:
         with nullcontext() if within_reach else _offline():
             splits = datasets.load_dataset(name)
-    except (OSError, ValueError) as error:
+    # The library has errors of its own, and passes on those of its HTTP client.
+    except Exception as error:
         reason = (
             f"cannot be loaded from the Hugging Face Hub ({error})"
             if within_reach
             else "is not in the cache and the Hugging Face Hub is out of reach"
         )
-        raise DataError(f"{name} {reason}; {hint}") from error
+        raise Unavailable(f"{name} {reason}; {hint}") from error
     if split not in splits:
         raise DataError(f"{name} has no split {split!r}; it has {', '.join(map(repr, splits))}")
     for column in columns:

@@ -8,11 +8,11 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from filelock import FileLock
 
-from tasks.errors import DataError, one_of
+from tasks.errors import DataError, Unavailable, one_of
 from tasks.sources.digest import digest_of
 from tasks.sources.leftovers import is_leftover, without_leftovers
 
@@ -52,7 +52,8 @@ def locate(
     Where several hold it, the innermost is returned, and a difference between them is logged.
 
     Args:
-        source_dir: A folder, or a tar archive that is first unpacked in data_dir; data_dir if None.
+        source_dir: A folder, which may be the first one of marker itself, or a tar archive that is
+            first unpacked in data_dir; data_dir if None.
         marker: A relative path of a file or folder.
         parents: The usual names, the innermost last.
 
@@ -72,17 +73,22 @@ def locate(
     return folders[-1]
 
 
-def not_found(marker: str, root: Path) -> DataError:
+def not_found(marker: str, root: Path) -> Unavailable:
     """Return the error that says what to give instead of root."""
-    return DataError(
+    return Unavailable(
         f"no {marker} in {root}; give the folder that holds it, or a tar archive of that folder, "
         "as task.source_dir"
     )
 
 
 def folders_with(marker: str, *, root: Path, parents: Iterable[str]) -> list[Path]:
-    """Return the folders of usual names in which marker exists, the one to be read last."""
-    folders = (root, *(root / parent for parent in parents))
+    """Return the folders of usual names in which marker exists, the one to be read last.
+
+    Root may be the first folder of marker itself, too.
+    """
+    folders = [root, *(root / parent for parent in parents)]
+    if root.absolute().name == PurePath(marker).parts[0]:
+        folders.insert(0, root.absolute().parent)
     return [folder for folder in folders if (folder / marker).exists()]
 
 
@@ -131,9 +137,9 @@ def _readable(archive: Path) -> tarfile.TarFile:
 
 def _not_unpacked(archive: Path, error: Exception) -> DataError:
     # An error with a number is of the system, as that of a full disk.
-    of_system = isinstance(error, OSError) and error.errno is not None
-    what = "cannot be unpacked" if of_system else "is truncated or damaged"
-    return DataError(f"{archive} {what}: {error}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return Unavailable(f"{archive} cannot be unpacked: {error}")
+    return DataError(f"{archive} is truncated or damaged: {error}")
 
 
 def _wanted(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

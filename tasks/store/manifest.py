@@ -1,6 +1,6 @@
 """Say what a prepared folder holds, and check that it still holds it.
 
-data/text/holdout-1f2e3d4c/
+data/text/bytes-1f2e3d4c/
     train.ids.npy          the documents of the split end to end; train.values.npy for series
     train.offsets.npy      document d is ids[offsets[d] : offsets[d + 1]]
     train.documents.npy    the document of each row, or the two of a pair

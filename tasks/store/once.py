@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.errors import DataError
+from tasks.errors import DataError, Unavailable
 from tasks.store.manifest import (
     FORMAT,
     MANIFEST,
@@ -72,6 +72,7 @@ def prepare_once(
 
     Raises:
         DataError: If the folder is there but damaged, a row is not valid, or space is short.
+            Finished parts outlive a want of space or of the source, and no other fault.
     """
     folder = _prepared_before(root, variant, parameters)
     folder = folder or root / f"{variant}-{fingerprint(parameters)}"
@@ -82,13 +83,14 @@ def prepare_once(
         with FileLock(lock_of(folder)):
             if not folder.exists():
                 partial = folder.with_name(f"{folder.name}.partial")
+                _check_free_space(partial, num_bytes)
                 partial.mkdir(exist_ok=True)
                 try:
-                    _check_free_space(partial, num_bytes)
                     written = write(partial, contents(), num_classes=num_classes, paired=paired)
-                except DataError:
+                except DataError as error:
                     # What was read before the fault came from the same source.
-                    shutil.rmtree(partial)
+                    if not isinstance(error, Unavailable) or not (partial / PROGRESS).exists():
+                        shutil.rmtree(partial)
                     raise
                 manifest = {"format": FORMAT, "parameters": dict(parameters), **written}
                 write_json(partial / MANIFEST, manifest | {"digest": data_digest(manifest)})
@@ -122,8 +124,8 @@ def lock_of(folder: Path) -> Path:
 
 
 def _check_free_space(folder: Path, num_bytes: int) -> None:
-    already_there = sum(path.stat().st_size for path in folder.iterdir())
-    free = shutil.disk_usage(folder).free
+    already_there = sum(path.stat().st_size for path in folder.glob("*"))
+    free = shutil.disk_usage(folder.parent).free
     if free + already_there < num_bytes:
         raise DataError(
             f"{folder} needs about {num_bytes / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free"

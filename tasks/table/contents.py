@@ -54,7 +54,8 @@ def table_contents(
     def read(place: int) -> Iterator[Example]:
         for part in parts:
             if (part.places == place).any():
-                examples = read_examples(part.paths, columns, form=form, left_out=Counter())
+                asked = columns.of_files(part.split)
+                examples = read_examples(part.paths, asked, form=form, left_out=Counter())
                 yield from compress(examples, part.places == place)
 
     def training_texts() -> Iterator[bytes]:

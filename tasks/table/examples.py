@@ -32,6 +32,13 @@ class Columns(NamedTuple):
         """The column that decides the split, if one does."""
         return self.group or self.time or self.split
 
+    def of_files(self, split: str) -> "Columns":
+        """Return those that the files of a split must have: where they are one, none names it.
+
+        They have a group all the same, which tells whether it stands in another split, too.
+        """
+        return self if split == "train" else self._replace(time=None, split=None)
+
 
 class Example(NamedTuple):
     """A text, or the two of a pair, its label, and the value of the column that decides the split.

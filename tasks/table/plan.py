@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ def plan(
         scans: The files of each split that has its own, with what was seen of them.
 
     Raises:
-        DataError: If a split would be empty.
+        DataError: If a split would be empty, or a value of the group stands in two.
     """
     shares = shares._replace(**{split: 0.0 for split in scans if split != "train"})
     parts = []
@@ -81,13 +82,46 @@ def plan(
     for split, count in zip(SPLITS, rows_of_splits(parts), strict=True):
         if not count:
             raise DataError(f"the {split} split has no rows; {_remedy(columns)}")
+    if columns.group:
+        _refuse_shared(parts, columns.group)
     return parts
+
+
+def _refuse_shared(parts: Sequence[Part], column: str) -> None:
+    """Refuse values that stand in two splits, as some do where splits have files of their own."""
+    values = {split: _values(parts, place) for place, split in enumerate(SPLITS)}
+    for first, second in combinations(SPLITS, 2):
+        if shared := values[first] & values[second]:
+            raise DataError(
+                f"column {column!r} has {len(shared)} values in {first} and in {second}, "
+                f"{min(shared)!r} among them; rows of one value must share a split, so put them "
+                "into files of one"
+            )
+
+
+def _values(parts: Sequence[Part], place: int) -> set[str]:
+    """Return what the column that decides the splits holds in one of them."""
+    return {
+        part.scan.values[int(value)]
+        for part in parts
+        for value in np.unique(part.scan.deciders[part.places == place])
+    }
 
 
 def rows_of_splits(parts: Sequence[Part]) -> list[int]:
     """Count the rows of each of SPLITS."""
     places = np.concatenate([part.places for part in parts])
     return np.bincount(places, minlength=len(SPLITS)).tolist()
+
+
+def drawn_shares(parts: Sequence[Part]) -> dict[str, float]:
+    """Return what part of the files of training each split without files of its own has."""
+    files = {part.split: part for part in parts}
+    return {
+        split: float((files["train"].places == place).mean())
+        for place, split in enumerate(SPLITS)
+        if split not in files
+    }
 
 
 def facts_of(

@@ -10,7 +10,7 @@ from tasks.columns.row import Advance
 from tasks.errors import check_generator, check_name, check_wholes, one_of
 from tasks.floors import add_floors
 from tasks.floors.sequences import floor_of_pairs, floors_of_texts
-from tasks.sources.digest import digest_of
+from tasks.sources.digest import digest_of, last_digest_of
 from tasks.store.manifest import read_manifest
 from tasks.store.once import prepare_once
 from tasks.store.rows import TokenRows, open_split
@@ -20,7 +20,7 @@ from tasks.table.contents import KEEP, Tokens, table_contents
 from tasks.table.examples import Columns, Example, check_columns
 from tasks.table.plan import Part, Shares, plan
 from tasks.table.scan import Scan, scan
-from tasks.tokenizers import TOKENS, Tokenizer, load_tokenizer
+from tasks.tokenizers import TOKENS, Tokenizer, load_tokenizer, no_tokenizer
 
 # Raise it, and task.generator_version in YAML, when files give other rows than before: old folders
 # are then no longer used, and runs on the new rows are new runs.
@@ -62,7 +62,6 @@ def prepare(
     files.form.check()
     shares.check()
     expected.check()
-    stored = None if tokenizer is None else load_tokenizer(Path(tokenizer))
     source = files.digest(data_dir=data_dir)
     parameters = {
         "generator": GENERATOR,
@@ -77,9 +76,10 @@ def prepare(
         "seed": shares.seed,
     }
     if tokenizer is not None:
-        parameters["tokenizer"] = digest_of([Path(tokenizer)], data_dir=data_dir)
+        parameters["tokenizer"] = _digest_of_tokenizer(Path(tokenizer), data_dir=data_dir)
 
     def contents() -> Contents:
+        stored = None if tokenizer is None else load_tokenizer(Path(tokenizer))
         count = token_counter(tokens.kind, stored)
         parts = plan_files(files, columns, shares, count_tokens=count)
         check_plan(parts, expected)
@@ -95,10 +95,23 @@ def prepare(
         contents=contents,
         num_classes=expected.num_classes,
         paired=columns.paired,
-        num_bytes=files.num_bytes() * (1 if tokens.kind == "bytes" and stored is None else 4),
+        num_bytes=files.num_bytes() * (1 if tokens.kind == "bytes" and tokenizer is None else 4),
     )
     check_prepared(folder, expected)
     return add_floors(folder, FLOORS_OF_PAIRS if columns.paired else FLOORS)
+
+
+def _digest_of_tokenizer(path: Path, *, data_dir: Path) -> str:
+    """Return the checksum of a tokenizer; if it is gone, the one that it last had.
+
+    Raises:
+        DataError: If it never was there.
+    """
+    if path.is_file():
+        return digest_of([path], data_dir=data_dir)
+    if known := last_digest_of([path], data_dir=data_dir):
+        return known
+    raise no_tokenizer(path)
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:
@@ -132,10 +145,10 @@ def plan_files(
         watch: Called with each example.
     """
 
-    def look(_: str, paths: Sequence[Path], advance: Advance) -> tuple[Sequence[Path], Scan]:
+    def look(split: str, paths: Sequence[Path], advance: Advance) -> tuple[Sequence[Path], Scan]:
         seen = scan(
             paths,
-            columns,
+            columns.of_files(split),
             form=files.form,
             seed=shares.seed,
             count_tokens=count_tokens,

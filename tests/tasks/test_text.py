@@ -142,6 +142,18 @@ def test_offline_with_an_empty_cache_says_what_would_help(tmp_path, monkeypatch)
     assert "\n" not in str(caught.value)
 
 
+class HttpError(Exception):
+    """Of no class that Python has, as the HTTP clients have them."""
+
+
+@pytest.mark.parametrize("error", [datasets.exceptions.DatasetGenerationError, HttpError])
+def test_whatever_keeps_the_hub_from_loading_is_one_line(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: None)
+    monkeypatch.setattr(datasets, "load_dataset", Mock(side_effect=error("cut\noff")))
+    with pytest.raises(DataError, match=r"cannot be loaded from .* \(cut off\); put the folder"):
+        text.prepare(tmp_path, **OPTIONS | {"source": "hub", "source_dir": None})
+
+
 def test_the_second_request_does_not_wait_for_the_network_and_later_ones_may(tmp_path, monkeypatch):
     seen = []
 

@@ -3,6 +3,7 @@
 import random
 import re
 import tracemalloc
+from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
@@ -110,6 +111,41 @@ def test_columns_that_should_decide_the_split_are_named_unless_one_does(tmp_path
     assert task.group == "machine" and "column when" not in err
 
 
+@pytest.mark.parametrize(
+    ("option", "column", "others"),
+    [("--group", "machine", "another --seed, or "), ("--time", "when", "")],
+)
+@pytest.mark.parametrize("number", [3, 40])
+def test_a_split_that_is_far_larger_than_asked_for_is_told(
+    tmp_path, capsys, option, column, others, number
+):
+    """As where three machines have a third of the rows each, and a tenth is asked for."""
+    rows = [
+        f"2024-{1 + i % number % 12:02d}-{1 + i % number // 12:02d},m{i % number},{row}"
+        for i, row in enumerate(lines(400, ["a", "b"]))
+    ]
+    _, _, err = describe(
+        tmp_path, capsys, rows, option, column, head="when,machine,message,severity"
+    )
+    for split in ("validation", "test"):
+        told = (
+            rf"the {split} split has 33\.\d % of the rows, not the 10\.0 % asked for: rows of one "
+            rf"{column} stay together; {others}another --{split}-fraction may come nearer"
+        )
+        assert bool(re.search(told, err)) == (number == 3)
+    assert ("asked for" in err) == (number == 3)
+
+
+def test_a_split_that_has_files_is_of_the_size_it_has(tmp_path, capsys):
+    head = "machine,message,severity"
+    rows = [f"m{i % 20},{row}" for i, row in enumerate(lines(400, ["a", "b"]))]
+    others = [f"n{i},{row}" for i, row in enumerate(lines(400, ["a", "b"], seed=1))]
+    (tmp_path / "test.csv").write_text("\n".join([head, *others]))
+    options = ("--group", "machine", "--test", str(tmp_path / "test.csv"))
+    _, _, err = describe(tmp_path, capsys, rows, *options, head=head)
+    assert "asked for" not in err
+
+
 def test_long_values_of_other_columns_are_not_kept(tmp_path):
     """20 MB of them in all, of which the first hundred are looked at."""
     path = tmp_path / "pages.csv"
@@ -132,6 +168,11 @@ def test_characters_are_counted_for_the_vocabulary(tmp_path, capsys):
     task, _, _ = describe(tmp_path, capsys, lines(200, ["a", "b"]), "--tokens", "characters")
     letters = {letter for word in WORDS for letter in word} | {" "}
     assert task.vocab_size == len(letters) + 2  # padding and the unknown character
+
+
+def test_floors_can_be_left_out_of_any_tokens(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tasks.table.task.add_floors", Mock(side_effect=AssertionError))
+    describe(tmp_path, capsys, lines(200, ["a", "b"]), "--tokens", "characters")
 
 
 def test_the_page_stands_alone(tmp_path, capsys):

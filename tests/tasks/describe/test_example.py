@@ -2,7 +2,10 @@
 
 import csv
 
-from tasks.describe.example import write_machines, write_sessions
+import pytest
+
+from tasks.describe import cli
+from tasks.describe.example import EXAMPLES, write_machines, write_sessions
 
 
 def test_a_worn_machine_shakes_before_it_heats_up(tmp_path):
@@ -36,3 +39,13 @@ def test_the_example_is_told_apart_by_the_order_of_two_events_alone(tmp_path):
         waits = row["message"].index("disk wait") > row["message"].index("cache miss")
         expected = "failed" if "checksum" in row["message"] else "slow" if waits else "ok"
         assert row["outcome"] == expected
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_never_replaces_a_file(tmp_path, capsys, name):
+    path = tmp_path / "mine.csv"
+    path.write_text("mine")
+    assert cli.main([str(path), "--example", name]) == 2
+    expected = f"macformer-describe: {path} exists; --example writes a new file\n"
+    assert capsys.readouterr() == ("", expected)
+    assert path.read_text() == "mine"

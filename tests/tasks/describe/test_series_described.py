@@ -1,6 +1,7 @@
 """A description of series holds what their training steps are like, and says what is wrong."""
 
 import re
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -59,6 +60,35 @@ def test_a_series_that_stands_in_two_splits_is_told(tmp_path, capsys):
     told = re.search(r"(\d+) rows of test are of a series that training has, too", err)
     assert told and 8 <= int(told[1]) <= 10  # ten, but for those that are held out
     assert "rows, too few to choose a checkpoint" in err and "the test split has 40 rows" in err
+
+
+def test_floors_can_be_left_out_of_series(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tasks.series.task.add_floors", Mock(side_effect=AssertionError))
+    x = np.random.default_rng(0).normal(size=(60, 8))
+    np.savez(tmp_path / "machines.npz", x=x, y=np.arange(60) % 2)
+    assert cli.main([str(tmp_path / "machines.npz"), "--no-floors"]) == 0
+    assert OmegaConf.create(capsys.readouterr().out).class_counts == [24, 24]
+
+
+def test_a_group_that_makes_a_split_far_larger_than_asked_for_is_told(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(60, 8))
+    np.savez(tmp_path / "machines.npz", x=x, y=np.arange(60) % 2, site=np.arange(60) // 20)
+    assert cli.main([str(tmp_path / "machines.npz"), "--group", "site", "--no-floors"]) == 0
+    assert "the test split has 33.3 % of the rows, not the 10.0 % asked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label", "target"], r"label is 'target'; in \.npz files it is y"),
+        (["--keep", "both"], r"--keep is 'both'; it must be one of head, tail"),
+    ],
+)
+def test_what_an_archive_has_no_use_for_gives_one_line(tmp_path, capsys, options, message):
+    np.savez(tmp_path / "machines.npz", x=np.zeros((60, 8)), y=np.arange(60) % 2)
+    assert cli.main([str(tmp_path / "machines.npz"), "--no-floors", *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and re.search(message, err)
 
 
 @pytest.mark.parametrize(

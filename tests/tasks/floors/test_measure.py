@@ -83,6 +83,26 @@ def test_a_floor_that_fails_leaves_data_and_other_floors(tmp_path, caplog, error
     assert len(open_split(folder, "test", first_id=1, vocab_size=3)) == ROWS["test"]
 
 
+def test_a_floor_that_fails_is_tried_once_by_each_recipe(tmp_path):
+    calls = []
+
+    def fail(train, test):
+        calls.append("bad")
+        raise ValueError("no such column")
+
+    folder = prepare(tmp_path)
+    digest = read_manifest(folder)["digest"]
+    for recipe in ("fails", "fails", "fails, again", "fails, again"):
+        add_floors(folder, {"bad": Floor(recipe, fail, 9), "zero": Floor("0", always(0), 200)})
+    assert len(calls) == 2
+    manifest = read_manifest(folder)
+    assert list(manifest["floors"]) == ["zero"] and manifest["digest"] == digest
+    assert manifest["unmeasured"] == {"bad": {"recipe": "fails, again", "reason": "no such column"}}
+    add_floors(folder, {"bad": Floor("mended", always(1), 200)})
+    manifest = read_manifest(folder)
+    assert list(manifest["floors"]) == ["bad"] and manifest["unmeasured"] == {}
+
+
 def test_an_interruption_leaves_whole_data_and_the_next_call_measures(tmp_path):
     def interrupt(train, test):
         raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from tasks.errors import DataError
 from tasks.feeding.collate import gather_batch
 from tasks.listops import task as listops
 from tasks.listops.generate import VOCABULARY
+from tasks.listops.release import read_listops_tsv
 from tasks.store.manifest import SPLITS, read_manifest
 
 OPTIONS = {
@@ -84,9 +85,10 @@ def test_the_seed_decides_the_bytes(prepare, tmp_path):
     assert read_manifest(other)["splits"] != read_manifest(again)["splits"]
 
 
-def test_nothing_is_left_of_a_law_with_too_few_expressions(prepare, tmp_path):
-    few = {"min_len": 0, "max_len": 9, "max_depth": 2, "max_args": 2}  # 410 of them
-    with pytest.raises(DataError, match="found only 410 of 443 distinct expressions"):
+@pytest.mark.parametrize(("min_len", "found"), [(0, "410 of 443"), (5, "0 of 5")])
+def test_nothing_is_left_of_a_law_with_too_few_expressions(prepare, tmp_path, min_len, found):
+    few = {"min_len": min_len, "max_len": 9, "max_depth": 2, "max_args": 2}
+    with pytest.raises(DataError, match=f"found only {found} distinct expressions"):
         prepare(**few, num_examples={"train": 431, "validation": 7, "test": 5})
     assert not list((tmp_path / "data").glob("listops/*[!k]"))
 
@@ -107,6 +109,41 @@ def test_released_rows_lose_their_parentheses(prepare_release):
 def test_released_rows_can_lose_their_brackets(prepare_release):
     rows = expressions_of(prepare_release(brackets="drop"), "validation")
     assert rows == [("[MAX 2 9", 9), ("[SM 2 4", 6), ("2", 2)]
+
+
+def test_the_folder_itself_may_be_given(prepare_release, listops_release, monkeypatch):
+    folder = prepare_release()
+    assert prepare_release(source_dir=str(listops_release / "listops-1000")) == folder
+    monkeypatch.chdir(listops_release / "listops-1000")
+    assert prepare_release(source_dir=".", brackets="drop") != folder
+
+
+@pytest.mark.parametrize("away", ["", "listops-1000", "listops-1000/basic_*.tsv"])
+def test_finished_parts_outlive_a_source_that_is_away(
+    prepare_release, listops_release, tmp_path, monkeypatch, away
+):
+    read = []
+
+    def interrupted_at_the_last(path):
+        read.append(path.name)
+        if read == ["basic_train.tsv", "basic_val.tsv", "basic_test.tsv"]:
+            raise RuntimeError("power cut")
+        yield from read_listops_tsv(path)
+
+    monkeypatch.setattr(listops, "read_listops_tsv", interrupted_at_the_last)
+    with pytest.raises(RuntimeError, match="power cut"):
+        prepare_release()
+    moved = {
+        path: path.rename(tmp_path / f"elsewhere_{path.name}")
+        for path in (listops_release.glob(away) if away else [listops_release])
+    }
+    with pytest.raises(DataError, match=r"no listops-1000 in|basic_test\.tsv is missing"):
+        prepare_release()
+    for path, elsewhere in moved.items():
+        elsewhere.rename(path)
+    read.clear()
+    prepare_release()
+    assert read == ["basic_test.tsv"]
 
 
 @pytest.mark.parametrize(

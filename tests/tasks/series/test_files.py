@@ -6,10 +6,11 @@ import pytest
 
 from tasks.errors import DataError
 from tasks.series.planned import plan_series
-from tasks.store.manifest import SPLITS
+from tasks.store.manifest import SPLITS, read_manifest
 
 CLASSES = ["bad", "good"]
-NO_COLUMNS = {"series": None, "time": None, "channels": None}
+WIDE = {"series": None, "time": None, "channels": None}
+NO_COLUMNS = WIDE | {"label": "y"}
 
 
 def test_a_wide_table_has_a_series_in_a_row_and_blanks_at_its_end(prepare, tmp_path, rows_of):
@@ -17,7 +18,7 @@ def test_a_wide_table_has_a_series_in_a_row_and_blanks_at_its_end(prepare, tmp_p
     path = tmp_path / "wide.csv"
     table = pd.DataFrame(rows, columns=["state", *(f"t{i}" for i in range(6))])
     table.to_csv(path, index=False)
-    folder = prepare(path=str(path), series=None, time=None, channels=None)
+    folder = prepare(path=str(path), **WIDE)
     rows = [row for split in SPLITS for row in rows_of(folder, split, channels=1)]
     assert {tuple(values[:, 0]) for values, _ in rows} == {
         tuple(range(i, i + 3 + i % 4)) for i in range(40)
@@ -29,7 +30,7 @@ def test_an_archive_holds_series_of_their_lengths(prepare, tmp_path, rows_of):
     x = np.arange(40 * 6 * 2, dtype=np.float64).reshape(40, 6, 2)
     x[3, 4:] = np.nan  # a shorter one
     np.savez(path, x=x, y=np.arange(40) % 2)
-    folder = prepare(path=str(path), series=None, time=None, channels=None, classes=["0", "1"])
+    folder = prepare(path=str(path), classes=["0", "1"], **NO_COLUMNS)
     rows = [row for split in SPLITS for row in rows_of(folder, split)]
     lengths = {int(values[0, 0]) // 12: len(values) for values, _ in rows}
     assert lengths == {i: 4 if i == 3 else 6 for i in range(40)}
@@ -38,7 +39,7 @@ def test_an_archive_holds_series_of_their_lengths(prepare, tmp_path, rows_of):
 def test_where_an_archive_lies_has_no_part_in_the_split(prepare, tmp_path, rows_of):
     (tmp_path / "elsewhere").mkdir()
     x = np.random.default_rng(0).normal(size=(40, 3, 2))
-    options = {"series": None, "time": None, "channels": None, "classes": ["0", "1"]}
+    options = NO_COLUMNS | {"classes": ["0", "1"]}
     tests = []
     for seed, path in enumerate([tmp_path / "a.npz", tmp_path / "elsewhere" / "b.npz"]):
         order = np.random.default_rng(seed).permutation(40)
@@ -46,6 +47,57 @@ def test_where_an_archive_lies_has_no_part_in_the_split(prepare, tmp_path, rows_
         rows = rows_of(prepare(path=str(path), **options), "test")
         tests.append({values.tobytes() for values, _ in rows})
     assert tests[0] == tests[1] and len(tests[0]) == 8
+
+
+@pytest.mark.parametrize("decider", ["group", "split"])
+def test_the_array_that_an_option_names_decides_the_split(prepare, tmp_path, rows_of, decider):
+    path = tmp_path / "a.npz"
+    values = np.arange(40)
+    named = {"group": values % 10, "split": np.repeat(["train", "val", "test"], [20, 12, 8])}
+    others = {"group": values, "split": np.full(40, "train")}  # of the options' own names
+    np.savez(path, x=np.tile(values, (3, 1)).T, y=values // 2 % 2, named=named[decider], **others)
+    folder = prepare(path=str(path), classes=["0", "1"], **NO_COLUMNS | {decider: "named"})
+    found = [
+        {str(named[decider][int(values[0, 0])]) for values, _ in rows_of(folder, split, channels=1)}
+        for split in SPLITS
+    ]
+    assert sum(map(len, found)) == len(set.union(*found)) == len(set(named[decider]))
+    with pytest.raises(DataError, match=r"a\.npz has no array 'other'; it has x, y, named, group"):
+        prepare(path=str(path), **NO_COLUMNS | {decider: "other"})
+
+
+def write_series(path, kind: str, *, first: int, **beside) -> None:
+    """Write 30 series of two steps, that begin with a number of their own from the first on."""
+    x, y = first + np.arange(60).reshape(30, 2), np.array(CLASSES * 15)
+    if kind == "npz":
+        np.savez(path, x=x, y=y, **beside)
+    elif kind == "wide":
+        table = pd.DataFrame({"state": y, "t0": x[:, 0], "t1": x[:, 1], **beside})
+        table.to_csv(path, index=False)
+    else:
+        of_series = {"machine": x[:, 0], "state": y, **beside}
+        table = pd.DataFrame({name: np.repeat(values, 2) for name, values in of_series.items()})
+        table = table.assign(step=np.tile([0, 1], 30), temp=x.ravel(), vibration=0)
+        table.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns"),
+    [("long", {}), ("wide", WIDE), ("npz", NO_COLUMNS)],
+    ids=["long", "wide", "npz"],
+)
+def test_files_of_a_split_need_no_column_that_names_it(prepare, tmp_path, kind, columns):
+    """And may have it, which makes no step of a wide table."""
+    suffix = "npz" if kind == "npz" else "csv"
+    named, unnamed, test = (tmp_path / f"{name}.{suffix}" for name in ("named", "unnamed", "test"))
+    part = np.resize(["train", "train", "val", "val"], 30)
+    write_series(named, kind, first=0, part=part)
+    write_series(unnamed, kind, first=100)
+    write_series(test, kind, first=100, part=np.full(30, "test"))
+    for path in (unnamed, test):
+        folder = prepare(path=str(named), path_test=str(path), split="part", **columns)
+        splits = read_manifest(folder)["splits"]
+        assert [splits[split]["rows"] for split in SPLITS] == [16, 14, 30]
 
 
 TS = """#The problem of a test, written
@@ -71,7 +123,7 @@ def test_a_ts_file_keeps_the_case_of_its_labels_its_signs_and_its_lengths(
 ):
     path = tmp_path / "a_TRAIN.ts"
     path.write_text(TS.format("\n".join(map(ts_line, range(40)))))
-    options = {"series": None, "time": None, "channels": None, "classes": ["Standing", "walking"]}
+    options = NO_COLUMNS | {"classes": ["Standing", "walking"]}
     folder = prepare(path=str(path), **options, missing="indicator")
     rows = [row for split in SPLITS for row in rows_of(folder, split)]
     assert {len(values) for values, _ in rows} == {3, 4, 5}
@@ -227,7 +279,7 @@ def test_no_step_of_a_wide_table_is_left_out_without_a_word(
     else:
         table.to_json(folder / name, orient="records", lines=True)
     with pytest.raises(DataError, match=message):
-        prepare(path=str(folder), **NO_COLUMNS)
+        prepare(path=str(folder), **WIDE)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -241,8 +293,8 @@ def test_an_index_is_no_step_of_a_wide_table(prepare, tmp_path, kind):
     else:
         table.to_parquet(path, index=True)
     with pytest.raises(DataError, match=rf"wide\.{kind} has a column .*, as an index is written"):
-        prepare(path=str(path), **NO_COLUMNS)
-    assert prepare(path=str(path), **NO_COLUMNS | {"channels": ["t0", "t1", "t2"]}).exists()
+        prepare(path=str(path), **WIDE)
+    assert prepare(path=str(path), **WIDE | {"channels": ["t0", "t1", "t2"]}).exists()
 
 
 @pytest.mark.parametrize(
@@ -252,6 +304,8 @@ def test_an_index_is_no_step_of_a_wide_table(prepare, tmp_path, kind):
         ("a.npz", {"channels": ["a"]}),
         ("a.ts", {"series": "m"}),
         ("a.ts", {"group": "g"}),
+        ("a.npz", {"label": "target"}),
+        ("a.ts", {"label": "target"}),
     ],
 )
 def test_files_without_columns_are_asked_for_none(prepare, tmp_path, name, given):
@@ -259,5 +313,7 @@ def test_files_without_columns_are_asked_for_none(prepare, tmp_path, name, given
         np.savez(tmp_path / name, x=np.zeros((9, 3)), y=np.zeros(9, int))
     else:
         (tmp_path / name).write_text(TS.format("1,2,3:a"))
-    with pytest.raises(DataError, match=rf"{min(given)} is .*; \{name[1:]} files have no such col"):
+    with pytest.raises(
+        DataError, match=rf"{min(given)} is .*\{name[1:]} files (have no such column|it is)"
+    ):
         prepare(path=str(tmp_path / name), **NO_COLUMNS | given)

@@ -95,6 +95,17 @@ def test_series_of_one_group_share_a_split_or_the_last_to_begin_are_held_out(pre
     assert found == [set(range(18)), set(range(18, 24)), set(range(24, 30))]
 
 
+def test_a_group_in_two_splits_is_refused_whatever_files_it_is_of(prepare, tmp_path, frame):
+    later = frame.assign(machine=frame["machine"] + "b")
+    later.to_csv(tmp_path / "later.csv", index=False)
+    with pytest.raises(DataError, match=r"column 'site' has \d values in train and in test, 'site"):
+        prepare(group="site", path_test=str(tmp_path / "later.csv"))
+    later["site"] += "b"
+    later.to_csv(tmp_path / "later.csv", index=False)
+    folder = prepare(group="site", path_test=str(tmp_path / "later.csv"))
+    assert read_manifest(folder)["splits"]["test"]["rows"] == NUM_SERIES
+
+
 def test_the_statistics_are_those_of_the_training_steps(tmp_path, prepare_checked, rows_of):
     with pytest.raises(DataError, match=r"task\.channel_mean is \[0\.0, 0\.0\]; the training st"):
         prepare_checked()

@@ -36,6 +36,17 @@ def test_an_archive_stands_for_its_folder(tmp_path):
     assert unpack(tmp_path / "data.tar.gz", data_dir=tmp_path) == folder.parent
 
 
+@pytest.mark.parametrize("marker", ["a", "a/b.txt", "a/sub/b.txt"])
+def test_the_first_folder_of_a_marker_may_be_given(tmp_path, marker):
+    (tmp_path / "a" / "sub").mkdir(parents=True)
+    for name in ("b.txt", "sub/b.txt"):
+        (tmp_path / "a" / name).touch()
+    find = partial(locate, data_dir=tmp_path / "data", marker=marker, parents=RELEASE_FOLDERS)
+    assert find(tmp_path / "a") == find(tmp_path) == tmp_path
+    with pytest.raises(DataError, match=f"no {marker} in .*sub; give the folder that holds it"):
+        find(tmp_path / "a" / "sub")
+
+
 @pytest.mark.parametrize("parent", ["", "wrapped", "wrapped/twice"])
 def test_a_folder_is_found_under_its_usual_names(tmp_path, parent):
     (tmp_path / parent / "a").mkdir(parents=True)
@@ -130,6 +141,17 @@ def test_what_was_hashed_is_remembered_until_it_changes(tmp_path, monkeypatch):
     for damage in ("", "{", "[]", '{"signature": 1}'):
         next((tmp_path / "data" / "sources").iterdir()).write_text(damage)
         assert name() != first
+
+
+@pytest.mark.parametrize("gone", ["raw", "raw/a", "raw/a/x.txt"])
+def test_files_that_are_gone_have_the_content_they_had(tmp_path, gone):
+    (tmp_path / "raw" / "a").mkdir(parents=True)
+    (tmp_path / "raw" / "a" / "x.txt").write_text("one")
+    options = {"data_dir": tmp_path / "data", "marker": "a", "parents": [], "patterns": ["a/*.txt"]}
+    first = content_of(str(tmp_path / "raw"), **options)
+    (tmp_path / gone).rename(tmp_path / "elsewhere")
+    assert content_of(str(tmp_path / "raw"), **options) == first
+    assert content_of(None, **options) is None
 
 
 @pytest.mark.parametrize("name", ["../escaped.txt", "/escaped.txt", "a/../../../escaped.txt"])

@@ -233,6 +233,16 @@ def test_too_little_space(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
+def test_finished_parts_outlive_a_want_of_space(tmp_path):
+    with pytest.raises(Interruption):
+        prepare(tmp_path, calls=[], fail_at=2)
+    with pytest.raises(DataError, match="GiB are free"):
+        prepare(tmp_path, calls=[], num_bytes=2**50)
+    calls: list[int] = []
+    prepare(tmp_path, calls=calls)
+    assert calls == [2, 3, 4]
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     return prepare(tmp_path_factory.mktemp("prepared"), calls=[])

@@ -110,6 +110,17 @@ def test_another_tokenizer_is_another_preparation(prepare, stored):
     assert prepare() != first
 
 
+def test_what_was_prepared_is_used_when_the_tokenizer_is_gone(prepare, stored, monkeypatch):
+    pytest.importorskip("tokenizers")
+    folder = prepare()
+    stored.unlink()
+    for option in ({"max_len": 5}, {"tokenizer": str(stored.with_name("none.json"))}):
+        with pytest.raises(DataError, match=r"\.json, which is no file; give a tokenizer\.json"):
+            prepare(**option)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert prepare() == folder
+
+
 def test_a_limit_of_its_authors_use_does_not_count(stored):
     pytest.importorskip("tokenizers")
     tokenizer = load_tokenizer(stored)

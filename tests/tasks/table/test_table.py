@@ -164,6 +164,54 @@ def test_a_file_to_learn_from_is_not_asked_for(tmp_path, prepare):
     assert not list((tmp_path / "data").glob("table/*[!k]"))
 
 
+def test_a_file_to_validate_on_is_not_one_to_test_on(tmp_path, prepare, records, write_csv):
+    path = write_csv(tmp_path / "held_out.csv", records(30))
+    with pytest.raises(
+        DataError, match=r"held_out\.csv is a file of validation and of test; give each files of"
+    ):
+        prepare(path_validation=path, path_test=str(tmp_path / "held_*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        ({"path_test": range(6)}, r"column 'host' has 5 values in train and in test, 'node\d' amo"),
+        ({"path_test": [5, 6]}, r"'host' has 1 values in (train|validation) and in test, 'node5' "),
+        (
+            {"path_validation": [6, 7, 8], "path_test": [8, 9, 7]},
+            r"column 'host' has 2 values in validation and in test, 'node7' among them; rows of on",
+        ),
+        ({"path_validation": [6, 7], "path_test": [8, 9]}, None),
+    ],
+    ids=["all", "one", "held out", "none"],
+)
+def test_rows_of_one_group_share_a_split_whatever_files_they_are_of(
+    tmp_path, prepare, records, write_csv, held_out, message
+):
+    def file(name: str, hosts) -> str:
+        rows = [row | {"host": f"node{hosts[i % len(hosts)]}"} for i, row in enumerate(records(30))]
+        return write_csv(tmp_path / f"{name}.csv", rows)
+
+    paths = {option: file(option, hosts) for option, hosts in held_out.items()}
+    with pytest.raises(DataError, match=message) if message else nullcontext():
+        prepare(group="host", **paths)
+
+
+@pytest.mark.parametrize("decider", [{"time": "time"}, {"split": "part"}], ids=["time", "split"])
+def test_files_of_a_split_need_no_column_that_names_it(
+    tmp_path, prepare, rows_of, records, write_csv, decider
+):
+    rows = [row | {"part": ["train", "val"][i % 5 // 4]} for i, row in enumerate(records())]
+    held_out = [{"message": f"late {i}", "severity": row["severity"]} for i, row in enumerate(rows)]
+    folder = prepare(
+        path=write_csv(tmp_path / "named.csv", rows),
+        path_test=write_csv(tmp_path / "unnamed.csv", held_out),
+        **decider,
+    )
+    assert [len(rows_of(folder, split)) for split in SPLITS] == [48, 12, 60]
+    assert set(rows_of(folder, "test")) == {(r["message"], r["severity"]) for r in held_out}
+
+
 def test_two_columns_are_one_text_or_a_pair(prepare, all_rows):
     folder = prepare(text=["host", "message"])
     assert ("node0\nnaïve message no. 0", "ERROR") in all_rows(folder)
