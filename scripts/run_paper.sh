@@ -9,7 +9,7 @@
 #
 # The grid and time of each study stand in configs/study/*.yaml. What is finished is skipped, so that
 # a second call resumes; a cell that fails, as retrieval without its data does, ends the script.
-# Arguments are passed on to the sweep, as trainer.accelerator=gpu.
+# Arguments are passed on to the sweep, as trainer.accelerator=gpu. The sweep's folder is the size's.
 set -euo pipefail
 
 size=${SIZE:-smoke}
@@ -19,6 +19,14 @@ case $size in
   full) sweep=paper_table options=(experiment=paper_table seed=0,1,2) ;;
   *) echo "SIZE is $size; allowed are smoke, table, full" >&2 && exit 2 ;;
 esac
+
+for argument in "$@"; do
+  case ${argument//+/} in
+    sweep=* | paths.output_dir=*)
+      echo "$argument: the folder of the sweep follows from SIZE and MACFORMER_OUTPUTS" >&2 && exit 2
+      ;;
+  esac
+done
 
 cd "$(dirname "$0")/.."
 outputs=${MACFORMER_OUTPUTS:-outputs}

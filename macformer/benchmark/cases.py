@@ -68,16 +68,16 @@ def _compose_row(name: str, config_dirs: tuple[str, ...]) -> DictConfig:
     return compose(f"attention={name}", "bounds.input_norm=1.0", config_dirs=config_dirs)
 
 
-def builders(cfg: DictConfig) -> dict[str, Callable[[], nn.Module]]:
-    """Say how to build every attention of the configuration, and the peers."""
+def builders(cfg: DictConfig, length: int) -> dict[str, Callable[[], nn.Module]]:
+    """Say how to build every attention of the configuration, and the peers, for one length."""
     shapes = {"num_heads": cfg.num_heads, "head_dim": cfg.head_dim}
 
     def shipped(name: str) -> nn.Module:
         # Inputs have unit norm, which is what ppSBN would hand to the attention.
         composed = _compose_row(name, tuple(cfg.config_dirs))
-        return build_attention(composed, **shapes, max_seq_len=max(cfg.length))
+        return build_attention(composed, **shapes, max_seq_len=length)
 
-    peer = shapes | {"num_features": cfg.num_features, "max_seq_len": max(cfg.length)}
+    peer = shapes | {"num_features": cfg.num_features, "max_seq_len": length}
     methods = {name: partial(shipped, name) for name in attention_names(cfg)}
     peers = set(cfg.vs) | (set(SDPA_KERNELS) if is_gpu(cfg) else set())
     return methods | {
@@ -92,11 +92,11 @@ def build_cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
     grad = torch.randn_like(inputs[0][-1])
 
     def prepare(case: Case, build: Callable[[], nn.Module]) -> None:
-        method = build().to(cfg.device)
+        method = build().to(cfg.device).train(mode == "forward_backward")
         case.calls = [_call(method, x, grad, mode) for x in inputs]
 
     cases = []
-    for name, build in builders(cfg).items():
+    for name, build in builders(cfg, length).items():
         case = Case(name, length, mode)
         attempt(case, partial(prepare, case, build))
         cases.append(case)

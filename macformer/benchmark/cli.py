@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from macformer.plotting import draw_over_length, save
 from macformer.provenance import device_name
+from macformer.record import printable
 from macformer.runs.allowed import (
     COUNT,
     DEVICE,
@@ -112,7 +113,8 @@ def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -
 
 def to_markdown(table: pd.DataFrame) -> str:
     """Write the table for people."""
-    return table.to_markdown(index=False, floatfmt=".3g")
+    failure = [printable(text).replace("|", r"\|") for text in table["failure"]]
+    return table.assign(failure=failure).to_markdown(index=False, floatfmt=".3g")
 
 
 def write_report(table: pd.DataFrame, cfg: DictConfig, folder: Path) -> None:

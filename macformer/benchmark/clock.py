@@ -2,13 +2,16 @@
 
 On a GPU a call of some launches takes the host longer than the device, and a clock around it would
 time Python. A graph of the call is replayed instead, as training replays it, between two events of
-the device. Several inputs take turns in it, so that none is found in the device's cache.
+the device. Several inputs take turns in it, so that none is found in the device's cache. All graphs
+share their memory, for only one of them runs at a time.
 """
 
 import time
 from collections.abc import Callable, Sequence
 
 import torch
+
+from macformer.training.capture import memory_pool, side_stream
 
 Call = Callable[[], object]
 
@@ -40,14 +43,14 @@ def make_stopwatch(
 
 
 def _replay(calls: Sequence[Call], device: torch.device) -> Callable[[], float]:
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    graph, stream = torch.cuda.CUDAGraph(), side_stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         for _ in range(_WARMUP_CALLS):
             for call in calls:
                 call()
     torch.cuda.current_stream(device).wait_stream(stream)
-    with torch.cuda.graph(graph, stream=stream):
+    with torch.cuda.graph(graph, pool=memory_pool(device), stream=stream):
         for call in calls:
             call()
     seconds = _between_events(graph.replay, 3)

@@ -26,13 +26,15 @@ def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
         limit_memory(int(cfg.memory_limit_gib * GIB))
     ceilings = measure_ceilings(cfg)
     rows = []
-    steps = len(cfg.length) * len(cfg.mode) * len(builders(cfg)) * (1 + cfg.rounds)
-    with Progress(console=Console(stderr=True)) as progress:
+    methods = builders(cfg, max(cfg.length))
+    steps = len(cfg.length) * len(cfg.mode) * len(methods) * (1 + cfg.rounds)
+    # A thread that refreshes the bar would be measured, too.
+    with Progress(console=Console(stderr=True), auto_refresh=False) as progress:
         task = progress.add_task("", total=steps)
 
         def report(case: Case) -> None:
             description = f"{case.attention} {case.length} {case.mode}"
-            progress.update(task, advance=1, description=description)
+            progress.update(task, advance=1, description=description, refresh=True)
 
         for length in cfg.length:
             cases = [case for mode in cfg.mode for case in build_cases(cfg, length, mode)]

@@ -123,7 +123,10 @@ def comparison_table(summary: pd.DataFrame, *, against: str) -> Table:
         columns=columns,
         rows=rows,
         caption=captions.join(captions.seeds(summary), captions.comparison(summary)),
-        notes=captions.comparison_notes(summary),
+        notes=[
+            *captions.comparison_notes(summary),
+            *captions.reference_notes(summary, against=against),
+        ],
     )
 
 

@@ -12,9 +12,17 @@ from macformer.tables.entries import (
     LARGEST_MODEL,
     OVERSIZED_MARK,
     SHARED_MARK,
+    row_labels,
 )
 from macformer.tables.layout import percent, row_label, task_title
-from macformer.tables.summary import RESULT, SETTING, agreed, ranked
+from macformer.tables.summary import (
+    REFERENCE,
+    RESULT,
+    SETTING,
+    agreed,
+    lacks_counterpart,
+    ranked,
+)
 
 
 def join(*sentences: str) -> str:
@@ -173,7 +181,25 @@ def comparison_notes(summary: pd.DataFrame) -> list[str]:
             "One seed among several tells nothing of how seeds differ: it has neither interval nor "
             "test."
         )
+    if (summary["num_paired"] < summary["num_finished"]).any():
+        notes.append("Differences are over the seeds in common, in brackets where they are fewer.")
+    apart = summary["other_rows"].eq(1)
+    if apart.any():
+        notes.append(f"Tested on different rows, so not compared: {_named(summary, apart)}.")
     return notes
+
+
+def reference_notes(summary: pd.DataFrame, *, against: str) -> list[str]:
+    """Name the rows whose options no reference has, or more than one."""
+    lacking = lacks_counterpart(summary, against=against) & (summary["num_finished"] > 0)
+    if not lacking.any():
+        return []
+    return [f"No single {against} without ppSBN matches the options of {_named(summary, lacking)}."]
+
+
+def _named(summary: pd.DataFrame, chosen: pd.Series) -> str:
+    labels = pd.Series(row_labels(summary), summary.index)[chosen]
+    return "; ".join(dict.fromkeys(labels))
 
 
 def cost_notes(summary: pd.DataFrame) -> list[str]:
@@ -190,4 +216,4 @@ def cost_notes(summary: pd.DataFrame) -> list[str]:
     if without:
         tasks = ", ".join(dict.fromkeys(without))
         notes.append(f"No finished softmax without ppSBN to relate to: {tasks}.")
-    return notes
+    return notes + reference_notes(summary, against=REFERENCE)

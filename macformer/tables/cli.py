@@ -11,6 +11,7 @@ from rich.console import Console
 
 from macformer.record import printable
 from macformer.tables.build import build_tables
+from macformer.tables.captions import run_notes
 from macformer.tables.choices import choice_note, choices_table
 from macformer.tables.comparable import check_comparable
 from macformer.tables.comparison import add_comparison, check_reference
@@ -22,7 +23,7 @@ from macformer.tables.page import write_page
 from macformer.tables.plots import draw_plots
 from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
-from macformer.tables.settings import name_runs
+from macformer.tables.settings import name_runs, unfinished_beside
 from macformer.tables.summary import REFERENCE, summarise
 from macformer.watch import watch
 
@@ -70,7 +71,8 @@ def make_tables(
         check_reference(runs, against=against)
     summary = add_comparison(summary, runs, against=beside)
     quoted = read_published(published)
-    notes = [] if chosen.empty else [choice_note(chosen)]
+    given_up = unfinished_beside(read, runs)
+    notes = [*([] if chosen.empty else [choice_note(chosen)]), *run_notes(given_up)]
     first, others = build_tables(runs, summary, against=beside, published=quoted, notes=notes)
     if not chosen.empty:
         first.append(choices_table(chosen))
@@ -81,7 +83,8 @@ def make_tables(
         first += decision_tables(lines, rates, against=beside)
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
     out.mkdir(parents=True, exist_ok=True)
-    frames = {"table.csv": summary, "runs.csv": runs.drop(columns="config"), **sheet}
+    listed = pd.concat([runs, given_up])
+    frames = {"table.csv": summary, "runs.csv": listed.drop(columns="config"), **sheet}
     files = _write_tables([*first, *others], frames, out=out)
     drawn = draw_plots(runs, summary, out=out)
     if bench is None and (out / FILE_NAME).is_file():
@@ -90,7 +93,7 @@ def make_tables(
         drawn += draw_lengths(bench, out=out)
     page = out / "index.html"
     parts = [*first, *drawn, *others]
-    write_page(page, title=f"Sweep {out.resolve().name}", runs=runs, parts=parts, beside=files)
+    write_page(page, title=f"Sweep {out.resolve().name}", runs=listed, parts=parts, beside=files)
     if console is not None:
         print_tables(first, console=console)
     return [*files, *(file for plot in drawn for file in (plot.png, plot.svg)), page]

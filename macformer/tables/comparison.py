@@ -1,10 +1,10 @@
 """What the predictions of the test examples say of each result: its interval, and its difference.
 
 Runs of one task on the same data are tested on the same examples, so that rows are compared example
-by example, and seed by seed.
+by example, and seed by seed. Those that were tested on different ones are not compared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from macformer.record import DamagedRecord, read_predictions
 from macformer.tables.runs import TableError
-from macformer.tables.summary import RESULT, SETTING
+from macformer.tables.summary import RESULT, keys_of, references
 from macformer.tables.uncertainty import (
     accuracy_interval,
     adjust_p_values,
@@ -21,9 +21,18 @@ from macformer.tables.uncertainty import (
 )
 
 COLUMNS = ["low", "high", "difference", "difference.low", "difference.high", "p", "detectable"]
+COLUMNS += ["num_paired", "other_rows"]
 SIGNIFICANT = 0.05  # of adjusted p values
 
-Tests = dict[int, np.ndarray]  # seed -> which examples are right
+
+class Answers(NamedTuple):
+    """What one seed was tested on, as indices of the test split's rows, and which it has right."""
+
+    rows: np.ndarray
+    right: np.ndarray
+
+
+Tests = dict[int, Answers]  # of each seed
 
 
 class _Pair(NamedTuple):
@@ -39,9 +48,10 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
     Accuracies are those of the best weights in validation. Columns, all of them blank where a run
     kept no predictions: ``low`` and ``high``; ``difference`` to the reference without ppSBN, its
     bounds, its p value adjusted for all differences of the task, and the smallest difference that
-    would have been found four times out of five beside those that were. Where other rows of the
-    task have several seeds, one alone has no bounds and no p value: it does not tell how much seeds
-    differ.
+    would have been found four times out of five beside those that were; ``num_paired``, the seeds
+    that both have; and ``other_rows``, 1 where a difference is blank because the two were tested on
+    different rows. Where other rows of the task have several seeds, one alone has no bounds and no
+    p value: it does not tell how much seeds differ.
 
     Args:
         against: The attention of the reference; without one there are intervals and no differences.
@@ -71,18 +81,6 @@ def check_reference(runs: pd.DataFrame, *, against: str) -> None:
         )
 
 
-def references(summary: pd.DataFrame, *, against: str) -> dict[tuple, tuple | None]:
-    """Name for each result the one that it is compared with: in the same setting, without ppSBN.
-
-    None where there is none; the reference is beside itself.
-    """
-    is_reference = summary["attention"].eq(against) & summary["ppsbn"].eq("without")
-    first = summary[is_reference].drop_duplicates(SETTING)  # the reference may have settings, too
-    known = dict(zip(_settings(first), keys_of(first), strict=True))
-    keys, settings = keys_of(summary), _settings(summary)
-    return {key: known.get(setting) for key, setting in zip(keys, settings, strict=True)}
-
-
 def _compare(
     keys: Sequence[tuple],
     tested: Mapping[tuple | None, Tests],
@@ -96,16 +94,20 @@ def _compare(
         num_seeds: The most that a result has; what has fewer than two of several is not tested.
     """
     enough = min(num_seeds, 2)
-    pairs = [_pair(tested, key, beside[key]) for key in keys]
+    ours = [tested.get(key, {}) for key in keys]
+    theirs = [{} if beside[key] == key else tested.get(beside[key], {}) for key in keys]
+    pairs = [*map(pair_tests, ours, theirs)]
     lines: list[dict[str, float]] = []
-    for key, pair in zip(keys, pairs, strict=True):
-        line, tests = {}, tested.get(key, {})
-        if tests and len(tests) >= enough:
-            interval = accuracy_interval(np.stack([*tests.values()]))
+    for tests, reference, pair in zip(ours, theirs, pairs, strict=True):
+        line = {}
+        if len(tests) >= enough and _same_rows(tests.values()):
+            interval = accuracy_interval(np.stack([answers.right for answers in tests.values()]))
             line |= {"low": interval.low, "high": interval.high}
+        if on_other_rows(tests, reference):
+            line["other_rows"] = 1
         if pair is not None:
             estimate = paired_difference(*pair)
-            line["difference"] = estimate.mean
+            line |= {"difference": estimate.mean, "num_paired": len(pair.ours)}
             if len(pair.ours) >= enough and estimate.p_value is not None:
                 line |= {"difference.low": estimate.low, "difference.high": estimate.high}
                 line["p"] = estimate.p_value
@@ -127,18 +129,27 @@ def _level_of_another(p_values: np.ndarray) -> float:
     return SIGNIFICANT * min(float((num_found + 1) / max(num_tests, 1)), 1.0)
 
 
-def _pair(tested: Mapping[tuple | None, Tests], key: tuple, ref: tuple | None) -> _Pair | None:
-    """Pair the seeds that a result and its reference have; None where that cannot be done."""
-    tests, reference = tested.get(key, {}), tested.get(ref, {})
-    seeds = sorted(set(tests) & set(reference))
-    if key == ref or not seeds:
+def pair_tests(ours: Tests, theirs: Tests) -> _Pair | None:
+    """Pair the seeds that two results have; None without any, or if they are of different rows."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not _same_rows(tests[seed] for tests in (ours, theirs) for seed in seeds):
         return None
-    pair = _Pair(*(np.stack([rows[seed] for seed in seeds]) for rows in (tests, reference)))
-    return pair if pair.ours.shape == pair.theirs.shape else None
+    return _Pair(*(np.stack([tests[seed].right for seed in seeds]) for tests in (ours, theirs)))
+
+
+def on_other_rows(ours: Tests, theirs: Tests) -> bool:
+    """Say whether different test rows alone keep the seeds of two results from being paired."""
+    return bool(ours.keys() & theirs.keys()) and pair_tests(ours, theirs) is None
+
+
+def _same_rows(answers: Iterable[Answers]) -> bool:
+    """Say whether there are answers, and all of them to the same rows."""
+    rows = [found.rows for found in answers]
+    return bool(rows) and all(np.array_equal(rows[0], other) for other in rows)
 
 
 def read_tests(runs: pd.DataFrame) -> dict[tuple | None, Tests]:
-    """Read for each result and seed which test examples its best weights had right."""
+    """Read for each result and seed which test examples its best weights have right."""
     tested: dict[tuple | None, Tests] = {}
     for run in runs[runs["status"] == "finished"].to_dict("records"):
         try:
@@ -151,14 +162,6 @@ def read_tests(runs: pd.DataFrame) -> dict[tuple | None, Tests]:
         correct = predictions["best_prediction"] == predictions["label"]
         if correct.ndim > 1:  # answers about one row depend on each other: the row counts
             correct = correct.mean(axis=1)
-        tested.setdefault(tuple(run[name] for name in RESULT), {})[run["seed"]] = correct[order]
-    lengths = {key: {len(rows) for rows in seeds.values()} for key, seeds in tested.items()}
-    return {key: seeds for key, seeds in tested.items() if len(lengths[key]) == 1}
-
-
-def keys_of(frame: pd.DataFrame) -> list[tuple]:
-    return list(frame[RESULT].itertuples(index=False, name=None))
-
-
-def _settings(frame: pd.DataFrame) -> list[tuple]:
-    return list(frame[SETTING].itertuples(index=False, name=None))
+        answers = Answers(predictions["row"][order], correct[order])
+        tested.setdefault(tuple(run[name] for name in RESULT), {})[run["seed"]] = answers
+    return tested

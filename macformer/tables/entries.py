@@ -89,15 +89,20 @@ def mark_shared(text: str, *, exclusive: bool) -> str:
 
 
 def comparison_texts(result: Numbers, *, num_seeds: int) -> list[str]:
-    """Show accuracy and difference to the reference, each with its interval, and the p value."""
+    """Show accuracy and difference to the reference, each with its interval, and the p value.
+
+    The seeds in common stand in brackets where they are fewer than those of the row.
+    """
     texts = [accuracy_text(result, "best", num_seeds=num_seeds)]
     texts.append(range_text(result["low"], result["high"], "4.1f"))
     if isnan(result["difference"]):
         return [*texts, "", "", ""]
     mark = DIFFERENT_MARK if result["p"] < SIGNIFICANT else ""
+    fewer = result["num_paired"] < result["num_finished"]
+    seeds = f" ({result['num_paired']:.0f})" if fewer else ""
     interval = range_text(result["difference.low"], result["difference.high"], "+.1f")
     p_value = "" if isnan(result["p"]) else f"{result['p']:.2g}"
-    return [*texts, f"{100 * result['difference']:+.1f}{mark}", interval, p_value]
+    return [*texts, f"{100 * result['difference']:+.1f}{mark}{seeds}", interval, p_value]
 
 
 def range_text(low: float, high: float, form: str) -> str:

@@ -25,8 +25,9 @@ def draw_front(
     """Draw test accuracy over a column, a panel for each task.
 
     Bars are intervals of 95 %, or one standard deviation over seeds where no predictions were kept.
-    The line is the Pareto front: the best accuracy at a cost or a better one; its rows are named.
-    Hollow marks have ppSBN, and horizontal lines are floors.
+    Lines are Pareto fronts, one for each device: the best accuracy at a cost or a better one; their
+    rows are named. What was measured on a shared device is on none. Hollow marks have ppSBN, and
+    horizontal lines are floors.
 
     Args:
         label: What the column is, with its unit.
@@ -52,27 +53,30 @@ def draw_front(
             axis.set_xscale("log")
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         accuracy = 100 * results[ACCURACY].to_numpy()
-        on_front = pareto_front(-values if smaller_is_better else values, accuracy)
+        on_front = np.zeros(len(results), dtype=bool)
+        for places in _comparable(results, column):
+            gain = -values[places] if smaller_is_better else values[places]
+            front = places[pareto_front(gain, accuracy[places])]
+            front = front[np.argsort(values[front], kind="stable")]
+            on_front[front] = True
+            axis.plot(
+                values[front],
+                accuracy[front],
+                drawstyle="steps-post" if smaller_is_better else "steps-pre",
+                color="grey",
+                linewidth=1,
+                zorder=0,
+            )
         fronts.append((axis, results, on_front))
-        order = np.argsort(values[on_front], kind="stable")
-        axis.plot(
-            values[on_front][order],
-            accuracy[on_front][order],
-            drawstyle="steps-post" if smaller_is_better else "steps-pre",
-            color="grey",
-            linewidth=1,
-            zorder=0,
-        )
     figure.draw_without_rendering()  # puts everything in its place
     for axis, results, on_front in fronts:
         points = np.stack([results[column], 100 * results[ACCURACY]], axis=1)
-        named = results[on_front]
         name_points(
             figure,
             axis,
             points[on_front],
-            row_labels(named),
-            colours=[looks[key][0] for key in look_keys(named)],
+            [label for label, named in zip(row_labels(results), on_front, strict=True) if named],
+            colours=[looks[key][0] for key in look_keys(results[on_front])],
             others=points[~on_front],
         )
     return figure
@@ -85,6 +89,14 @@ def pareto_front(
     no_worse = (gain[:, None] >= gain) & (accuracy[:, None] >= accuracy)
     better = (gain[:, None] > gain) | (accuracy[:, None] > accuracy)
     return ~np.any(no_worse & better, axis=0)
+
+
+def _comparable(results: pd.DataFrame, column: str) -> list[np.ndarray]:
+    """Return the places of results whose costs compare: of one device, without other work on it."""
+    if column in COUNTS:
+        return [np.arange(len(results))]
+    devices, alone = results["device"].to_numpy(), results["exclusive"].to_numpy(dtype=bool)
+    return [np.flatnonzero(alone & (devices == device)) for device in np.unique(devices[alone])]
 
 
 def _draw_results(axis: Axes, results: pd.DataFrame, column: str, looks: dict) -> None:

@@ -15,7 +15,7 @@ from macformer.tables.panels import (
     look_keys,
     save_plot,
 )
-from macformer.tables.summary import RESULT, ranked
+from macformer.tables.summary import RESULT, keys_of, ranked
 
 NUM_MARKERS = 6  # along a curve, where colours alone do not tell all of them apart
 SPEED, OPERATIONS = "train.examples_per_second", "cost.flops"
@@ -60,19 +60,15 @@ def draw_plots(runs: pd.DataFrame, summary: pd.DataFrame, *, out: Path) -> list[
 def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure | None:
     """Draw one logged quantity over the steps: the mean over seeds in a band from least to most."""
     runs = ranked(runs)
-    curves = {
-        index: read_curve(folder / "metrics.csv", column)
-        for index, folder in runs["folder"].items()
-    }
-    shown = runs[[not curves[index].empty for index in runs.index]]
+    curves = {key: _curves(seeds, column) for key, seeds in runs.groupby(RESULT)}
+    shown = runs[[not curves[key].empty for key in keys_of(runs)]]
     if shown.empty:
         return None
     looks = choose_looks(shown)
     is_accuracy = column.endswith("accuracy")
     figure, axes = lay_out_panels(shown, looks, lines=True, floors=is_accuracy)
-    for _, seeds in shown.groupby(RESULT, sort=False):
-        values = pd.concat([curves[index] for index in seeds.index], axis=1).sort_index()
-        values = 100 * values if is_accuracy else values
+    for name, seeds in shown.groupby(RESULT, sort=False):
+        values = 100 * curves[name] if is_accuracy else curves[name]
         row = seeds.iloc[0]
         key = look_keys(seeds)[0]
         colour, _ = looks[key]
@@ -93,6 +89,18 @@ def learning_curves(runs: pd.DataFrame, column: str, *, ylabel: str) -> Figure |
     for axis in axes.values():
         axis.set(xlabel="optimiser step", ylabel=ylabel)
     return figure
+
+
+def _curves(seeds: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Read the curves of a row, one column for each seed, over the steps that all of them have.
+
+    Those of its finished runs; if it has none, what the others reached.
+    """
+    finished = seeds[seeds["status"] == "finished"]
+    folders = (seeds if finished.empty else finished)["folder"]
+    curves = [read_curve(folder / "metrics.csv", column) for folder in folders]
+    logged = [curve for curve in curves if not curve.empty]
+    return pd.concat(logged, axis=1).dropna().sort_index() if logged else pd.DataFrame()
 
 
 def read_curve(file: Path, column: str) -> pd.Series:

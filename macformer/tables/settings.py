@@ -8,10 +8,11 @@ task.
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,7 @@ _ROW = ["task", *CHOICE, "recipe", "device", SHARED, OWN]
 _PARTS = ("attention", "ppsbn", "rotary", "mixer", "bounds", "model", "module")
 OF_A_ROW = {*_PARTS, "choices", "pretrain"}
 NO_OPTIONS = ("recipe", "protocol", "nuisance", "hydra", "pretrain.identity")
+SIZES = "model."  # how the keys begin that rows of any attention have
 
 Options = dict[str, str]
 
@@ -86,10 +88,18 @@ def find_options(runs: pd.DataFrame, *, tuned: Sequence[str] = ()) -> pd.DataFra
         for _, row in group.groupby(CHOICE):
             options = {"own": True, "tuned": tuned, "shown": found[SHARED]}
             _collect(found[OWN], flat[row.index], **options)
+        _name_sizes(found[OWN][group.index], flat[group.index])
     names = short_names({key for column in found.values() for options in column for key in options})
     return runs.assign(
         **{column: found[column].map(partial(_rename, names=names)) for column in found}
     )
+
+
+def _name_sizes(found: pd.Series, flat: pd.Series) -> None:
+    """Add the sizes in which the runs of a row differ to all rows: another may have one of them."""
+    sizes = sorted({key for options in found for key in options if key.startswith(SIZES)})
+    for options, config in zip(found, flat, strict=True):
+        options |= {key: config[key] for key in sizes if key in config}
 
 
 def _rename(options: Options, names: Mapping[str, str]) -> Options:
@@ -110,6 +120,12 @@ def label_options(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _label(options: Options) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def read_label(text: str) -> Options:
+    """Return the options that a text of them names."""
+    parts = (part.partition("=") for part in re.split(r", (?=[^\s,=]+=)", text) if part)
+    return {name: value for name, _, value in parts}
 
 
 def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -168,6 +184,19 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
             group = group[~group["seed"].duplicated()]
         kept.append(rest.loc[group.index])
     return pd.concat(kept), pd.DataFrame(chosen)
+
+
+def unfinished_beside(read: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Return the unfinished runs of the settings that were not chosen, named by all their options.
+
+    Args:
+        read: All runs, as :func:`macformer.tables.runs.read_runs` reads them.
+        kept: Those that :func:`name_runs` keeps of them.
+    """
+    if len(kept) == len(read):
+        return kept.iloc[:0]
+    named, _ = name_runs(read, best_of=[])
+    return named[~named.index.isin(kept.index) & named["status"].ne("finished")]
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -230,12 +259,15 @@ def _simplicity(key: str) -> tuple[int, int, str]:
 def flatten(config: Mapping[str, Any]) -> Options:
     """Name each value by its dotted key, without what the configuration calls a nuisance."""
     nuisance = [pattern for group in (config.get("nuisance") or {}).values() for pattern in group]
-    patterns = [*NO_OPTIONS, *nuisance]
-    return {
-        key: text
-        for key, text in _leaves(config, ())
-        if not any(fnmatchcase(key, p) or fnmatchcase(key, f"{p}.*") for p in patterns)
-    }
+    is_option = _options_beside((*NO_OPTIONS, *nuisance))
+    return {key: text for key, text in _leaves(config, ()) if is_option(key)}
+
+
+@cache
+def _options_beside(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    """Return what says of a key whether it matches none of the patterns, once for each key."""
+    every = [*patterns, *(f"{pattern}.*" for pattern in patterns)]
+    return cache(lambda key: not any(fnmatchcase(key, pattern) for pattern in every))
 
 
 def _leaves(node: Any, path: Sequence[str]) -> Iterable[tuple[str, str]]:

@@ -14,15 +14,17 @@ class StandInDevice:
 
     def __init__(self, monkeypatch):
         self.seconds, self.recording, self.num_replays = 0.0, None, 0
+        self.memory = []  # what each graph was recorded with
         for name, stand_in in {
             "CUDAGraph": lambda: self,
-            "Stream": lambda device: self,
             "current_stream": lambda device: self,
             "stream": lambda stream: nullcontext(),
-            "graph": lambda graph, stream: self,
+            "graph": lambda graph, **options: self.memory.append(options) or self,
             "Event": lambda enable_timing: Event(self),
         }.items():
             monkeypatch.setattr(torch.cuda, name, stand_in)
+        monkeypatch.setattr(clock, "memory_pool", lambda device: "its pool")
+        monkeypatch.setattr(clock, "side_stream", lambda device: self)
 
     def wait_stream(self, stream):
         pass
@@ -68,6 +70,14 @@ def test_a_gpu_gives_the_mean_over_its_inputs_without_the_host(monkeypatch):
     assert stopwatch() == pytest.approx(3e-5)
     assert stopwatch() == pytest.approx(3e-5)
     assert device.num_replays > 200  # enough for the resolution of events
+
+
+def test_graphs_of_all_cases_share_their_memory(monkeypatch):
+    """A pool keeps what it freed for the stream that had it: one pool, and one stream."""
+    device = StandInDevice(monkeypatch)
+    for _ in range(2):
+        clock.make_stopwatch([lambda: device.call(1.0)], torch.device("cuda"), cpu_time=False)
+    assert device.memory == [{"pool": "its pool", "stream": device}] * 2
 
 
 def test_a_cpu_gives_the_time_of_the_call_itself():

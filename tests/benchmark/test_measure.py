@@ -1,9 +1,13 @@
 """The benchmark measures what it says, and its command line refuses what it does not know."""
 
+import re
+import threading
+
 import jaxtyping
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from macformer.attention.contract import build
@@ -73,6 +77,59 @@ def test_missing_peer_is_skipped_by_name(tmp_path, monkeypatch):
     table = run(tmp_path, *arguments).set_index("attention")
     assert "no_peer" in table.failure["performer-pytorch"]
     assert table.ms["softmax"] > 0
+
+
+class Witness(nn.Module):
+    """An attention that tells what it sees at each call."""
+
+    def __init__(self, see):
+        super().__init__()
+        self.see = see
+
+    def forward(self, query, key, value):
+        self.see(self)
+        return query + key + value
+
+
+@pytest.mark.parametrize(("mode", "training"), [("forward", False), ("forward_backward", True)])
+def test_a_forward_pass_is_that_of_inference(tmp_path, monkeypatch, mode, training):
+    seen = []
+    peer = Witness(lambda module: seen.append(module.training))
+    monkeypatch.setitem(PEERS, "performer-pytorch", lambda **_: peer)
+    table = run(tmp_path, "attention=softmax", "vs=performer-pytorch", "length=16", f"mode={mode}")
+    assert table.failure.isna().all() and set(seen) == {training}
+
+
+def test_a_peer_is_built_for_its_own_length_whatever_others_are_asked_for(tmp_path, monkeypatch):
+    built = []
+
+    def build(*, max_seq_len, **_):
+        built.append(max_seq_len)
+        return Witness(lambda module: None)
+
+    monkeypatch.setitem(PEERS, "performer-pytorch", build)
+    run(tmp_path, "attention=softmax", "vs=performer-pytorch", "length=16,64", "mode=forward")
+    assert built == [16, 64]
+
+
+def test_no_thread_of_the_benchmark_runs_beside_a_measurement(tmp_path, monkeypatch):
+    before, seen = set(threading.enumerate()), set()
+    peer = Witness(lambda module: seen.update(threading.enumerate()))
+    monkeypatch.setitem(PEERS, "performer-pytorch", lambda **_: peer)
+    run(tmp_path, "attention=softmax", "vs=performer-pytorch", "length=16", "mode=forward")
+    assert seen <= before
+
+
+def test_a_failure_stays_in_its_column(tmp_path, monkeypatch):
+    def fail(**_):
+        raise ValueError("a | b || c")
+
+    monkeypatch.setitem(PEERS, "performer-pytorch", fail)
+    run(tmp_path, "attention=softmax", "vs=performer-pytorch", "length=16", "mode=forward")
+    lines = [line for line in (tmp_path / "bench.md").read_text().splitlines() if line[:1] == "|"]
+    assert len(lines) == 4  # the head, a rule and two rows
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert r"a \| b \|\| c" in lines[-1]
 
 
 def test_slow_methods_sit_out_rounds(tmp_path):

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from macformer.tables import main
+from macformer.tables import main, make_tables
 
 
 def test_the_command_writes_and_names_its_files(write_run, sweep, capsys):
@@ -32,6 +32,35 @@ def test_csv_keeps_full_precision_and_leaves_blanks_blank(write_run, sweep):
         rows = {row["attention"]: row for row in csv.DictReader(file)}
     assert float(rows["softmax"]["accuracy.best.test"]) == 1 / 3
     assert rows["rfa"]["accuracy.best.test"] == ""
+
+
+def test_what_became_of_settings_that_were_not_chosen_is_listed(write_run, write_stopped, sweep):
+    """One that diverged beside the one chosen; and of a row that has none, both."""
+
+    def setting(attention: str, rate: float) -> dict:
+        config = {"seed": 0, "learning_rate": rate, "best_of": ["learning_rate"]}
+        return {"attention": attention, "name": str(rate), "config": config}
+
+    write_run(**setting("softmax", 0.1))
+    write_run(**setting("softmax", 0.2))
+    write_stopped(**setting("softmax", 9.0), reason="the loss is nan")
+    for rate in (0.1, 9.0):
+        write_stopped(**setting("rfa", rate), reason=f"stopped at {rate}")
+    make_tables([sweep])
+    with (sweep / "runs.csv").open() as file:
+        listed = [(row["attention"], row["options"], row["status"]) for row in csv.DictReader(file)]
+    assert listed == [
+        ("rfa", "", "failed"),
+        ("softmax", "", "finished"),
+        ("rfa", "learning_rate=9.0", "failed"),
+        ("softmax", "learning_rate=9.0", "failed"),
+    ]
+    for name in ("table.md", "index.html"):
+        text = (sweep / name).read_text()
+        assert "failed: ListOps, softmax (learning_rate=9.0), seed 0: the loss is nan" in text
+        assert "failed: ListOps, rfa (learning_rate=9.0), seed 0: stopped at 9.0" in text
+    runs = text.split('aria-label="Runs"')[1]
+    assert runs.count('<td class="text failed">') == 3
 
 
 def test_several_folders_write_where_they_meet(write_run, sweep):

@@ -20,12 +20,13 @@ NUM_EXAMPLES = 100
 def write_tested(write_run):
     """Write a run whose best weights have the first examples right, in an order of its own."""
 
-    def write(*, right: int, seed: int = 0, **keys):
+    def write(*, right: int, seed: int = 0, first_row: int = 0, **keys):
         folder = write_run(seed=seed, test=right / NUM_EXAMPLES, **keys)
         row = np.random.default_rng(seed).permutation(NUM_EXAMPLES)
         correct = (row < right).astype(np.int64)
         label = np.ones(NUM_EXAMPLES, np.int64)
-        write_predictions(folder, {"row": row, "label": label, "best_prediction": correct})
+        rows = {"row": row + first_row, "label": label, "best_prediction": correct}
+        write_predictions(folder, rows)
         return folder
 
     return write
@@ -61,12 +62,46 @@ def test_a_row_that_is_asked_several_times_counts_once(write_run, sweep):
     assert rfa["p"] == pytest.approx(expected.pvalue, rel=1e-4)
 
 
+def test_rows_of_several_sizes_are_compared_with_softmax_of_their_own(write_tested, sweep):
+    for layers, softmax, rfa in ((4, 40, 30), (12, 60, 55)):
+        size = {"name": str(layers), "config": {"model": {"num_layers": layers}}}
+        write_tested(right=softmax, **size)
+        write_tested(attention="rfa", right=rfa, **size)
+    rows = compared(sweep)
+    assert rows["difference"].dropna().tolist() == pytest.approx([-0.1, -0.05])
+
+
+def test_rows_of_different_test_examples_are_not_compared(write_run, write_tested, sweep):
+    """As many that are others, or a part of them; each accuracy has its interval."""
+    write_tested(right=40)
+    write_tested(attention="rfa", right=40, first_row=50)
+    half = {"row": np.arange(50), "label": np.ones(50), "best_prediction": np.arange(50) < 20}
+    write_predictions(write_run(attention="uniform"), half)
+    write_tested(attention="same", right=30)
+    rows = compared(sweep)["difference"].droplevel("ppsbn")
+    assert rows.dropna().to_dict() == {"same": pytest.approx(-0.1)}
+    assert compared(sweep)["low"].notna().all()
+    text = make_tables([sweep])[0].read_text()
+    assert "Tested on different rows, so not compared: uniform; rfa." in text
+
+
+def test_seeds_of_one_row_that_were_tested_on_different_rows_are_not_pooled(write_tested, sweep):
+    for seed in (0, 1):
+        write_tested(right=40, seed=seed)
+        write_tested(attention="rfa", right=40, seed=seed, first_row=seed)
+    rfa = compared(sweep).loc[("rfa", "without")]
+    assert rfa[["low", "difference"]].isna().all() and rfa["other_rows"] == 1
+
+
 def test_seeds_that_both_rows_have_are_paired(write_tested, sweep):
     for seed, (ours, theirs) in enumerate([(41, 40), (43, 41), (45, 42)]):
         write_tested(right=theirs, seed=seed)
         write_tested(attention="rfa", right=ours, seed=seed)
     write_tested(attention="rfa", right=90, seed=3)
     assert compared(sweep).loc[("rfa", "without"), "difference"] == pytest.approx(0.02)
+    text = make_tables([sweep])[0].read_text()
+    assert "| +2.0 (3) |" in text
+    assert "Differences are over the seeds in common, in brackets where they are fewer." in text
 
 
 def test_one_seed_among_several_is_not_tested_as_if_seeds_did_not_differ(write_tested, sweep):

@@ -68,6 +68,26 @@ def test_bars_are_intervals_and_lines_floors(write_run, sweep):
     assert [35, 35] in [list(np.round(y, 9)) for y in flat]
 
 
+def test_a_row_is_beaten_on_its_own_device_alone(write_run, sweep):
+    """A card is quicker than a laptop, whatever runs there; operations are the same on both."""
+    for attention, test, speed in (("softmax", 0.4, 100.0), ("rfa", 0.3, 90.0)):
+        cost = {"flops": 1e9 / speed}
+        write_run(attention=attention, test=test, speed=speed, cost=cost)
+        write_run(attention=attention, test=test + 0.1, speed=9 * speed, device="card", cost=cost)
+    _, axis = front(sweep, "train.examples_per_second", smaller_is_better=False)
+    assert {text.get_text() for text in axis.texts} == {"softmax, laptop", "softmax, card"}
+    _, axis = front(sweep, "cost.flops", smaller_is_better=True)
+    assert {text.get_text() for text in axis.texts} == {"softmax, card"}
+
+
+def test_a_speed_that_was_measured_beside_other_work_beats_none(write_run, sweep):
+    write_run(test=0.4, speed=100.0)
+    write_run(attention="rfa", test=0.3, speed=50.0)
+    write_run(attention="none", test=0.5, speed=200.0, exclusive=False)
+    _, axis = front(sweep, "train.examples_per_second", smaller_is_better=False)
+    assert {text.get_text() for text in axis.texts} == {"softmax"}
+
+
 @pytest.mark.parametrize("smaller_is_better", [False, True])
 def test_the_front_is_the_best_accuracy_at_a_cost_or_a_better_one(
     write_run, sweep, smaller_is_better
@@ -116,6 +136,29 @@ def test_curves_are_means_in_bands_over_seeds(write_run, sweep):
     np.testing.assert_allclose(curve.get_xydata(), [[10, 30.0], [20, 55.0]])
     band = axis.collections[0].get_paths()[0].vertices
     assert {tuple(point) for point in np.round(band, 6)} == {(10, 20), (20, 50), (20, 60), (10, 40)}
+
+
+def curve(sweep) -> np.ndarray:
+    runs = name_runs(read_runs([sweep]))[0]
+    figure = learning_curves(runs, "val/accuracy", ylabel="accuracy (%)")
+    assert figure is not None
+    (line,) = [line for line in figure.axes[0].lines if line.get_url()]
+    return line.get_xydata()
+
+
+def test_a_seed_that_failed_does_not_pull_the_mean_of_those_that_finished(
+    write_run, write_stopped, sweep
+):
+    for seed, last in enumerate((0.5, 0.6)):
+        (write_run(seed=seed) / "metrics.csv").write_text(LOG.format(first=0.4, second=last))
+    (write_stopped(seed=2) / "metrics.csv").write_text("step,val/accuracy\n10,0.1\n")
+    np.testing.assert_allclose(curve(sweep), [[10, 40.0], [20, 55.0]])
+
+
+def test_a_mean_of_unfinished_seeds_ends_where_the_first_of_them_does(write_stopped, sweep):
+    (write_stopped(seed=0) / "metrics.csv").write_text(LOG.format(first=0.4, second=0.9))
+    (write_stopped(seed=1) / "metrics.csv").write_text("step,val/accuracy\n10,0.2\n")
+    np.testing.assert_allclose(curve(sweep), [[10, 30.0]])
 
 
 @pytest.mark.parametrize(("num_rows", "marked"), [(8, False), (15, True)])

@@ -5,11 +5,13 @@ from math import nan
 import pandas as pd
 import pytest
 
+from macformer.tables import settings
 from macformer.tables.runs import TableError
 from macformer.tables.settings import (
     find_options,
     label_options,
     name_runs,
+    read_label,
     select_best,
     short_names,
 )
@@ -143,6 +145,30 @@ def test_each_row_is_shown_at_its_best_setting_in_validation():
     softmax = chosen.set_index("attention").loc["softmax"]
     assert softmax["chosen"] == {"learning_rate": "2"} and softmax["num_settings"] == 2
     assert softmax["validation"] == pytest.approx(0.5)
+
+
+def test_a_size_of_one_row_is_named_on_all_that_have_it():
+    """Softmax has one size, and reads which one; a row without a configuration has none to name."""
+    sizes = [run("rfa", model={"num_layers": n}) for n in (4, 12)]
+    found = names(run(model={"num_layers": 4}), {**run("none"), "config": {}}, *sizes)
+    assert found == [("", "num_layers=4"), ("", ""), ("", "num_layers=4"), ("", "num_layers=12")]
+
+
+def test_a_text_of_options_can_be_read_again():
+    options = {"lengths": "[16, 32]", "x.rate": "1e-3", "name": "", "text": "a=b, c"}
+    (text,) = label_options(pd.DataFrame([{"options": options, "own_options": {}}]))["options"]
+    assert read_label(text) == options and read_label("") == {}
+
+
+def test_what_a_configuration_calls_no_option_is_looked_up_once_for_each_key(monkeypatch):
+    calls = []
+    monkeypatch.setattr(settings, "fnmatchcase", lambda *names: calls.append(names) or False)
+    config = {"max_steps": 1, "nuisance": {"only here": ["no_such_key"]}}
+    settings.flatten(config)
+    first = len(calls)
+    for steps in (2, 3):
+        assert settings.flatten({**config, "max_steps": steps})["max_steps"] == str(steps)
+    assert len(calls) == first > 0
 
 
 def test_a_setting_with_a_seed_missing_does_not_compete():

@@ -1,8 +1,9 @@
-from math import isnan, sqrt
+from math import isnan, nan, sqrt
 
 import pandas as pd
 import pytest
 
+from macformer.tables.captions import cost_notes
 from macformer.tables.runs import read_runs
 from macformer.tables.settings import name_runs
 from macformer.tables.summary import summarise
@@ -52,6 +53,44 @@ def test_ratios_divide_by_softmax_of_the_same_device(write_run, sweep):
     write_run(device="card", attention="rfa", speed=3000.0)
     speeds = results(sweep)["train.examples_per_second.relative"]
     assert speeds[("listops", "rfa", "without")] == pytest.approx(3.0)
+
+
+def write_sizes(write_run, attention: str, speeds: dict[int, float]) -> None:
+    for layers, speed in speeds.items():
+        config = {"model": {"encoder": {"num_layers": layers}}}
+        write_run(attention=attention, name=f"{layers} layers", speed=speed, config=config)
+
+
+def test_ratios_divide_by_softmax_of_the_same_size(write_run, sweep):
+    write_sizes(write_run, "softmax", {4: 100.0, 12: 10.0})
+    write_sizes(write_run, "rfa", {4: 150.0, 12: 20.0})
+    speeds = results(sweep)["train.examples_per_second.relative"].loc["listops"]
+    assert speeds.loc["softmax"].tolist() == [1.0, 1.0]
+    assert speeds.loc["rfa"].tolist() == pytest.approx([1.5, 2.0])
+
+
+def test_a_size_that_softmax_was_not_run_at_has_no_ratios(write_run, sweep):
+    write_sizes(write_run, "softmax", {4: 100.0})
+    write_sizes(write_run, "rfa", {4: 150.0, 12: 20.0})
+    summary = results(sweep).reset_index()
+    rfa = summary[summary["attention"] == "rfa"]
+    assert rfa[RATIOS_OF_COST[0]].tolist() == pytest.approx([1.5, nan], nan_ok=True)
+    assert cost_notes(summary) == [
+        "No single softmax without ppSBN matches the options of rfa (num_layers=12)."
+    ]
+
+
+def test_of_two_softmaxes_that_a_row_could_stand_beside_it_has_neither(write_run, sweep):
+    """An option that only softmax has decides nothing of rfa, whose features are its own."""
+    for dropout in (0.0, 0.1):
+        write_run(name=f"{dropout}", config={"attention": {"dropout": dropout}})
+    for number in (16, 64):
+        config = {"attention": {"num_features": number}}
+        write_run(attention="rfa", name=f"{number}", config=config)
+    summary = results(sweep).reset_index()
+    assert summary["num_parameters.relative"].count() == 2  # each softmax beside itself
+    (note,) = cost_notes(summary)
+    assert note.endswith("matches the options of rfa (num_features=16); rfa (num_features=64).")
 
 
 def test_softmax_with_ppsbn_is_not_the_reference(write_run, sweep):

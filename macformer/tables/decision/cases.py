@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from macformer.tables.comparison import keys_of, read_tests, references
+from macformer.tables.comparison import Tests, on_other_rows, pair_tests, read_tests
 from macformer.tables.decision.costs import OWN, PADDED, break_even, run_costs
 from macformer.tables.decision.rates import Rates
 from macformer.tables.decision.verdicts import NOT_DECIDED, Case, Pair, Verdict, judge
 from macformer.tables.entries import row_labels
 from macformer.tables.runs import BEFORE
-from macformer.tables.summary import RESULT
+from macformer.tables.summary import RESULT, keys_of, lacks_counterpart, references
 from macformer.tables.uncertainty import paired_difference
 
 THOUSAND = 1000
@@ -36,7 +36,7 @@ class _Side(NamedTuple):
     label: str
     costs: pd.DataFrame  # of its finished runs, over their seeds
     search: dict[str, float]
-    tests: dict[int, np.ndarray]
+    tests: Tests
 
     def once(self) -> float:
         """Return the price of one training and of the search."""
@@ -77,7 +77,17 @@ def decide(
         for key, label, result in zip(keys, labels, summary.to_dict("records"), strict=True)
     }
     beside = references(summary, against=against)
-    lines = [_line(sides[key], sides.get(beside[key]), rates, against=against) for key in keys]
+    lacking = lacks_counterpart(summary, against=against)
+    missing = lacking.map(
+        {
+            False: f"there is no finished {against} without ppSBN in the same setting",
+            True: f"no single {against} without ppSBN matches its options",
+        }
+    )
+    lines = [
+        _line(sides[key], sides.get(beside[key]), rates, missing=why)
+        for key, why in zip(keys, missing, strict=True)
+    ]
     return pd.concat([summary[RESULT], pd.DataFrame(lines, index=summary.index)], axis=1)
 
 
@@ -112,14 +122,19 @@ def _searches(
     return found
 
 
-def _line(ours: _Side, theirs: _Side | None, rates: Rates, *, against: str) -> dict[str, Any]:
+def _line(ours: _Side, theirs: _Side | None, rates: Rates, *, missing: str) -> dict[str, Any]:
+    """Describe a row beside its reference.
+
+    Args:
+        missing: Why there is no reference, if there is none.
+    """
     line = {name: ours.result.get(name, nan) for name in COPIED} | _own_costs(ours)
-    line |= {"has_target": rates.is_given("target"), **dict.fromkeys(COMPARED, nan)}
+    line |= dict.fromkeys(COMPARED, nan)
     if ours is theirs:
         return line | {"verdict": "", "reason": "", "num_paired": nan}
     if ours.costs.empty or theirs is None or theirs.costs.empty:
-        missing = "run" if ours.costs.empty else f"{against} without ppSBN in the same setting"
-        verdict, paired = Verdict(NOT_DECIDED, f"there is no finished {missing}"), 0
+        reason = "there is no finished run" if ours.costs.empty else missing
+        verdict, paired = Verdict(NOT_DECIDED, reason), 0
     else:
         line |= {name: _speed(ours, theirs, column) for name, column in SPEEDS.items()}
         case, paired = _case(ours, theirs, rates)
@@ -142,7 +157,7 @@ def _own_costs(side: _Side) -> dict[str, Any]:
         **{name: side.result[name] if alone else nan for name in LATENCIES},
         "target_hours": means["target_hours"],
         "target_watt_hours": means["target_watt_hours"],
-        "num_reached": int(side.costs["num_reached"].sum()) if len(side.costs) else 0,
+        "num_reached": side.costs["num_reached"].sum(skipna=False),
         "energy_source": ", ".join(sorted(side.costs["source"].dropna().unique())),
         "own_lengths": bool(side.costs["own_lengths"].all()),
     }
@@ -164,9 +179,11 @@ def _case(ours: _Side, theirs: _Side, rates: Rates) -> tuple[Case, int]:
     extra = ours.once() - theirs.once() + (rates.once if rates.is_given("once") else 0.0)
     accuracies = [side.result["accuracy.best.test"] for side in (ours, theirs)]
     floors = [theirs.result[name] for name in ("floor", "majority_rate")]
+    tests = pair_tests(ours.tests, theirs.tests)
     case = Case(
         reference=theirs.label,
-        accuracy=_pair_of_tests(ours, theirs),
+        accuracy=None if tests is None else Pair(*tests),
+        no_accuracy=_why_no_accuracy(ours, theirs),
         price=Pair(*map(np.log, prices)) if known else None,
         no_price=_why_no_price(ours, theirs, rates),
         extra=extra,
@@ -177,12 +194,12 @@ def _case(ours: _Side, theirs: _Side, rates: Rates) -> tuple[Case, int]:
     return case, len(seeds)
 
 
-def _pair_of_tests(ours: _Side, theirs: _Side) -> Pair | None:
-    seeds = sorted(set(ours.tests) & set(theirs.tests))
-    if not seeds:
-        return None
-    pair = Pair(*(np.stack([side.tests[seed] for seed in seeds]) for side in (ours, theirs)))
-    return pair if pair.ours.shape == pair.theirs.shape else None
+def _why_no_accuracy(ours: _Side, theirs: _Side) -> str:
+    if not (ours.tests and theirs.tests):
+        return f"there are no answers to the test examples of {theirs.label}"
+    if on_other_rows(ours.tests, theirs.tests):
+        return f"it and {theirs.label} were tested on different rows"
+    return f"it has no seed in common with {theirs.label}"
 
 
 def _why_no_price(ours: _Side, theirs: _Side, rates: Rates) -> str:

@@ -6,7 +6,7 @@ with the price h of a device's hour, the price k of a kilowatt-hour and the ener
 An answer takes devices / (documents per second), at the mean power of the run.
 """
 
-from math import nan
+from math import inf, nan
 
 import pandas as pd
 
@@ -28,7 +28,7 @@ def run_costs(runs: pd.DataFrame, rates: Rates, *, documents_per_second: pd.Seri
         Columns ``hours`` of devices, pretraining included, ``watt_hours`` and ``price`` of training
         and testing; ``document_seconds``, ``document_watt_hours`` and ``document_price`` of one
         document served; ``target_hours`` and ``target_watt_hours`` until validation first reached
-        the target, and ``num_reached``, 1 if it did; ``source`` of the energy.
+        the target, and ``num_reached``, 1 if it did and 0 if not; ``source`` of the energy.
     """
     alone = runs["exclusive"]
     seconds = (runs["use.seconds"] * runs["use.num_devices"]).where(alone)
@@ -51,11 +51,12 @@ def run_costs(runs: pd.DataFrame, rates: Rates, *, documents_per_second: pd.Seri
     found["price"] = _price(found["hours"], found["watt_hours"], rates)
     document_hours = found["document_seconds"] / SECONDS_PER_HOUR
     found["document_price"] = _price(document_hours, found["document_watt_hours"], rates)
-    share = _share_to_target(runs, rates)
+    steps = _steps_to_target(runs, rates)
+    share = steps.where(steps < inf) / runs["train.steps"]
     rest = 1 - share  # of the run itself; what came before it is needed in any case
     found["target_hours"] = found["hours"] - rest * seconds / SECONDS_PER_HOUR
     found["target_watt_hours"] = found["watt_hours"] - rest * joules / SECONDS_PER_HOUR
-    found["num_reached"] = share.notna().astype(int)
+    found["num_reached"] = (steps < inf).astype(float).where(steps.notna())
     return found
 
 
@@ -69,7 +70,7 @@ def break_even(extra: float, saved: float) -> float:
         saved: What each document costs less.
     """
     if saved <= 0:
-        return float("inf")
+        return inf
     return max(extra, 0.0) / saved if extra == extra else nan
 
 
@@ -89,10 +90,16 @@ def _price(hours: pd.Series, watt_hours: pd.Series, rates: Rates) -> pd.Series:
     return price + rates.kwh * watt_hours / 1000 if rates.is_given("kwh") else price
 
 
-def _share_to_target(runs: pd.DataFrame, rates: Rates) -> pd.Series:
-    """Return the share of a run's steps after which validation first reached the target."""
+def _steps_to_target(runs: pd.DataFrame, rates: Rates) -> pd.Series:
+    """Return after how many steps validation first reached the target.
+
+    Infinite if it never did, NaN where no curve was logged.
+    """
     if not rates.is_given("target"):
         return pd.Series(nan, runs.index)
     curves = [read_curve(folder / "metrics.csv", "val/accuracy") for folder in runs["folder"]]
-    steps = [float(curve.index[curve >= rates.target / 100].min()) for curve in curves]
-    return pd.Series(steps, runs.index).div(runs["train.steps"])
+    steps = [
+        nan if curve.empty else min(curve.index[curve >= rates.target / 100], default=inf)
+        for curve in curves
+    ]
+    return pd.Series(steps, runs.index, dtype=float)

@@ -136,9 +136,9 @@ def _reached(line: Numbers, name: str) -> str:
     """Show the mean over seeds, or how many of them came so far at all."""
     if not isnan(line[name]) or not line["exclusive"]:
         return compact(line[name])
-    if not line["has_target"] or not line["num_finished"]:
+    if isnan(line["num_reached"]) or not line["num_finished"]:
         return ""
-    return f"{line['num_reached']} of {line['num_finished']}"
+    return f"{line['num_reached']:.0f} of {line['num_finished']}"
 
 
 def _caption(lines: pd.DataFrame, rates: Rates, *, against: str) -> str:

@@ -3,7 +3,7 @@
 =================  ==========================================================================
 does not pay       one of the three is out of the question: its whole interval lies beyond
                    its bound
-pays               all three hold over their whole intervals, and the reference is better than
+pays               all three hold over their whole intervals, and the better of both rows is above
                    what needs no attention
 not decided        anything else: an interval that reaches over its bound, fewer than three
                    seeds, a quantity that was not measured or a number that was not given
@@ -44,7 +44,8 @@ class Case:
 
     Attributes:
         reference: The name of the other row.
-        accuracy: Right answers to the same test examples; None where they were not kept.
+        accuracy: Right answers to the same test examples; None where they are unknown.
+        no_accuracy: Why they are.
         price: Logarithms of the price of a document, in one column; None where it is unknown.
         no_price: Why it is.
         extra: What training, search and the change itself cost more than the reference; NaN where
@@ -56,6 +57,7 @@ class Case:
 
     reference: str
     accuracy: Pair | None
+    no_accuracy: str
     price: Pair | None
     no_price: str
     extra: float
@@ -96,7 +98,7 @@ def judge(case: Case, rates: Rates) -> Verdict:
 def _judge_accuracy(case: Case, rates: Rates) -> Finding:
     pair = case.accuracy
     if pair is None:
-        return Finding(None, f"there are no answers to the test examples of {case.reference}")
+        return Finding(None, case.no_accuracy)
     if pair.num_seeds < FEWEST_SEEDS:
         return Finding(None, _too_few(pair.num_seeds))
     found = paired_difference(pair.ours, pair.theirs)

@@ -93,6 +93,9 @@ def test_a_target_takes_the_share_of_a_run_until_validation_reaches_it(write_run
     rates = read_rates("hour=1,target=95")
     never = run_costs(runs, rates, documents_per_second=speed).iloc[0]
     assert isnan(never["target_hours"]) and never["num_reached"] == 0
+    (folder / "metrics.csv").unlink()
+    unknown = run_costs(runs, rates, documents_per_second=speed).iloc[0]
+    assert isnan(unknown["num_reached"])
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def prices(*ratios: float) -> Pair:
 CASE = Case(
     reference="softmax",
     accuracy=answers(lost=0),
+    no_accuracy="",
     price=prices(0.5, 0.5, 0.5),
     no_price="",
     extra=60.0,
@@ -134,7 +135,7 @@ def test_a_row_that_costs_no_more_to_begin_with_is_won_back_at_once():
 
 
 UNKNOWN = {
-    "there are no answers to the test examples": {"accuracy": None},
+    "no answers": {"accuracy": None, "no_accuracy": "there are no answers"},
     "no clock": {"price": None, "no_price": "there was no clock"},
     "1 seed in common": {"accuracy": answers(lost=0, seeds=1), "price": prices(0.5)},
     "2 seeds in common": {"accuracy": answers(lost=0, seeds=2), "price": prices(0.5, 0.5)},
