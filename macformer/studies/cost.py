@@ -22,13 +22,12 @@ from macformer.runs.identity import digest
 from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
 from macformer.tables.comparable import check_comparable
-from macformer.tables.comparison import keys_of, references
 from macformer.tables.entries import row_labels
 from macformer.tables.layout import task_title
 from macformer.tables.panels import choose_looks, look_keys
 from macformer.tables.runs import TableError, read_runs
 from macformer.tables.settings import OWN, SHARED, name_runs
-from macformer.tables.summary import REFERENCE, RESULT, ranked
+from macformer.tables.summary import REFERENCE, RESULT, keys_of, ranked, references
 
 NAMES = ["recipe", SHARED, OWN]  # what sets a row apart, beside attention and ppSBN
 VALUES = ["device_hours", "price", "accuracy", "points", "watt_hours"]
