@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import configs
 from macformer.attention import SoftmaxAttention
 from macformer.dropin.inspection import draw, inspect_layers, limit_of, load_batches, summarise
-from macformer.dropin.replace import replace_attention
+from macformer.dropin.replace import find_sites, replace_attention
 from macformer.dropin.sites import put_in
 from macformer.plotting import save
 from macformer.runs.allowed import COUNT, TEXT, list_of, number, read_settings, whole
@@ -67,6 +69,7 @@ def inspect(
         row: partial(build_attention, compose(*row.split(), config_dirs=config_dirs))
         for row in settings.rows
     }
+    torch.manual_seed(cfg.seed)
     model: Any = build_model(cfg)
     learnt = {}
     if cfg.model.get("start") is not None:
@@ -74,21 +77,24 @@ def inspect(
         learnt[" ".join([*row, "learnt"])] = put_in(model)
     softmax = partial(SoftmaxAttention, dropout=0.0)
     replace_attention(model.encoder, softmax, max_seq_len=cfg.padded_len)
+    layers = [site.name for site in find_sites(model.encoder)]
     batches = load_batches(cfg, num_batches=settings.num_batches, batch_size=settings.batch_size)
     output.mkdir(parents=True, exist_ok=True)
     lines, seconds = inspect_layers(model, batches, rows, learnt=learnt, max_seq_len=cfg.padded_len)
-    table = summarise(lines, seconds, error=settings.error)
+    table = summarise(lines, seconds, layers=layers, error=settings.error)
     share, limit = limit_of(lines, seconds)
     text = table.to_markdown(index=False, floatfmt=".2f")
     longest = max(batch["inputs"].shape[-1] for batch in batches)
     text += (
-        f"\n\nAt up to {longest} tokens softmax takes {100 * share:.0f} % of the time: no "
-        f"attention makes this model more than {limit:.2f} times as fast. An error of 1 is that of "
-        f"the mean of the values; up to {settings.error:g} a layer is named as one to replace.\n"
+        f"\n\nMeasured on {batches[0]['inputs'].device}, whatever trainer.accelerator says, with "
+        f"{torch.get_num_threads()} threads and seed {cfg.seed}.\n\n"
+        f"At up to {longest} tokens softmax takes {100 * share:.0f} % of the time: no attention "
+        f"makes this model more than {limit:.2f} times as fast. An error of 1 is that of the mean "
+        f"of the values; up to {settings.error:g} a layer is named as one to replace.\n"
     )
     (output / "table.md").write_text(text)
     lines.to_csv(output / "lines.csv", index=False)
-    save(draw(lines), output / "errors")
+    save(draw(lines, layers=layers), output / "errors")
     print(f"{text}\nwrote {output}/table.md, lines.csv, errors.png")
 
 

@@ -1,6 +1,7 @@
 """The seam in Hugging Face's models: which of their modules attend, and through which function."""
 
 import inspect
+import re
 from functools import cache
 from typing import Any
 
@@ -76,8 +77,10 @@ def dispatch(model: nn.Module, sites: dict[str, Site]) -> None:
     Raises:
         DropinError: If one of them goes on with the implementation that it had.
     """
-    for root in _roots(model):
-        root.__dict__[BEFORE] = root.config._attn_implementation
+    roots = _roots(model).values()
+    before = [root.config._attn_implementation for root in roots]  # of one object, maybe
+    for root, implementation in zip(roots, before, strict=True):
+        root.__dict__[BEFORE] = implementation
         root.set_attn_implementation(IMPLEMENTATION)
     for name, site in sites.items():
         config: Any = site.module.config
@@ -90,22 +93,31 @@ def dispatch(model: nn.Module, sites: dict[str, Site]) -> None:
 
 def undo_dispatch(model: nn.Module) -> None:
     """Give back the implementations from before."""
-    for root in _roots(model):
-        if BEFORE in root.__dict__:
-            root.set_attn_implementation(root.__dict__.pop(BEFORE))
-            forget(root)
+    changed: list[Any] = [
+        module
+        for module in model.modules()
+        if isinstance(module, PreTrainedModel) and BEFORE in module.__dict__
+    ]
+    for module in changed:
+        module.set_attn_implementation(module.__dict__.pop(BEFORE))
+        forget(module)
 
 
-def remember(model: Any, row: dict[str, Any]) -> None:
-    """Write into a model's configuration what its attention is, for ``save_pretrained``.
+def remember(model: nn.Module, row: dict[str, Any]) -> None:
+    """Write into the configurations of the models within a model what their attention is.
+
+    Each is saved by its own ``save_pretrained``, and names its layers from itself on.
 
     ``attn_implementation`` in a saved configuration keeps those from loading softmax in silence who
     know nothing of the replacement: transformers refuses a name that it does not know, and where
     this module is imported, ours refuses an attention that nobody has put in.
     """
-    if isinstance(model, PreTrainedModel):
-        model.config.macformer = row
-        model.config.attn_implementation = IMPLEMENTATION
+    for name, root in _roots(model).items():
+        prefix = f"{name}." if name else ""
+        layers = [x.removeprefix(prefix) for x in row["layers"] if x.startswith(prefix)]
+        if layers:
+            root.config.macformer = {**row, "layers": layers}
+            root.config.attn_implementation = IMPLEMENTATION
 
 
 def forget(model: nn.Module) -> None:
@@ -117,9 +129,9 @@ def forget(model: nn.Module) -> None:
 def longest(model: nn.Module) -> int | None:
     """Return the longest sequence that the configuration of a model allows; None if it is mute."""
     lengths = []
-    for root in _roots(model):
+    for root in _roots(model).values():
         positions = num_positions(root)
-        lengths.append(_num_patches(root.config) if positions is None else positions)
+        lengths.append(_num_image_tokens(root) if positions is None else positions)
     known = [length for length in lengths if length is not None]
     return max(known) if known and len(known) == len(lengths) else None
 
@@ -143,19 +155,23 @@ def num_positions(model: nn.Module) -> int | None:
     return positions - max(reserved, default=0)
 
 
-def _num_patches(config: Any) -> int | None:
-    """Count the patches of an image with the token in front."""
-    image, patch = (getattr(config, name, None) for name in ("image_size", "patch_size"))
-    if not (isinstance(image, int) and isinstance(patch, int)):
+def _num_image_tokens(model: Any) -> int | None:
+    """Count the tokens of an image: those that have a position, and registers, which have none."""
+    if not hasattr(model.config, "image_size"):
         return None
-    return (image // patch) ** 2 + 1
+    tables = [
+        parameter.shape[-2]
+        for name, parameter in model.named_parameters()
+        if re.search(r"position_embeddings?(\.weight)?$", name)
+    ]
+    return max(tables) + getattr(model.config, "num_register_tokens", 0) if tables else None
 
 
-def _roots(model: nn.Module) -> list[Any]:
-    """Return the outermost models of transformers."""
-    roots: list[tuple[str, Any]] = []
+def _roots(model: nn.Module) -> dict[str, Any]:
+    """Return the outermost models of transformers by name."""
+    roots: dict[str, Any] = {}
     for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") or outer == "" for outer, _ in roots)
+        inside = any(name.startswith(f"{outer}.") or outer == "" for outer in roots)
         if isinstance(module, PreTrainedModel) and not inside:
-            roots.append((name, module))
-    return [module for _, module in roots]
+            roots[name] = module
+    return roots

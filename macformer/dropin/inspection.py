@@ -123,11 +123,17 @@ def _line(row: str, call: Call) -> dict[str, Any]:
     return {"row": row, "layer": call.name, "error": float(error), "seconds": seconds}
 
 
-def summarise(lines: pd.DataFrame, whole: float, *, error: float) -> pd.DataFrame:
+def summarise(
+    lines: pd.DataFrame, whole: float, *, layers: Sequence[str], error: float
+) -> pd.DataFrame:
     """Make one line of each row: its errors, its time, and which layers it could replace.
 
     How many times as fast a model gets follows from its own time with softmax and from that of
     each attention, layer by layer. Times are medians over batches: a pause in one says nothing.
+
+    Args:
+        layers: Names of all attention modules of the model, in its order, those that are kept
+            included: a layer's number is its place among them, as in ``model.layers``.
     """
     grouped = lines.groupby(["row", "layer"], sort=False)
     errors = grouped["error"].mean().pow(0.5).unstack(sort=False)
@@ -139,13 +145,14 @@ def summarise(lines: pd.DataFrame, whole: float, *, error: float) -> pd.DataFram
             continue
         saved = softmax - seconds.loc[row]
         within = errors.loc[row] <= error
+        chosen = [str(layers.index(name)) for name in errors.columns[within]]
         table.append(
             {
                 "row": row,
-                **{f"layer {i}": value for i, value in enumerate(errors.loc[row])},
+                **{f"layer {layers.index(name)}": x for name, x in errors.loc[row].items()},
                 "time / softmax": seconds.loc[row].sum() / softmax[saved.notna()].sum(),
                 "all: times as fast": whole / (whole - saved.sum()),
-                "replace": ", ".join(str(i) for i, yes in enumerate(within) if yes) or "none",
+                "replace": ", ".join(chosen) or "none",
                 "these: times as fast": whole / (whole - saved[within].sum()),
             }
         )
@@ -159,18 +166,17 @@ def limit_of(lines: pd.DataFrame, whole: float) -> tuple[float, float]:
     return share, 1 / max(1 - share, 1e-9)
 
 
-def draw(lines: pd.DataFrame) -> Figure:
+def draw(lines: pd.DataFrame, *, layers: Sequence[str]) -> Figure:
     """Draw the error of each row over the layers; at 1 the mean of the values is as good."""
-    names = list(dict.fromkeys(lines["layer"]))
     frame = lines[lines["row"] != _SOFTMAX].assign(
-        layer=lambda x: x["layer"].map(names.index),
+        layer=lambda x: x["layer"].map(layers.index),
         error=lambda x: x["error"].pow(0.5),
         row=lambda x: x["row"].str.removeprefix("attention=").str.replace(" ", "\n"),  # legible
     )
     figure, (axis,) = draw_panels(["Error over signal"], legend=True)
     draw_lines(axis, frame, x="layer", y="error", line="row")
     axis.axhline(1, color="grey", linewidth=0.8)
-    axis.set_xticks(range(len(names)))
+    axis.set_xticks(sorted(set(frame["layer"])))
     axis.set(ylabel="error / signal", ylim=(0, None))
     draw_legend(figure, [axis])
     return figure

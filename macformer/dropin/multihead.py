@@ -23,8 +23,8 @@ class ReplacedAttention(nn.MultiheadAttention):
     def forward(
         self,
         query: Float[Tensor, "*batch L D"],
-        key: Float[Tensor, "*batch S K"],
-        value: Float[Tensor, "*batch S V"],
+        key: Float[Tensor, "*batch S D"],
+        value: Float[Tensor, "*batch S D"],
         key_padding_mask: Tensor | None = None,
         need_weights: bool = True,
         attn_mask: Tensor | None = None,
@@ -33,16 +33,25 @@ class ReplacedAttention(nn.MultiheadAttention):
     ) -> tuple[Float[Tensor, "*batch L D"], None]:
         """Attend to all keys that are not padding.
 
+        Queries and keys are one tensor: many attentions of this project are for one sequence, and
+        would take the keys' padding for the queries'.
+
         Raises:
-            DropinError: If a mask says more than which keys are padding, or tensors are nested.
+            DropinError: If keys are another tensor than queries, a mask says more than which keys
+                are padding, or tensors are nested.
         """
+        if key is not query:
+            raise DropinError(
+                f"{self._name} got keys that are another tensor than its queries, as attention to "
+                "another sequence does, which must be kept: leave it out through layers"
+            )
         if attn_mask is not None or is_causal:
             what = "is_causal" if attn_mask is None else "attn_mask"
-            raise DropinError(f"{self.__dict__[NAME]} got {what}: its attention must be kept")
+            raise DropinError(f"{self._name} got {what}: its attention must be kept")
         if query.is_nested:
             raise DropinError(
-                f"{self.__dict__[NAME]} got nested tensors, without the padding that they leave "
-                "out; set use_nested_tensor=False on the encoder around it"
+                f"{self._name} got nested tensors, without the padding that they leave out; set "
+                "use_nested_tensor=False on the encoder around it"
             )
         batched = query.ndim == 3
         inputs = [x if batched else x[None] for x in (query, key, value)]
@@ -60,13 +69,13 @@ class ReplacedAttention(nn.MultiheadAttention):
             return out[0], None
         return out if self.batch_first else out.transpose(0, 1), None
 
+    @property
+    def _name(self) -> str:
+        return self.__dict__[NAME] or "the model"
+
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
-        if self.in_proj_weight is not None:
-            weights = self.in_proj_weight.chunk(3)
-        else:
-            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
-        inputs = zip((query, key, value), weights, biases, strict=True)
+        inputs = zip((query, key, value), self.in_proj_weight.chunk(3), biases, strict=True)
         heads = [linear(*each).unflatten(-1, (self.num_heads, -1)) for each in inputs]
         return [x.transpose(1, 2) for x in heads]
 
@@ -85,11 +94,11 @@ def _to_padding(mask: Tensor) -> Bool[Tensor, "*batch S"]:
 
 def find_sites(model: nn.Module) -> dict[str, Site]:
     """Find torch's attention modules by name."""
-    in_decoders = {
-        id(module)
-        for decoder in model.modules()
-        if isinstance(decoder, nn.TransformerDecoderLayer)
-        for module in decoder.modules()
+    kept = {
+        id(module): reason
+        for parent in model.modules()
+        if (reason := _reason_within(parent)) is not None
+        for module in parent.modules()
     }
     return {
         name: Site(
@@ -97,18 +106,26 @@ def find_sites(model: nn.Module) -> dict[str, Site]:
             module,
             num_heads=module.num_heads,
             head_dim=module.head_dim,
-            reason=_reason(module, in_decoder=id(module) in in_decoders),
+            reason=kept.get(id(module)) or _reason(module),
         )
         for name, module in model.named_modules()
         if isinstance(module, nn.MultiheadAttention)
     }
 
 
-def _reason(module: nn.MultiheadAttention, *, in_decoder: bool) -> str | None:
-    if in_decoder:
+def _reason_within(parent: nn.Module) -> str | None:
+    if isinstance(parent, nn.TransformerDecoderLayer):
         return "it is of a decoder"
+    if type(parent).__name__.endswith("PoolingHead"):  # as transformers calls them
+        return "its query is no token of the sequence"
+    return None
+
+
+def _reason(module: nn.MultiheadAttention) -> str | None:
     if type(module) is not nn.MultiheadAttention:
         return f"{type(module).__name__} may do more than torch.nn.MultiheadAttention"
+    if module.in_proj_weight is None:
+        return "its keys or values have another width than its queries (kdim, vdim)"
     if module.bias_k is not None or module.add_zero_attn:
         return "it adds a key (add_bias_kv, add_zero_attn)"
     return None
@@ -138,7 +155,7 @@ def undo(model: nn.Module) -> None:
         if isinstance(module, ReplacedAttention):
             kind: type[nn.Module] = nn.MultiheadAttention
             module.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
-            module.__dict__["_qkv_same_embed_dim"] = module.in_proj_weight is not None
+            module.__dict__["_qkv_same_embed_dim"] = True
         if isinstance(module, nn.TransformerEncoder) and BEFORE in module.__dict__:
             module.use_nested_tensor = module.__dict__.pop(BEFORE)
 

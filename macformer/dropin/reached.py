@@ -40,9 +40,10 @@ def watch(model: nn.Module, children: Mapping[str, nn.Module]) -> None:
 
 
 def stop_watching(model: nn.Module) -> None:
-    """Take the hooks away."""
-    for handle in model.__dict__.pop(_HOOKS, ()):
-        handle.remove()
+    """Take the hooks of a model away, and those of models within it."""
+    for module in model.modules():
+        for handle in module.__dict__.pop(_HOOKS, ()):
+            handle.remove()
 
 
 def refuse_recomputation(model: nn.Module, *args: Any) -> None:

@@ -5,15 +5,15 @@ the model's state, and its row is in the model's configuration.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from macformer.dropin.replace import replace_attention
 from macformer.dropin.rows import NAMED, Factory
-from macformer.dropin.sites import DropinError
+from macformer.dropin.sites import CHILD, DropinError
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -48,7 +48,15 @@ def load(
         raise DropinError(f"{folder} was saved with an attention without a name; give attention")
     named = {} if attention else {key: row[key] for key in NAMED if key != "attention"}
     config._attn_implementation = None  # softmax, until it is replaced
-    model = getattr(transformers, config.architectures[0])(config).to(config.dtype)
+    state = _read(folder)
+    put_in = {name: tensor for name, tensor in state.items() if _is_put_in(name)}
+    model, found = getattr(transformers, config.architectures[0]).from_pretrained(
+        None,
+        config=config,
+        state_dict={name: tensor for name, tensor in state.items() if name not in put_in},
+        output_loading_info=True,
+    )
+    _check(folder, missing=found["missing_keys"], unexpected=found["unexpected_keys"])
     replace_attention(
         model,
         attention or row["attention"],
@@ -57,8 +65,14 @@ def load(
         max_seq_len=row["max_seq_len"],
         **named,
     )
-    _fill(model, _read(folder), folder)
+    result = model.load_state_dict(_renamed(put_in, model), strict=False)
+    missing = filter(_is_put_in, result.missing_keys)
+    _check(folder, missing=missing, unexpected=result.unexpected_keys)
     return model.eval()
+
+
+def _is_put_in(name: str) -> bool:
+    return f".{CHILD}." in name
 
 
 def _read(folder: Path) -> dict[str, Tensor]:
@@ -71,13 +85,30 @@ def _read(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
 
 
-def _fill(model: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Load a state in which tied tensors may stand once."""
-    result = model.load_state_dict(state, strict=False)
-    own = model.state_dict(keep_vars=True)
-    there = {id(own[name]) for name in state if name in own}
-    missing = [name for name in result.missing_keys if id(own[name]) not in there]
-    if missing or result.unexpected_keys:
-        raise DropinError(
-            f"{folder} is of another model: missing {missing}, unexpected {result.unexpected_keys}"
-        )
+def _renamed(state: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """Name tensors as the model does.
+
+    transformers saves them under the names of the checkpoints that it reads, where layers are
+    called otherwise in some.
+    """
+    from transformers import (  # pyright: ignore[reportMissingImports]
+        conversion_mapping,
+        core_model_loading,
+    )
+
+    conversions = conversion_mapping.get_model_conversion_mapping(model)
+    renamings = [x for x in conversions if isinstance(x, core_model_loading.WeightRenaming)]
+    own = model.state_dict().keys()
+
+    def rename(name: str) -> str:
+        for renaming in renamings:
+            name, _ = renaming.rename_source_key(name)
+        return name
+
+    return {name if name in own else rename(name): tensor for name, tensor in state.items()}
+
+
+def _check(folder: Path, *, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+    absent, left = sorted(missing), sorted(unexpected)
+    if absent or left:
+        raise DropinError(f"{folder} is of another model: missing {absent}, unexpected {left}")

@@ -3,7 +3,7 @@
 macformer-features checkpoint=outputs/runs/<cell> error=0.05
 """
 
-import json
+import shlex
 import sys
 from itertools import islice, product
 from pathlib import Path
@@ -46,10 +46,12 @@ from macformer.runs.build import build_data, build_model
 from macformer.runs.checkpoint import CheckpointError, load_weights
 from macformer.runs.config import VERSION_BASE, run_main
 from macformer.runs.hydra_bridge import output_folder
+from macformer.runs.overrides import write_override
 from macformer.training.objectives import Batch
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")
+BOUND = "${bounds.input_norm}"  # what ppsbn says, of the run that takes the choice
 ALLOWED = {
     "checkpoint": FOLDER,
     "weights": one_of(*WEIGHTS),
@@ -83,7 +85,20 @@ def features(cfg: DictConfig) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     (folder / "table.md").write_text(table.to_markdown(index=False, floatfmt=".3g") + "\n")
-    print(f"\n{text}\nmacformer-train --config-dir {folder} attention=rmfa_chosen ...")
+    run_dir, _ = find_checkpoint(Path(cfg.checkpoint), cfg.weights)
+    print(f"\n{text}\n{describe_command(folder, read_config(run_dir))}")
+
+
+def describe_command(folder: Path, run: DictConfig) -> str:
+    """Return the command that trains with the choice in a folder, as the run was trained.
+
+    What the attention names may be in the user's folders that the run was composed from.
+    """
+    options = ["--config-dir", str(folder)]
+    users = [f"file://{path}" for path in run.paths.get("config_dirs") or [] if path != str(folder)]
+    if users:
+        options.append(write_override("hydra.searchpath", users))
+    return f"macformer-train {shlex.join(options)} attention=rmfa_chosen ..."
 
 
 def main() -> None:
@@ -193,30 +208,39 @@ def _search_all(
 def describe_choice(
     choice: Choice, run: DictConfig, kernel: Kernel, dot_bound: float, attention: nn.Module
 ) -> str:
-    """Write a choice as an attention file."""
+    """Write a choice as an attention file, with all that the run's attention has."""
+    own = OmegaConf.to_container(run.attention)
+    assert isinstance(own, dict)
     ours = {"_target_": f"macformer.attention.kernels.{kernel.name}"}
-    written = OmegaConf.to_container(run.attention.kernel) if "kernel" in run.attention else ours
-    base = f"rmfa_{kernel.name}" if written == ours else "_rmfa"
-    base = run.choices.attention.partition("+")[0] if isinstance(attention, RMFA) else base
-    lines = [
-        f"# error over signal {choice.error:.2g} on the queries and keys of {run.cell}",
-        f"defaults: [{base}, _self_]",
-        f"num_features: {choice.num_features}",
-        f"sampler: {{_target_: macformer.attention.samplers.{choice.sampler}, _partial_: true}}",
-    ]
-    if not isinstance(attention, RMFA):
-        guard = getattr(attention, "guard", None)
-        lines += [f"guard: {'null' if guard is None else guard.dot_bound}"]
-        lines += [f"assumed_dot: {dot_bound:.3g}"]
-        if run.attention.get("scale") is not None:
-            lines += [f"scale: {json.dumps(OmegaConf.to_container(run.attention.scale))}"]
+    whole = own if isinstance(attention, RMFA) else _estimate(own, ours, dot_bound)
+    whole |= {
+        "num_features": choice.num_features,
+        "sampler": {
+            "_target_": f"macformer.attention.samplers.{choice.sampler}",
+            "_partial_": True,
+        },
+    }
     if choice.max_degree is not None:
-        lines += [
-            "kernel:",
-            "  _target_: macformer.attention.kernels.truncated",
-            f"  max_degree: {choice.max_degree}",
-            f"  kernel: {json.dumps(written)}",
-        ]
-    elif base == "_rmfa":
-        lines += [f"kernel: {json.dumps(written)}"]
-    return "\n".join(lines) + "\n"
+        whole["kernel"] = {
+            "_target_": "macformer.attention.kernels.truncated",
+            "max_degree": choice.max_degree,
+            "kernel": whole.get("kernel", ours),
+        }
+    if whole.get("input_norm") == OmegaConf.select(run, "bounds.input_norm"):
+        whole["input_norm"] = BOUND
+    head = f"# error over signal {choice.error:.2g} on the queries and keys of {run.cell}\n"
+    return head + OmegaConf.to_yaml(OmegaConf.create(whole))
+
+
+def _estimate(exact: dict[Any, Any], kernel: dict[str, Any], dot_bound: float) -> dict[Any, Any]:
+    """Return the random features that estimate an exact attention, but for how they are drawn."""
+    return {
+        "_target_": "macformer.attention.RMFA",
+        "_partial_": True,
+        "kernel": exact.get("kernel", kernel),
+        "per_head": False,
+        "input_norm": exact.get("input_norm", BOUND),
+        "guard": exact.get("guard"),
+        "assumed_dot": float(f"{dot_bound:.3g}"),
+        "scale": exact.get("scale"),
+    }

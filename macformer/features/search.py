@@ -113,13 +113,22 @@ def attend_exactly(
 
 
 def find_dot_bound(inputs: Sequence[Inputs], *, share: float = 0.99) -> float:
-    r"""Return the :math:`|q| |k| / \sqrt{E}` that a share of queries and of keys keeps within."""
+    r"""Return the :math:`|q| |k| / \sqrt{E}` that a share of queries and of keys keeps within.
+
+    Of those that are tokens: padding has queries and keys, too.
+    """
     largest = 0.0
-    for _, query, key, *_ in inputs:
-        norms = [x.norm(dim=-1).flatten().float().sort().values for x in (query, key)]
+    for _, query, key, _, mask, _ in inputs:
+        norms = [_sorted_norms(x, mask) for x in (query, key)]
         product = torch.stack([norm[int(share * (len(norm) - 1))] for norm in norms]).prod()
         largest = max(largest, float(product) / query.shape[-1] ** 0.5)
     return largest
+
+
+def _sorted_norms(x: Tensor, key_padding_mask: Tensor | None) -> Tensor:
+    norms = x.norm(dim=-1).float().transpose(1, 2)
+    present = norms if key_padding_mask is None else norms[~key_padding_mask]
+    return present.flatten().sort().values
 
 
 def search(

@@ -60,9 +60,11 @@ class S4D(nn.Module):
         """
         block = math.isqrt(length - 1) + 1
         with torch.autocast(self.log_step.device.type, enabled=False):
-            poles = torch.complex(-self.log_decay.exp(), self.frequency)
-            exponents = (poles * self.log_step.exp()[:, None])[..., None]
-            weights = torch.view_as_complex(self.output) * (torch.expm1(exponents[..., 0]) / poles)
+            step, decay = _widened(self.log_step).exp(), _widened(self.log_decay).exp()
+            poles = torch.complex(-decay, _widened(self.frequency))
+            exponents = (poles * step[:, None])[..., None]
+            output = torch.view_as_complex(_widened(self.output))
+            weights = output * (torch.expm1(exponents[..., 0]) / poles)
             times = torch.arange(block, device=poles.device)
             fine, coarse = torch.exp(exponents * times), torch.exp(exponents * (block * times))
             left = 2 * weights[..., None] * coarse
@@ -79,10 +81,14 @@ class S4D(nn.Module):
     ) -> Float[Tensor, "B N D"]:
         if key_padding_mask is not None:
             x = x.masked_fill(key_padding_mask[..., None], 0)
-        u = x.mT.to(self.skip.dtype)
-        length = u.shape[-1]
-        y = _convolve(u, self.kernels(length)) + self.skip[:, None] * u
+        skip = _widened(self.skip)
+        u = x.mT.to(skip.dtype)
+        y = _convolve(u, self.kernels(u.shape[-1])) + skip[:, None] * u
         return glu(self.out_proj(gelu(y.mT).to(x.dtype)), dim=-1)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _convolve(u: Float[Tensor, "B D N"], kernels: Float[Tensor, "2 D N"]) -> Float[Tensor, "B D N"]:

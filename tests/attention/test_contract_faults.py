@@ -55,7 +55,13 @@ WARNINGS = {  # what a user may mean
     "PrivateGenerator": "the same whatever the seed",
     "HiddenSizes": "needs small values of ['block_size'] in SMALL",
 }
-SOUND = ("attention/planted_sound", "attention/planted_cosh", "mixer/planted_Sound")
+SOUND = (
+    "attention/planted_sound",
+    "attention/planted_cosh",
+    "attention/planted_rotary",
+    "mixer/planted_Sound",
+    "mixer/planted_InHeads",
+)
 
 ALL_FAULTS = {f"attention/planted_{name}": property_ for name, property_ in FAULTS.items()}
 ALL_FAULTS |= {f"mixer/planted_{name}": property_ for name, property_ in MIXER_FAULTS.items()}

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from macformer.attention import NoAttention
 from macformer.check import cli, contract, training
 from macformer.check.outcomes import Outcome
-from macformer.check.variants import find_own_variants
-from macformer.runs.build import build_data
+from macformer.check.variants import OURS, find_own_variants, find_variants
+from macformer.runs.build import build_attention, build_data
 from macformer.runs.config import compose
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "extending.md"
@@ -75,6 +76,23 @@ def test_a_variant_is_trained_and_its_verdict_printed(one_variant, tmp_path, mon
     printed = capfd.readouterr().out
     assert "| attention/again | 1/1" in printed and "in 8 steps" in printed
     assert code == 0, printed
+
+
+def test_a_variant_in_a_folder_of_its_group_is_named_as_on_the_command_line(one_variant):
+    """Bases, and what stands in a group of this project's, are no variants."""
+    paths = "mine/elu", "mine/deep/er", "_base", "mine/_base", "_bases/elu", "sampler/mine"
+    for path in paths:
+        file = one_variant / "attention" / f"{path}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("_target_: macformer.attention.NoAttention\n_partial_: true\n")
+    found = find_own_variants(one_variant)
+    assert [variant.name for variant in found] == ["again", "mine/deep/er", "mine/elu"]
+    for variant in found[1:]:
+        cfg = compose(f"attention={variant.name}", config_dirs=[variant.folder])
+        attention = build_attention(cfg, num_heads=2, head_dim=4, max_seq_len=8)
+        assert isinstance(attention, NoAttention)
+    assert {v.name for v in find_variants(OURS, "attention")} >= {"softmax", "rmfa_exp"}
+    assert not [v for v in find_variants(OURS, "attention") if "/" in v.name]
 
 
 def test_one_variant_that_is_not_sound_decides_the_exit_code(one_variant, monkeypatch, capsys):

@@ -130,6 +130,17 @@ def test_a_model_within_a_module_of_ones_own(tmp_path, make_model, make_inputs, 
     torch.testing.assert_close(states(model, inputs), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_models_within_a_model_get_back_what_they_had(shared, make_model):
+    """Of one configuration, too; and those that were replaced on their own."""
+    one, other = (make_model("Bert", head="ForMaskedLM") for _ in range(2))
+    model = nn.ModuleList([one, type(one)(one.config) if shared else other])
+    for within in (model, one.bert, one):
+        replace_attention(within, SOFTMAX, max_seq_len=LENGTH)
+        restore(model)
+        assert [part.config._attn_implementation for part in model] == ["sdpa", "sdpa"]
+
+
 @pytest.mark.parametrize("kind", ["float", "bool"])
 def test_a_mask_of_keys_in_four_dimensions_is_read(kind, make_model, make_inputs, states):
     model, inputs = make_model("Bert"), make_inputs("Bert")
@@ -160,6 +171,24 @@ def test_checkpointing_activations_changes_no_gradient(reentrant, make_model, ma
         model(**inputs)[0].square().sum().backward()
         grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
     torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=1e-4)
+
+
+IMAGES = {"ViT": 1, "DeiT": 2, "SiglipVision": 0, "Dinov2": 1, "Dinov2WithRegisters": 5}
+
+
+@pytest.mark.parametrize(("kind", "more"), IMAGES.items(), ids=list(IMAGES))
+def test_an_image_is_as_long_as_its_patches_and_what_the_model_adds(kind, more, sizes):
+    config = getattr(transformers, f"{kind}Config")(image_size=16, patch_size=4, **sizes)
+    model = getattr(transformers, f"{kind}Model")(config).eval()
+    assert replace_attention(model, SOFTMAX).max_seq_len == 16 + more
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 16, 16))[0].shape[1] == 16 + more
+
+
+def test_a_model_of_images_without_a_table_of_positions_is_asked_for_its_length(sizes):
+    config = transformers.DINOv3ViTConfig(image_size=16, patch_size=4, **sizes)
+    with pytest.raises(DropinError, match="give max_seq_len"):
+        replace_attention(transformers.DINOv3ViTModel(config), SOFTMAX)
 
 
 def test_the_share_of_attention_of_a_model_of_known_sizes():

@@ -66,7 +66,8 @@ def test_softmax_has_no_error_and_the_mean_of_the_values_has_one():
     assert errors.loc["same"].max() == 0
     torch.testing.assert_close(errors.loc["mean"].tolist(), [1.0, 1.0])
     torch.testing.assert_close(errors.loc["learnt"].tolist(), [1.0, 1.0])
-    assert summarise(lines, whole, error=0.5).set_index("row").isna().sum(axis=1)["learnt"] == 1
+    table = summarise(lines, whole, layers=list(layers), error=0.5).set_index("row")
+    assert table.isna().sum(axis=1)["learnt"] == 1
     assert whole > 0 and (lines["seconds"] > 0).all()
 
 
@@ -103,23 +104,26 @@ def test_rows_without_a_mask_are_inspected_whole():
 
 
 def test_the_summary_follows_from_times_and_errors():
-    """Of 10 s softmax takes 2 in each of two layers; a row takes half, and is right in one."""
+    """Of 10 s softmax takes 2 in each of two layers; a row takes half, and is right in one.
+
+    The model has four layers, the first and the third of which are kept as they are.
+    """
     lines = pd.DataFrame(
         [
-            {"row": "fast", "layer": "a", "error": 0.04, "seconds": 1.0},
-            {"row": "fast", "layer": "b", "error": 0.81, "seconds": 1.0},
-            {"row": "softmax", "layer": "a", "error": 0.0, "seconds": 2.0},
+            {"row": "fast", "layer": "b", "error": 0.04, "seconds": 1.0},
+            {"row": "fast", "layer": "d", "error": 0.81, "seconds": 1.0},
             {"row": "softmax", "layer": "b", "error": 0.0, "seconds": 2.0},
+            {"row": "softmax", "layer": "d", "error": 0.0, "seconds": 2.0},
         ]
     )
-    (row,) = summarise(lines, 10.0, error=0.5).to_dict("records")
+    (row,) = summarise(lines, 10.0, layers=list("abcd"), error=0.5).to_dict("records")
     assert row == {
         "row": "fast",
-        "layer 0": pytest.approx(0.2),
-        "layer 1": pytest.approx(0.9),
+        "layer 1": pytest.approx(0.2),
+        "layer 3": pytest.approx(0.9),
         "time / softmax": 0.5,
         "all: times as fast": pytest.approx(10 / 8),
-        "replace": "0",
+        "replace": "1",
         "these: times as fast": pytest.approx(10 / 9),
     }
     assert limit_of(lines, 10.0) == (pytest.approx(0.4), pytest.approx(10 / 6))
@@ -134,7 +138,7 @@ def test_a_pause_in_one_batch_is_no_time_of_a_row():
             for row, seconds in (("fast", 1.0), ("softmax", 2.0))
         ]
     )
-    (row,) = summarise(lines, 8.0, error=0.5).to_dict("records")
+    (row,) = summarise(lines, 8.0, layers=["a"], error=0.5).to_dict("records")
     assert (row["time / softmax"], row["all: times as fast"]) == (0.5, pytest.approx(8 / 7))
     assert limit_of(lines, 8.0) == (0.25, pytest.approx(8 / 6))
 
@@ -142,8 +146,10 @@ def test_a_pause_in_one_batch_is_no_time_of_a_row():
 def test_a_row_of_many_options_leaves_room_for_the_plot(tmp_path):
     """Warnings are errors: matplotlib warns where a legend takes all the room."""
     row = "attention=kernelized_exp_scaled ppsbn=with attention.guard=8.0 attention.scale=null " * 2
-    lines = [{"row": row, "layer": f"layer {i}", "error": 0.5, "seconds": 1.0} for i in range(2)]
-    save(draw(pd.DataFrame(lines)), tmp_path / "errors")
+    lines = [{"row": row, "layer": name, "error": 0.5, "seconds": 1.0} for name in "bd"]
+    figure = draw(pd.DataFrame(lines), layers=list("abcd"))
+    assert list(figure.axes[0].get_xticks()) == [1, 3]
+    save(figure, tmp_path / "errors")
 
 
 def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
@@ -179,6 +185,36 @@ def test_a_model_is_inspected_on_a_task(tmp_path, capsys):
     learnt = lines[lines["row"] == "attention=uniform learnt"]
     assert learnt["layer"].nunique() == 1
     torch.testing.assert_close(learnt["error"].tolist(), [1.0] * len(learnt))
+
+
+class Reader(nn.Module):
+    """A classifier whose encoder is torch's, for tokens of a task."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(40, DIM)
+        self.encoder, self.head = Encoder(), nn.Linear(DIM, 10)
+
+    def forward(self, inputs, key_padding_mask=None):
+        return self.head(self.encoder(self.embedding(inputs), key_padding_mask)[:, 0])
+
+
+def test_a_seed_decides_what_is_measured_and_the_table_says_where(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "build_model", lambda cfg: Reader())
+    sizes = ["task.num_examples={train: 4, validation: 8, test: 4}", "task.max_len=12"]
+    options = ["model=transformer", "task=listops_short", *sizes, "task.min_len=4", "recipe=smoke"]
+    (tmp_path / "rows.yaml").write_text(yaml.safe_dump({**GOOD, "rows": ["attention=rfa"]}))
+    options += [f"--config={tmp_path / 'rows.yaml'}", f"paths.data_dir={tmp_path}"]
+    errors = []
+    for seed in (1, 2, 1):
+        assert main([*options, f"seed={seed}", f"--output={tmp_path / 'out'}"]) == 0
+        lines = pd.read_csv(tmp_path / "out" / "lines.csv")
+        errors.append(lines.loc[lines["row"] != "softmax", "error"].tolist())
+    assert errors[0] == errors[2] and errors[0] != errors[1]
+    threads = torch.get_num_threads()
+    said = f"Measured on cpu, whatever trainer.accelerator says, with {threads} threads and seed 1."
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "out" / "table.md").read_text().splitlines()
 
 
 def test_a_mistake_is_one_line(capsys):

@@ -56,6 +56,11 @@ def test_causal_attention_and_that_to_another_sequence_is_kept(make_model, sizes
         clip(input_ids=torch.ones(1, 5, dtype=torch.long))
 
 
+def test_a_head_that_pools_by_a_query_of_its_own_is_kept(make_model):
+    report = replace_attention(make_model("SiglipVision"), SOFTMAX)
+    assert report.kept == {"head.attention": "its query is no token of the sequence"}
+
+
 def test_a_model_that_chooses_its_attention_by_itself_is_refused(sizes):
     config = transformers.DebertaV2Config(vocab_size=VOCAB, **sizes)
     with pytest.raises(DropinError, match="DebertaV2Model has no attention that can be replaced"):

@@ -49,17 +49,14 @@ def test_softmax_in_the_place_of_attention_changes_nothing(
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_keys_and_values_of_another_sequence_and_width(batched, make_attention):
-    model = make_attention(kdim=5, vdim=7, batch_first=True)
-    inputs = [torch.randn(BATCH, n, width) for n, width in ((4, DIM), (LENGTH, 5), (LENGTH, 7))]
-    mask = torch.arange(LENGTH) >= 6
-    if batched:
-        mask = mask.expand(BATCH, -1)
-    else:
-        inputs = [part[0] for part in inputs]
-    expected, _ = model(*inputs, key_padding_mask=mask)
+def test_values_may_be_another_tensor_of_the_same_tokens(x, padding, batched, make_attention):
+    """Detectors add positions to queries and keys alone."""
+    model = make_attention(batch_first=True)
+    value, padding = (x, padding) if batched else (x[0], padding[0])
+    moved = value + torch.randn(LENGTH, DIM)
+    expected, _ = model(moved, moved, value, key_padding_mask=padding)
     replace_attention(model, SOFTMAX, max_seq_len=LENGTH)
-    out, _ = model(*inputs, key_padding_mask=mask)
+    out, _ = model(moved, moved, value, key_padding_mask=padding)
     torch.testing.assert_close(out, expected, **CLOSE)
 
 
@@ -112,6 +109,18 @@ def test_masks_between_tokens_are_refused_by_name(x, make_encoder):
         model[0](x, mask=causal)
     with pytest.raises(DropinError, match="got is_causal"):
         model[0].layers[0].self_attn(x, x, x, is_causal=True)
+
+
+@pytest.mark.parametrize("row", [SOFTMAX, "reformer", "h_transformer"])
+def test_attention_to_another_sequence_is_refused_by_name(x, row, make_attention):
+    """Of the same length, no shape tells it: a row for one sequence would not look at its keys."""
+    model = nn.ModuleDict({"cross": make_attention(batch_first=True)})
+    replace_attention(model, row, max_seq_len=LENGTH)
+    cross = model["cross"]
+    cross(x, x, x)
+    memory = torch.randn_like(x)
+    with pytest.raises(DropinError, match=r"^cross got keys that are another .* through layers$"):
+        cross(x, memory, memory)
 
 
 def test_the_parameters_are_those_of_before_and_restoring_gives_all_back(x, padding, make_encoder):

@@ -3,10 +3,11 @@
 from functools import partial
 
 import pytest
+import torch
 from torch import nn
 
 from macformer.attention import SoftmaxAttention, UniformAttention
-from macformer.dropin import DropinError, replace_attention
+from macformer.dropin import DropinError, replace_attention, restore
 
 LENGTH = 11
 SOFTMAX = partial(SoftmaxAttention, dropout=0.0)
@@ -68,6 +69,14 @@ def test_an_encoder_that_is_asked_once_outside_of_its_model_is_reached(x, make_e
     model.train()
     model.encoder.eval()  # frozen
     model(x)
+
+
+def test_nobody_watches_a_model_that_was_restored_as_a_part_of_another(x, make_encoder):
+    model = nn.Sequential(make_encoder()).eval()
+    expected = model(x)
+    replace_attention(model[0], UniformAttention, max_seq_len=LENGTH)
+    restore(model)
+    torch.testing.assert_close(model(x), expected, atol=0, rtol=0)
 
 
 def test_layers_left_out_by_chance_in_training_are_no_fault(x, make_encoder):

@@ -80,13 +80,23 @@ class MoreThanAttention(nn.MultiheadAttention):
     """A class of somebody's own."""
 
 
+class OwnPoolingHead(nn.Module):
+    """What transformers calls a module that asks all tokens by a learnt query."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(DIM, HEADS)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (partial(nn.MultiheadAttention, DIM, HEADS, add_bias_kv=True), "it adds a key"),
         (partial(nn.MultiheadAttention, DIM, HEADS, add_zero_attn=True), "it adds a key"),
+        (partial(nn.MultiheadAttention, DIM, HEADS, kdim=5), "keys or values have another width"),
         (partial(MoreThanAttention, DIM, HEADS), "MoreThanAttention may do more"),
         (partial(nn.TransformerDecoderLayer, DIM, HEADS), "it is of a decoder"),
+        (OwnPoolingHead, "its query is no token of the sequence"),
         (partial(nn.Linear, DIM, DIM), "Linear has no attention that can be replaced"),
     ],
 )

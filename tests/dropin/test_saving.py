@@ -2,18 +2,20 @@
 
 import pytest
 import torch
+from torch import nn
 
 from macformer.attention import UniformAttention
 from macformer.dropin import DropinError, load, replace_attention, restore
 
 transformers = pytest.importorskip("transformers")
+safetensors = pytest.importorskip("safetensors.torch")
 
 ROW = {"ppsbn": "with", "overrides": ["attention.num_features=16"]}
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 
-@pytest.mark.parametrize("kind", ["Bert", "ModernBert", "Albert"])
+@pytest.mark.parametrize("kind", ["Bert", "ModernBert", "Albert", "NomicBert", "ViT"])
 def test_saving_and_loading_keep_features_and_scales(
     kind, tmp_path, make_model, make_inputs, states
 ):
@@ -61,6 +63,56 @@ def test_loading_as_if_nothing_were_replaced_raises(tmp_path, make_model, make_i
     torch.testing.assert_close(states(plain, inputs), states(model, inputs), atol=0, rtol=0)
     with pytest.raises(DropinError, match="has no replaced attention"):
         load(tmp_path)
+
+
+def test_a_model_within_a_module_of_ones_own_is_saved_by_itself(
+    tmp_path, make_model, make_inputs, states
+):
+    model = nn.ModuleDict({name: make_model("Bert") for name in "ab"})
+    replace_attention(model, "rmfa_exp", layers=["a.encoder.layer.1.*"], **ROW)
+    inputs = make_inputs("Bert")
+    model["a"].save_pretrained(tmp_path / "a")
+    loaded = load(tmp_path / "a")
+    torch.testing.assert_close(states(loaded, inputs), states(model["a"], inputs), atol=0, rtol=0)
+    model["b"].save_pretrained(tmp_path / "b")  # nothing in it was replaced
+    plain = transformers.AutoModel.from_pretrained(tmp_path / "b").eval()
+    torch.testing.assert_close(states(plain, inputs), states(model["b"], inputs), atol=0, rtol=0)
+    restore(model)
+    assert not hasattr(model["a"].config, "macformer")
+
+
+@pytest.mark.parametrize("part", ["macformer.attention.signs", "query.weight"])
+def test_a_folder_with_a_part_missing_is_refused(part, tmp_path, make_model):
+    model = make_model("Bert")
+    replace_attention(model, "rmfa_exp", **ROW)
+    model.save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    state = safetensors.load_file(file)
+    del state[f"encoder.layer.1.attention.self.{part}"]
+    safetensors.save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(DropinError, match=rf"of another model: missing \['encoder.*{part}'\], "):
+        load(tmp_path)
+
+
+def test_a_model_of_an_old_checkpoint_is_saved_under_its_names_and_loaded(
+    tmp_path, make_model, make_inputs, states
+):
+    """The first ones of BERT call a norm's weight gamma, and transformers saves that name again."""
+    make_model("Bert").save_pretrained(tmp_path / "old")
+    file = tmp_path / "old" / "model.safetensors"
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    state = safetensors.load_file(file)
+    for new, old in names.items():
+        state = {name.replace(new, old): tensor for name, tensor in state.items()}
+    safetensors.save_file(state, file, metadata={"format": "pt"})
+    model = transformers.AutoModel.from_pretrained(tmp_path / "old").eval()
+    replace_attention(model, "rmfa_exp", **ROW)
+    model.save_pretrained(tmp_path / "new")
+    assert any(
+        "LayerNorm.gamma" in name for name in safetensors.load_file(tmp_path / "new" / file.name)
+    )
+    loaded, inputs = load(tmp_path / "new"), make_inputs("Bert")
+    torch.testing.assert_close(states(loaded, inputs), states(model, inputs), atol=0, rtol=0)
 
 
 def test_an_attention_without_a_name_must_be_given_to_load(

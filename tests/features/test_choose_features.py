@@ -1,6 +1,7 @@
 """Choosing features: the cheapest that meet an error on a model's own queries and keys."""
 
 import re
+import shlex
 
 import pytest
 import torch
@@ -9,10 +10,20 @@ from omegaconf import OmegaConf
 from macformer.attention import RMFA, Kernel, kernels, samplers
 from macformer.attention.maclaurin.kernels import truncated
 from macformer.features.calls import record_attention
-from macformer.features.cli import choose, find_checkpoint, load_batches, load_model
+from macformer.features.cli import (
+    choose,
+    describe_choice,
+    describe_command,
+    find_checkpoint,
+    load_batches,
+    load_model,
+)
 from macformer.features.error import error_over_signal
 from macformer.features.search import (
+    Choice,
+    Inputs,
     SearchError,
+    find_dot_bound,
     kernel_of,
     measure_error,
     prepare_inputs,
@@ -20,6 +31,7 @@ from macformer.features.search import (
 from macformer.record import CONFIG_NAME, read_config
 from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
+from macformer.runs.hydra_bridge import parse_overrides
 
 SMALL = (
     "num_batches=1",
@@ -33,6 +45,21 @@ SMALL = (
 
 def configure(checkpoint, *overrides):
     return compose(f"checkpoint={checkpoint}", *SMALL, *overrides, name="features")
+
+
+def rmfa(kernel: Kernel) -> RMFA:
+    return RMFA(
+        num_heads=1,
+        head_dim=7,
+        num_features=8,
+        kernel=kernel,
+        sampler=samplers.optimal,
+        per_head=False,
+        input_norm=1.0,
+        guard=None,
+        assumed_dot=0.7,
+        scale=None,
+    )
 
 
 @pytest.fixture
@@ -76,7 +103,41 @@ def test_a_softmax_model_gets_features_of_exp(make_run):
     cfg = configure(run_dir, "weights=start", "error=1e6", "max_degree=[null]")
     table, text = choose(cfg)
     assert "exact exp" in set(table["attention"])
-    assert "defaults: [rmfa_exp, _self_]" in text and "guard: null" in text
+    attention = OmegaConf.create(text)
+    assert attention._target_ == "macformer.attention.RMFA" and attention.guard is None
+    assert attention.kernel._target_ == "macformer.attention.kernels.exp"
+
+
+OVERRIDES = ("attention.guard=0.3", "attention.per_head=true", "attention.kernel._target_=own.exp")
+
+
+def test_the_file_is_all_that_the_run_had_but_for_what_was_chosen(make_run, tmp_path):
+    """Of a run with options of its own; and of a run with that file, which must not name itself."""
+    run, _ = make_run("attention=rmfa_exp", *OVERRIDES)
+    attention = rmfa(kernels.exp())
+    choice = Choice("code", None, 5, 24, 0.1, 3, attention.features)
+    sampler = {"_target_": "macformer.attention.samplers.code", "_partial_": True}
+    expected = OmegaConf.to_container(run.attention) | {"num_features": 24, "sampler": sampler}
+    file = tmp_path / "attention" / "rmfa_chosen.yaml"
+    file.parent.mkdir()
+    for _ in range(2):
+        file.write_text(describe_choice(choice, run, kernels.exp(), 0.3, attention))
+        run = compose("attention=rmfa_chosen", "recipe=smoke", config_dirs=[tmp_path])
+        assert OmegaConf.to_container(run.attention, resolve=True) == expected
+    bounded = compose("attention=rmfa_chosen", "ppsbn=with", config_dirs=[tmp_path])
+    assert bounded.attention.input_norm == 1.0
+
+
+def test_the_command_names_the_folders_that_the_run_was_composed_from(tmp_path):
+    users = [str(tmp_path / "my variants"), str(tmp_path / "more"), str(tmp_path)]
+    run = OmegaConf.create({"paths": {"config_dirs": users}})
+    words = shlex.split(describe_command(tmp_path, run))
+    assert words[:3] == ["macformer-train", "--config-dir", str(tmp_path)]
+    (option,) = parse_overrides(words[3:4])
+    assert option.key_or_group == "hydra.searchpath"
+    assert option.value() == [f"file://{path}" for path in users[:2]]
+    run.paths.config_dirs = []
+    assert "searchpath" not in describe_command(tmp_path, run)
 
 
 def test_an_attention_without_a_kernel_is_refused(make_run):
@@ -117,6 +178,17 @@ def test_weights_come_from_the_checkpoint(make_run):
         assert torch.equal(loaded.state_dict()[name], value)
 
 
+def test_what_bounds_dot_products_is_of_tokens_alone():
+    """Norms 2 and 3 of tokens of width 4: 2 * 3 / 2; padding has norms of its own."""
+    query, key = (torch.full((2, 3, 5, 4), size / 2) for size in (2.0, 3.0))
+    mask = torch.arange(5) >= torch.tensor([[2], [3]])
+    for size in (0.0, 1e3):
+        padded = [x.masked_fill(mask[:, None, :, None], size) for x in (query, key)]
+        inputs = Inputs(0, *padded, value=key, key_padding_mask=mask, exact=key)
+        assert find_dot_bound([inputs]) == pytest.approx(3.0)
+    assert find_dot_bound([Inputs(0, query, key, key, None, key)]) == pytest.approx(3.0)
+
+
 def test_truncated_series_by_hand():
     """1 + t + t^2 / 2."""
     cut = truncated(kernels.exp(), max_degree=2)
@@ -126,20 +198,7 @@ def test_truncated_series_by_hand():
 
 def test_a_kernel_is_known_by_itself_and_not_by_its_name():
     """A user's ``log`` with a_n = 2^-2n is 1 / (1 - t / 4)."""
-    own = Kernel("log", lambda n: 0.25**n, None, 4.0)
-    attention = RMFA(
-        num_heads=1,
-        head_dim=7,
-        num_features=8,
-        kernel=own,
-        sampler=samplers.optimal,
-        per_head=False,
-        input_norm=1.0,
-        guard=None,
-        assumed_dot=0.7,
-        scale=None,
-    )
-    found = kernel_of(attention)
+    found = kernel_of(rmfa(Kernel("log", lambda n: 0.25**n, None, 4.0)))
     t = torch.tensor(0.3)
     assert found.closed_form is not None
     torch.testing.assert_close(found.closed_form(t), 1 / (1 - t / 4))
@@ -174,7 +233,7 @@ def test_features_are_chosen_for_what_rotation_makes_of_queries(make_run):
     _, run_dir = make_run("attention=rmfa_exp", "ppsbn=with", "rotary=with")
     cfg = configure(run_dir, "weights=start", "error=1e6", "num_features=[8]", "max_degree=[null]")
     _, text = choose(cfg)
-    assert "defaults: [rmfa_exp, _self_]" in text
+    assert OmegaConf.create(text).num_features == 8
 
 
 def test_a_model_without_queries_and_keys_is_refused_in_one_line(make_run):

@@ -1,5 +1,6 @@
 """The state-space mixer against its recurrence, step by step in float64."""
 
+import copy
 import math
 
 import pytest
@@ -48,6 +49,18 @@ def test_a_row_between_padding_is_that_row_alone():
     mask = torch.ones(1, N, dtype=torch.bool)
     mask[:, 5:16] = False
     assert_close(mixer(x, mask)[:, 5:16], mixer(x[:, 5:16]), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_that_of_weights_and_output_alone(dtype):
+    """Kernels and sums are those of the rounded weights in float32."""
+    mixer, x = make().to(dtype), torch.randn(2, N, D).to(dtype)
+    out = mixer(x)
+    assert out.dtype == dtype and mixer.kernels(N).dtype == torch.float32
+    expected = copy.deepcopy(mixer).double()(x.double())
+    assert_close(out.double(), expected, rtol=0.02, atol=0.02)
+    out.float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mixer.parameters())
 
 
 @pytest.mark.parametrize("length", [1, 5, 16, 17, 23])

@@ -7,6 +7,7 @@ from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
 from macformer.ops.blocks import count_blocks, fill_up
+from macformer.ops.linear import accumulation_dtype
 from macformer.ops.present import mark_present
 from macformer.ops.sphere import to_sphere
 from macformer.ops.union import Part, bias, union_attention
@@ -98,7 +99,9 @@ class Reformer(nn.Module):
             rotations = self.pool.index_select(0, self.pool_index)[0]
         else:
             rotations = self.pool[0]
-        projected = query @ rotations[:, None].to(query.dtype)
+        dtype = accumulation_dtype(query)  # rounding would move tokens to other buckets
+        with torch.autocast(query.device.type, enabled=False):
+            projected = query.to(dtype) @ rotations[:, None].to(dtype)
         buckets = torch.cat([projected, -projected], -1).argmax(-1)
         buckets = buckets.masked_fill(~present[:, None], self.num_buckets)
         return buckets.argsort(dim=-1, stable=True)

@@ -1,6 +1,7 @@
 """Linear attention with any feature map (Katharopoulos et al. 2020)."""
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.ops import linear_attention
+from macformer.ops.linear import accumulation_dtype
 
 
 class LinearAttention(nn.Module):
@@ -16,8 +18,9 @@ class LinearAttention(nn.Module):
     .. math:: o_l = \frac{\phi_q(q_l)^\top \sum_s \phi_k(k_s) v_s^\top}
         {\phi_q(q_l)^\top \sum_s \phi_k(k_s)}
 
-    Features are computed in float32 at least. Long Range Arena's code leaves padded keys in both
-    sums; here they leave them.
+    Features are computed in float32 at least, or, where a map has weights, in the dtype of these,
+    and summed in float32 at least. Long Range Arena's code leaves padded keys in both sums; here
+    they leave them.
 
     Args:
         feature_map: Factory of the map, built once for queries and once for keys; see
@@ -50,7 +53,12 @@ class LinearAttention(nn.Module):
         if attend is not None:
             options = {"map_key": self.map_key, "key_padding_mask": key_padding_mask}
             return attend(query, key, value, **options)
-        dtype = torch.promote_types(query.dtype, torch.float32)
         with torch.autocast(query.device.type, enabled=False):
-            phi_q, phi_k = self.map_query(query.to(dtype)), self.map_key(key.to(dtype))
+            phi_q, phi_k = _map(self.map_query, query), _map(self.map_key, key)
         return linear_attention(phi_q, phi_k, value, key_padding_mask=key_padding_mask)
+
+
+def _map(feature_map: nn.Module, x: Tensor) -> Tensor:
+    weights = chain(feature_map.parameters(), feature_map.buffers())
+    dtypes = (weight.dtype for weight in weights if weight.is_floating_point())
+    return feature_map(x.to(next(dtypes, accumulation_dtype(x))))

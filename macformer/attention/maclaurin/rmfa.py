@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
@@ -45,6 +45,7 @@ class RMFA(nn.Module):
     weights: Tensor
     constant: Tensor
     widths: Tensor
+    design: Tensor
     laid_out_signs: Tensor
     laid_out_weights: Tensor
 
@@ -85,6 +86,7 @@ class RMFA(nn.Module):
         self.register_buffer("weights", features.weights)
         self.register_buffer("constant", features.constant)
         self.register_buffer("widths", torch.tensor(features.widths, dtype=torch.long))
+        self.register_buffer("design", _design(num_features, features.linear))
         self._static_widths = features.widths  # reading the buffer would wait for the device
         self._lay_out()
 
@@ -156,13 +158,37 @@ class RMFA(nn.Module):
         self._lay_out()
         return self
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        """Take the checkpoint's features, whose degrees, and so shapes, are random."""
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        """Take the checkpoint's features, whose degrees, and so shapes, are random.
+
+        What they are drawn for is not random, and must be what this model has; a checkpoint
+        without a word on it is taken as it is.
+        """
+        saved = state_dict.setdefault(f"{prefix}design", _design(self.num_features, self.linear))
+        there, here = _read(saved), (self.num_features, self.linear)
+        if there[0] != here[0] or not math.isclose(there[1], here[1], rel_tol=1e-6):
+            *_, error_msgs = args
+            error_msgs.append(
+                f"{prefix}design: num_features and the weight of the exact degree 1 are "
+                f"{there[0]} and {there[1]:.4g} in the checkpoint, {here[0]} and {here[1]:.4g} here"
+            )
+            return
         for name in ("signs", "weights", "widths"):
             saved = state_dict.get(prefix + name)
             if saved is not None:
                 own = getattr(self, name)
                 setattr(self, name, torch.empty(saved.shape, dtype=own.dtype, device=own.device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
         self._static_widths = tuple(self.widths.tolist())
         self._lay_out()
+
+
+def _design(num_features: int, linear: float) -> Int[Tensor, "2"]:
+    """Write what features are drawn for as integers, which no conversion of a module rounds."""
+    bits = torch.tensor([linear], dtype=torch.float64, device="cpu").view(torch.long)
+    return torch.cat([torch.tensor([num_features], device="cpu"), bits])
+
+
+def _read(design: Int[Tensor, "2"]) -> tuple[int, float]:
+    num_features, bits = design.cpu().split(1)
+    return int(num_features), float(bits.view(torch.float64))

@@ -1,7 +1,8 @@
 """The rows that the contract holds, what it must be told of single ones, and how they are built.
 
-Dimensions are pairwise different primes, so that a transposed axis cannot hide, and numbers are
-float64, so that tolerances are about the method and not about rounding.
+Dimensions are pairwise different, so that a transposed axis cannot hide, and the width of a head is
+even, as rotations of pairs of entries need it. Numbers are float64, so that tolerances are about
+the method and not about rounding.
 """
 
 import warnings
@@ -102,7 +103,7 @@ LARGER: dict[str, str] = {
 WRAPPED = ("rmfa_exp", "softmax", "cosformer", "reformer")
 
 
-B, H, L, S, E, EV = 2, 3, 11, 13, 7, 5
+B, H, L, S, E, EV = 2, 3, 11, 13, 8, 5
 MAX_SEQ_LEN = 17
 
 

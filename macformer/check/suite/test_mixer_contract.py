@@ -1,8 +1,8 @@
 """The contract of every mixer: what its output and its gradients may depend on.
 
-``pytest macformer/check/suite --config-dir DIR`` adds the mixers in DIR/mixer/*.yaml. Lengths
-and widths are pairwise different primes, so that a transposed axis cannot hide, and numbers are
-float64, so that tolerances are about the method and not about rounding.
+``pytest macformer/check/suite --config-dir DIR`` adds the mixers in DIR/mixer. Lengths and widths
+are pairwise different, so that a transposed axis cannot hide, and 2, 3, 4 or 8 heads can share the
+width. Numbers are float64, so that tolerances are about the method and not about rounding.
 """
 
 import copy
@@ -21,7 +21,7 @@ from macformer.models import MultiheadAttention
 from macformer.runs.build import build_mixer
 
 MIXERS = {"attention", "s4d"}
-MAX_SEQ_LEN, N, D = 17, 13, 7
+MAX_SEQ_LEN, N, D = 17, 13, 24
 BEHIND = torch.arange(N) >= torch.tensor([[9], [12]])
 # A mixer that may have over a tenth more parameters than the attention of its recipe, and why.
 LARGER = {"s4d": "a state for each channel and direction, and a gated projection twice as wide"}
@@ -68,7 +68,7 @@ def test_the_mixers_are_found(pytestconfig):
 
 
 def test_output_has_the_shape_and_dtype_of_the_input(mixer):
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
         module = make(mixer).to(dtype)
         for mask in (None, BEHIND):
             out = module(draw().to(dtype), mask)

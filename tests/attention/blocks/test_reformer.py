@@ -146,3 +146,13 @@ def test_what_has_no_meaning_is_refused():
     query, key = torch.randn(1, H, 5, E), torch.randn(1, H, 6, E)
     with pytest.raises(ValueError, match="5 and 6"):
         build()(query, key, key)
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_half_precision_moves_no_token_to_another_bucket(autocast):
+    """Queries are rounded before they come; projections are not, and buckets have sharp edges."""
+    attention, present = build().float(), torch.ones(2, 300, dtype=torch.bool)
+    query = torch.randn(2, H, 300, E).bfloat16()
+    expected = attention._sort(query.float(), present)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        assert torch.equal(attention._sort(query, present), expected)

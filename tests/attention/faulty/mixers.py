@@ -1,4 +1,4 @@
-"""Faults of mixers, which have no queries, keys and values."""
+"""Mixers, which have no queries, keys and values: sound ones, and faults."""
 
 from torch import nn
 
@@ -14,6 +14,14 @@ class Sound(nn.Module):
         if key_padding_mask is not None:
             x = x.masked_fill(key_padding_mask[..., None], 0)
         return self.convolution(x.mT).mT
+
+
+class InHeads(Sound):
+    """As sound, for widths that eight heads can share."""
+
+    def __init__(self, *, embed_dim):
+        super().__init__(embed_dim=embed_dim)
+        self.convolution = nn.Conv1d(embed_dim, embed_dim, 3, padding="same", groups=8)
 
 
 class ConvolvesPadding(Sound):

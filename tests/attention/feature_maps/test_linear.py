@@ -120,3 +120,39 @@ def test_features_are_computed_in_float32_under_autocast():
     expected = attention(*inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_close(attention(*inputs), expected, rtol=0, atol=0)
+
+
+class Projected(nn.Module):
+    """A map with weights or random directions, and nothing of its own for tiles."""
+
+    def __init__(self, *, num_heads: int, head_dim: int, learnt: bool):
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        directions = torch.randn(head_dim, 16)
+        if learnt:
+            self.directions = nn.Parameter(directions)
+        else:
+            self.register_buffer("directions", directions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.directions).relu() + 0.1
+
+
+@pytest.mark.parametrize("learnt", [True, False], ids=["parameters", "buffers"])
+def test_a_map_of_half_precision_gets_what_its_weights_can_multiply(learnt):
+    inputs = [x.detach().bfloat16() for x in draw(11, 13)]
+    attention = LinearAttention(
+        num_heads=H, head_dim=E, feature_map=partial(Projected, learnt=learnt)
+    ).bfloat16()
+    out = attention(*inputs)
+    assert out.dtype == torch.bfloat16
+    expected = attention.double()(*(x.double() for x in inputs))
+    assert_close(out.double(), expected, rtol=0.05, atol=0.05)
+
+
+def test_sums_are_kept_in_float32():
+    """A thousand keys of one weight: bfloat16 would stop counting them at 256."""
+    token, value = (torch.ones(1, 1, 1000, size, dtype=torch.bfloat16) for size in (E, EV))
+    factory = partial(Projected, learnt=True)
+    attention = LinearAttention(num_heads=1, head_dim=E, feature_map=factory).bfloat16()
+    assert_close(attention(token, token, value), value)

@@ -121,6 +121,41 @@ def test_a_checkpoint_brings_its_features_whatever_their_shapes(sampler):
     assert len(shapes) > 1  # loading did change shapes
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_features": 48},
+        {"num_features": 16},  # too few for an exact degree 1
+        {"sampler": samplers.code},  # which has none
+        {"kernel": "sqrt"},  # whose degree 1 weighs half
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_features_for_something_else_is_refused(changes):
+    """Whose shapes may agree: what is not in the features themselves comes from the model."""
+    other = nn.Sequential(rmfa(**changes))
+    with pytest.raises(RuntimeError, match=r"0\.design: num_features and the weight of the exact"):
+        other.load_state_dict(nn.Sequential(rmfa()).state_dict())
+
+
+def test_no_precision_of_a_module_makes_its_features_another_ones():
+    """The weight of degree 1, 1 / sqrt(7), and 1023 features are no numbers of bfloat16."""
+    saved, other = rmfa(num_features=1023).bfloat16(), rmfa(num_features=1023)
+    assert saved.linear
+    other.load_state_dict(saved.state_dict())
+    assert_close(other.signs, saved.signs.double())
+
+
+def test_a_checkpoint_that_does_not_say_what_its_features_are_for_is_taken_as_it_is():
+    inputs = draw_inputs()
+    saved, other = rmfa(), rmfa()
+    state = saved.state_dict()
+    del state["design"]
+    other.load_state_dict(state)
+    assert torch.equal(other(*inputs), saved(*inputs))
+    assert "design" not in state
+
+
 def test_features_move_with_the_module():
     attention = rmfa().to("meta")
     assert {x.device.type for x in attention.buffers()} == {"meta"}
