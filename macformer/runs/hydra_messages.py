@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 # Parts that a recipe gives, below which Hydra overrides nothing.
 OF_RECIPE = re.compile(r"(?:optimizer|scheduler|clip)\.\w+")
@@ -77,7 +77,8 @@ def _unknown_option(key: str, cause: Any) -> str:
     names = [str(name) for name in parent if name != "hydra"]
     above = key.partition(f".{missing}")[0] if f".{missing}" in key else ""
     where = f"; in {above} " if above else "; "
-    elsewhere = [path for path in _paths(parent._get_root()) if path.endswith(f".{missing}")]
+    root: Any = parent._get_root()
+    elsewhere = [path for path in _paths(root) if path.endswith(f".{missing}")]
     if elsewhere:
         return f"there is no option {key}; did you mean {' or '.join(elsewhere)}?"
     return f"there is no option {key}{where}{known_names(missing, names)}"
@@ -86,9 +87,9 @@ def _unknown_option(key: str, cause: Any) -> str:
 def _paths(cfg: DictConfig, above: str = "") -> Iterator[str]:
     """Yield the dotted path of every option that does not follow another."""
     for name in cfg:
-        child = cfg._get_node(name)
-        if name == "hydra" or child._is_interpolation():
+        if name == "hydra" or OmegaConf.is_interpolation(cfg, str(name)):
             continue
         yield f"{above}{name}"
+        child = cfg._get_node(name)
         if isinstance(child, DictConfig):
             yield from _paths(child, f"{above}{name}.")
