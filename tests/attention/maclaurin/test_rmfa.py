@@ -129,7 +129,7 @@ def test_a_checkpoint_brings_its_features_whatever_their_shapes(sampler):
         {"sampler": samplers.code},  # which has none
         {"kernel": "sqrt"},  # whose degree 1 weighs half
     ],
-    ids=str,
+    ids=["more features", "fewer features", "sampler", "kernel"],
 )
 def test_a_checkpoint_of_features_for_something_else_is_refused(changes):
     """Whose shapes may agree: what is not in the features themselves comes from the model."""
