@@ -10,6 +10,7 @@ Everything goes to outputs/. The same command again finds what is finished, and 
 # runs.train_and_test -> runs.build. A sweep: Hydra's multirun -> runs.sweep, which
 # configs/train.yaml names as a callback -> runs.plan -> the cells.
 
+import os
 import sys
 
 import hydra
@@ -29,6 +30,13 @@ def train(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command; a mistake of the user gives one line and exit code 2."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # each of its processes would take itself for the run
+        print(
+            "macformer-train: torchrun is not needed, as a run starts its own processes: "
+            "trainer.devices=2 trainer.strategy=ddp",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     run_main(train, command="macformer-train")
 
 

@@ -1,6 +1,7 @@
 """Options and environment of every test, and small runs composed as by the command line."""
 
 import copy
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -21,11 +22,9 @@ import pytorch_lightning  # noqa: F401
 import scipy.ndimage
 import scipy.stats  # noqa: F401
 import torch._dynamo
-from hydra._internal.core_plugins.importlib_resources_config_source import (
-    ImportlibResourcesConfigSource,
-)
 from hydra.core.hydra_config import HydraConfig
-from hydra.plugins.config_source import ConfigResult
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.record import CONFIG_NAME
@@ -39,6 +38,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="record the losses of tests/golden anew, with one process",
     )
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported and collected by now out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 TINY = (
@@ -67,16 +73,20 @@ def signals_stop() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def packaged_configurations_are_parsed_once() -> Iterator[None]:
     """Copy what was read before: no test writes into ``configs/``, and most of them compose."""
-    read, known = ImportlibResourcesConfigSource.load_config, {}
+    # found as Hydra finds it: its search for plugins makes every class of theirs anew
+    (packaged,) = (
+        source for source in Plugins.instance().discover(ConfigSource) if source.scheme() == "pkg"
+    )
+    read, known = packaged.load_config, {}
 
-    def load_config(source: ImportlibResourcesConfigSource, config_path: str) -> ConfigResult:
+    def load_config(source: ConfigSource, config_path: str) -> ConfigResult:
         place = source.path, config_path
         if place not in known:
             known[place] = read(source, config_path)
         return copy.deepcopy(known[place])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImportlibResourcesConfigSource, "load_config", load_config)
+        patch.setattr(packaged, "load_config", load_config)
         yield
 
 

@@ -225,6 +225,16 @@ def test_a_run_is_refused_before_anything_is_written(tmp_path, monkeypatch, caps
     assert not (tmp_path / "outputs").exists()
 
 
+def test_processes_of_torchrun_are_told_how_a_run_takes_several_devices(monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # as torchrun sets it
+    monkeypatch.setattr(sys, "argv", ["macformer-train", "task=listops_short"])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "trainer.devices=2 trainer.strategy=ddp" in line
+
+
 def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(
     tmp_path, monkeypatch, capsys, compose_multirun
 ):
