@@ -47,6 +47,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000)
 
 
+def pytest_unconfigure() -> None:
+    """Let the end of the process find what belongs to it."""
+    gc.unfreeze()
+
+
 TINY = (
     "task=listops_short",
     "recipe=smoke",
