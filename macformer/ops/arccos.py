@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.linear import linear_attention
-from macformer.ops.registration import Size, register_attention, through_tiles
+from macformer.ops.passes import Grads, through_maps
+from macformer.ops.registration import Size, register_attention
 from macformer.ops.sphere import placed, to_sphere
 from macformer.ops.tiled import FeatureMap, Features, Pull, where_positive
 from macformer.ops.tiling import HeadMatrices, Tile, add_of_heads
@@ -72,7 +73,7 @@ class _Rectified:
 
 
 def _maps(
-    parameters: Sequence[Any], grads: Sequence[Tensor | None]
+    _query: Tensor, _key: Tensor, parameters: Sequence[Any], grads: Grads
 ) -> tuple[FeatureMap, FeatureMap]:
     omega, on_sphere = parameters
     both = placed(_Rectified(omega, *grads), on_sphere=on_sphere)
@@ -83,7 +84,7 @@ def _size(query: torch.Size, omega: torch.Size, on_sphere: bool) -> Size:
     return Size(features=omega[-1], columns=omega[-1])
 
 
-_forward, _backward = through_tiles(_maps, num_learnt=1)
+_forward, _backward = through_maps("arccos_attention", _maps, num_learnt=1)
 _attend = register_attention(
     "arccos_attention",
     "Tensor omega, bool on_sphere",

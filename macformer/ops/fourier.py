@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.dispatch import takes_kernels
-from macformer.ops.linear import accumulation_dtype, linear_attention
-from macformer.ops.registration import Size, register_attention, through_tiles
+from macformer.ops.linear import linear_attention
+from macformer.ops.passes import Grads, through_maps
+from macformer.ops.registration import Size, register_attention
 from macformer.ops.sphere import placed, to_sphere
 from macformer.ops.tiled import FeatureMap, Features, Pull
 from macformer.ops.tiling import HeadMatrices, Memory, Tile, add_of_heads
@@ -79,48 +79,29 @@ class _Waves:
 
 
 def _maps(
-    parameters: Sequence[Any], grads: Sequence[Tensor | None]
+    _query: Tensor, _key: Tensor, parameters: Sequence[Any], grads: Grads
 ) -> tuple[FeatureMap, FeatureMap]:
     omega, on_sphere = parameters
     both = placed(_Waves(omega, *grads), on_sphere=on_sphere)
     return both, both
 
 
-_tiles_forward, _tiles_backward = through_tiles(_maps, num_learnt=1)
+def _kernels(
+    _query: Tensor, _key: Tensor, parameters: Sequence[Any], grads: Grads
+) -> tuple[Any, Any]:
+    from macformer.ops import fourier_triton
 
-
-def _forward(
-    query: Tensor, key: Tensor, value: Tensor, omega: Tensor, on_sphere: bool, *rest: Any
-) -> tuple[Tensor, ...]:
-    if not takes_kernels("fourier_attention", query, key, value):
-        return _tiles_forward(query, key, value, omega, on_sphere, *rest)
-    from macformer.ops import fourier_triton, fused
-
+    omega, on_sphere = parameters
     assert not on_sphere  # on a GPU what is divided is stored
-    mask, eps = rest
-    options = {"key_padding_mask": mask, "eps": eps}
-    return fused.fused_forward(query, key, value, fourier_triton.waves(omega), **options)
-
-
-def _backward(
-    query: Tensor, key: Tensor, value: Tensor, omega: Tensor, on_sphere: bool, *rest: Any
-) -> Sequence[Tensor]:
-    if not takes_kernels("fourier_attention", query, key, value):
-        return _tiles_backward(query, key, value, omega, on_sphere, *rest)
-    from macformer.ops import fourier_triton, fused
-
-    mask, eps, omega_needs_grad, *results = rest
-    grad_omega = torch.zeros_like(omega, dtype=accumulation_dtype(query))
-    waves = fourier_triton.waves(omega, grad_omega if omega_needs_grad else None)
-    options = {"key_padding_mask": mask, "eps": eps}
-    grads = fused.fused_backward(query, key, value, waves, *results, **options)
-    return [*grads, grad_omega.to(omega.dtype, copy=True)]
+    both = fourier_triton.waves(omega, *grads)
+    return both, both
 
 
 def _size(query: torch.Size, omega: torch.Size, on_sphere: bool) -> Size:
     return Size(features=2 * omega[-1], columns=omega[-1])
 
 
+_forward, _backward = through_maps("fourier_attention", _maps, make_kernels=_kernels, num_learnt=1)
 _attend = register_attention(
     "fourier_attention",
     "Tensor omega, bool on_sphere",

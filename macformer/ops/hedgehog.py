@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
-from macformer.ops.registration import Size, register_attention, through_tiles
+from macformer.ops.passes import Grads, through_maps
+from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import FeatureMap, Features, Pull
 from macformer.ops.tiling import HeadMatrices, Tile, add_of_heads
 
@@ -54,7 +55,9 @@ class _Competing:
         return (phi,), pull
 
 
-def _maps(weights: Sequence[Any], grads: Sequence[Tensor | None]) -> tuple[FeatureMap, FeatureMap]:
+def _maps(
+    _query: Tensor, _key: Tensor, weights: Sequence[Any], grads: Grads
+) -> tuple[FeatureMap, FeatureMap]:
     queries, keys = (_Competing(*pair) for pair in zip(weights, grads, strict=True))
     return queries, keys
 
@@ -63,7 +66,7 @@ def _size(query: torch.Size, *weights: torch.Size) -> Size:
     return Size(features=2 * query[-1], columns=query[-1])
 
 
-_forward, _backward = through_tiles(_maps, num_learnt=2)
+_forward, _backward = through_maps("hedgehog_attention", _maps, num_learnt=2)
 _attend = register_attention(
     "hedgehog_attention",
     "Tensor weight_query, Tensor weight_key",

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
 from macformer.ops.maclaurin_tiled import Products
+from macformer.ops.passes import Grads, through_maps
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import tiled_backward, tiled_forward
+from macformer.ops.tiled import FeatureMap
 
 
 class MaclaurinFeatures(NamedTuple):
@@ -83,54 +83,31 @@ def maclaurin_attention_reference(
     return out.to(value.dtype)
 
 
-def _forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    signs: Tensor,
-    weights: Tensor,
-    constant: Tensor,
-    widths: Sequence[int],
-    key_padding_mask: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    features = signs, widths, weights, constant
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    if widths and takes_kernels("maclaurin_attention", query, key, value):
-        from macformer.ops import fused, maclaurin_triton
-
-        products = maclaurin_triton.products(*features)
-        return fused.fused_forward(query, key, value, products, **options)
-    return tiled_forward(query, key, value, Products(*features), **options)
+def _maps(
+    _query: Tensor, _key: Tensor, parameters: Sequence[Any], _grads: Grads
+) -> tuple[FeatureMap, FeatureMap]:
+    signs, weights, constant, widths = parameters
+    both = Products(signs, widths, weights, constant)
+    return both, both
 
 
-def _backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    signs: Tensor,
-    weights: Tensor,
-    constant: Tensor,
-    widths: Sequence[int],
-    key_padding_mask: Tensor | None,
-    eps: float,
-    _: bool,
-    *results: Tensor,
-) -> list[Tensor]:
-    features = signs, widths, weights, constant
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    if widths and takes_kernels("maclaurin_attention", query, key, value):
-        from macformer.ops import fused, maclaurin_triton
+def _kernels(
+    _query: Tensor, _key: Tensor, parameters: Sequence[Any], _grads: Grads
+) -> tuple[Any, Any] | None:
+    from macformer.ops import maclaurin_triton
 
-        products = maclaurin_triton.products(*features)
-        return list(fused.fused_backward(query, key, value, products, *results, **options))
-    return list(tiled_backward(query, key, value, Products(*features), *results, **options))
+    signs, weights, constant, widths = parameters
+    if not widths:
+        return None
+    both = maclaurin_triton.products(signs, widths, weights, constant)
+    return both, both
 
 
 def _size(query: torch.Size, signs: torch.Size, weights: torch.Size, *_: object) -> Size:
     return Size(features=weights[0], columns=signs[-1])
 
 
+_forward, _backward = through_maps("maclaurin_attention", _maps, make_kernels=_kernels)
 _attend = register_attention(
     "maclaurin_attention",
     "Tensor signs, Tensor weights, Tensor constant, SymInt[] widths",

@@ -4,7 +4,7 @@ On a GPU, where so many small products would wait for each other, features are s
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,15 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
-from macformer.ops.registration import Backward, Forward, Size, register_attention
-from macformer.ops.tiled import (
-    FeatureMap,
-    Features,
-    Pull,
-    tiled_backward,
-    tiled_forward,
-    where_positive,
-)
+from macformer.ops.passes import Grads, MakeMaps, through_maps
+from macformer.ops.registration import Size, register_attention
+from macformer.ops.tiled import FeatureMap, Features, Pull, where_positive
 from macformer.ops.tiling import Tile
 
 
@@ -107,23 +101,6 @@ class _Cosine:
         return self.features(x, tile), pull
 
 
-def _passes(make_map: Callable[..., FeatureMap]) -> tuple[Forward, Backward]:
-    """Return both ways through tiles of a map of queries, keys and an operator's parameters."""
-
-    def forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        *parameters, mask, eps = rest
-        options = {"key_padding_mask": mask, "eps": eps}
-        return tiled_forward(query, key, value, make_map(query, key, *parameters), **options)
-
-    def backward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> list[Tensor]:
-        *parameters, mask, eps, _, grad_out, out, denominator, state = rest
-        inputs = query, key, value, make_map(query, key, *parameters)
-        results = grad_out, out, denominator, state
-        return list(tiled_backward(*inputs, *results, key_padding_mask=mask, eps=eps))
-
-    return forward, backward
-
-
 def _entries(query: torch.Size, *_: object) -> Size:
     return Size(features=query[-1], columns=0)
 
@@ -132,8 +109,20 @@ def _pairs(query: torch.Size, *_: object) -> Size:
     return Size(features=2 * query[-1], columns=0)
 
 
+def _maps(make_map: Callable[..., FeatureMap]) -> MakeMaps:
+    """Return how the map of queries and keys, which is one, is made of them and parameters."""
+
+    def maps(
+        query: Tensor, key: Tensor, parameters: Sequence[Any], _grads: Grads
+    ) -> tuple[FeatureMap, FeatureMap]:
+        both = make_map(query, key, *parameters)
+        return both, both
+
+    return maps
+
+
 def _register(name: str, parameters: str, make_map: Callable[..., FeatureMap], size: Any) -> Any:
-    forward, backward = _passes(make_map)
+    forward, backward = through_maps(name, _maps(make_map))
     return register_attention(name, parameters, forward=forward, backward=backward, size=size)
 
 

@@ -15,13 +15,9 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from macformer.ops.linear import accumulation_dtype
-from macformer.ops.tiled import FeatureMap, tiled_backward, tiled_forward
 
 Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
 Backward = Callable[..., Sequence[Tensor]]
-
-
-MakeMaps = Callable[[Sequence[Any], Sequence[Tensor | None]], tuple[FeatureMap, FeatureMap]]
 
 
 class Size(NamedTuple):
@@ -123,35 +119,6 @@ def register_attention(
         return attend(*inputs)
 
     return attend_or_refuse
-
-
-def through_tiles(make_maps: MakeMaps, *, num_learnt: int) -> tuple[Forward, Backward]:
-    """Return forward and backward of an operator that is computed tile by tile everywhere.
-
-    Args:
-        make_maps: Takes the operator's parameters, and for each learnt one where its gradient is to
-            be added, if anywhere; returns the feature maps of queries and of keys.
-        num_learnt: As :func:`register_attention` has it.
-    """
-
-    def forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        *parameters, mask, eps = rest
-        queries, keys = make_maps(parameters, [None] * num_learnt)
-        options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
-        return tiled_forward(query, key, value, queries, **options)
-
-    def backward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> list[Tensor]:
-        *parameters, mask, eps, learnt_need_grad, grad_out, out, denominator, state = rest
-        learnt = parameters[:num_learnt]
-        grads = [torch.zeros_like(x, dtype=state.dtype) for x in learnt]
-        queries, keys = make_maps(parameters, grads if learnt_need_grad else [None] * num_learnt)
-        options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
-        results = grad_out, out, denominator, state
-        of_inputs = tiled_backward(query, key, value, queries, *results, **options)
-        of_learnt = (g.to(x.dtype, copy=True) for g, x in zip(grads, learnt, strict=True))
-        return [*of_inputs, *of_learnt]
-
-    return forward, backward
 
 
 def _refuse_tangents(name: str, inputs: Sequence[Any]) -> None:

@@ -1,17 +1,19 @@
 """Attention by the second-order Taylor polynomial of exp, through exact features."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.dispatch import takes_kernels
 from macformer.ops.linear import accumulation_dtype
 from macformer.ops.maclaurin import MaclaurinFeatures
+from macformer.ops.passes import Grads, through_maps
 from macformer.ops.registration import Size, register_attention
-from macformer.ops.tiled import Features, Pull, tiled_backward, tiled_forward
+from macformer.ops.tiled import FeatureMap, Features, Pull
 from macformer.ops.tiling import Memory, Tile
 
 
@@ -120,36 +122,21 @@ def as_products(head_dim: int, device: torch.device) -> MaclaurinFeatures:
     )
 
 
-def _forward(
-    query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    if takes_kernels("taylor_attention", query, key, value):
-        from macformer.ops import fused, maclaurin_triton
-
-        signs, weights, constant, _, widths = as_products(query.shape[-1], query.device)
-        products = maclaurin_triton.products(signs, widths, weights, constant)
-        return fused.fused_forward(query, key, value, products, **options)
-    return tiled_forward(query, key, value, Quadratic(query), **options)
+def _maps(
+    query: Tensor, _key: Tensor, _parameters: Sequence[Any], _grads: Grads
+) -> tuple[FeatureMap, FeatureMap]:
+    both = Quadratic(query)
+    return both, both
 
 
-def _backward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_padding_mask: Tensor | None,
-    eps: float,
-    _: bool,
-    *results: Tensor,
-) -> list[Tensor]:
-    options = {"key_padding_mask": key_padding_mask, "eps": eps}
-    if takes_kernels("taylor_attention", query, key, value):
-        from macformer.ops import fused, maclaurin_triton
+def _kernels(
+    query: Tensor, _key: Tensor, _parameters: Sequence[Any], _grads: Grads
+) -> tuple[Any, Any]:
+    from macformer.ops import maclaurin_triton
 
-        signs, weights, constant, _, widths = as_products(query.shape[-1], query.device)
-        products = maclaurin_triton.products(signs, widths, weights, constant)
-        return list(fused.fused_backward(query, key, value, products, *results, **options))
-    return list(tiled_backward(query, key, value, Quadratic(query), *results, **options))
+    signs, weights, constant, _, widths = as_products(query.shape[-1], query.device)
+    both = maclaurin_triton.products(signs, widths, weights, constant)
+    return both, both
 
 
 def _size(query: torch.Size) -> Size:
@@ -157,6 +144,7 @@ def _size(query: torch.Size) -> Size:
     return Size(features=num_quadratic_features(query[-1]), columns=0)
 
 
+_forward, _backward = through_maps("taylor_attention", _maps, make_kernels=_kernels)
 _attend = register_attention(
     "taylor_attention", "", forward=_forward, backward=_backward, size=_size
 )

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from tasks.errors import DataError
 from tasks.store.arrays import GrowingArray
-from tasks.store.manifest import describe_split, write_json
+from tasks.store.manifest import SPLITS, describe_split, write_json
 
 PROGRESS = "progress.json"
 
@@ -83,7 +83,7 @@ def write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) -
     """Write what earlier calls have not finished; return what the manifest says of all of it.
 
     Raises:
-        DataError: If a row is not valid, or a split has not the rows that it says.
+        DataError: If a row is not valid, a split has not the rows that it says, or one is missing.
     """
     splits = {}
     for split in contents.splits:
@@ -96,6 +96,8 @@ def write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) -
         splits[split.name] = describe_split(
             folder, split.name, num_classes=num_classes, num_left_out=split.num_left_out
         )
+    if missing := [name for name in SPLITS if name not in splits]:
+        raise DataError(f"the task has no split {' or '.join(missing)}; it needs one of each")
     contents.confirm()
     return {**contents.facts, "vocabulary": list(contents.vocabulary), "splits": splits}
 

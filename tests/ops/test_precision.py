@@ -88,13 +88,12 @@ def test_bfloat16_inputs_of_the_kernels(op, reference, draw, monkeypatch):
     import triton.language as tl
 
     from macformer.ops import (
-        fourier,
         fourier_triton,
         fused_backward,
         fused_kernels,
         fused_tiles,
-        maclaurin,
         maclaurin_triton,
+        passes,
     )
 
     roundings = []
@@ -109,8 +108,7 @@ def test_bfloat16_inputs_of_the_kernels(op, reference, draw, monkeypatch):
 
     for module in (fourier_triton, fused_backward, fused_kernels, fused_tiles, maclaurin_triton):
         monkeypatch.setattr(module, "dot", dot)
-    for module in (fourier, maclaurin):
-        monkeypatch.setattr(module, "takes_kernels", lambda *_: True)
+    monkeypatch.setattr(passes, "takes_kernels", lambda *_: True)
     inputs, features = draw_inputs(torch.bfloat16), draw()
     exact = in_float64(reference, inputs, features)
     out = op(*inputs, features, out_dtype=torch.float32)

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from macformer import ops
 from macformer.attention import kernels, samplers
 from macformer.ops import arccos, fourier, hedgehog, pointwise, taylor
+from macformer.ops.passes import through_maps
 
 B, H, S, E, F = 2, 3, 11, 6, 7
 OMEGA = torch.randn(H, E, F, generator=torch.Generator().manual_seed(0))
@@ -66,11 +67,11 @@ def test_inputs_without_tangents_pass_at_a_dual_level(attend, inputs):
 
 TILES = {
     "arccos": ((arccos._forward, arccos._backward), (OMEGA, False)),
-    "cosine": (pointwise._passes(pointwise._Cosine), (S,)),
-    "elu": (pointwise._passes(pointwise._Elu), ()),
+    "cosine": (through_maps("of a test", pointwise._maps(pointwise._Cosine)), (S,)),
+    "elu": (through_maps("of a test", pointwise._maps(pointwise._Elu)), ()),
     "fourier": ((fourier._forward, fourier._backward), (OMEGA, False)),
     "hedgehog": ((hedgehog._forward, hedgehog._backward), (WEIGHT, WEIGHT)),
-    "relu": (pointwise._passes(pointwise._Relu), (0.25,)),
+    "relu": (through_maps("of a test", pointwise._maps(pointwise._Relu)), (0.25,)),
     "taylor": ((taylor._forward, taylor._backward), ()),
 }
 
