@@ -17,6 +17,8 @@ from tasks.store.write import progress_bar
 
 # The accuracy over fewer rows has a standard error above 5 points.
 _LEAST_TEST_ROWS = 100
+# Why a floor may fail on one machine, at one time, and be measured on another.
+_OF_THE_MACHINE = (MemoryError, ImportError, OSError)
 
 _logger = logging.getLogger(__name__)
 
@@ -55,8 +57,9 @@ def add_floors(folder: Path, floors: Mapping[str, Floor]) -> Path:
     """Measure the floors that the manifest of a prepared folder lacks; return the folder.
 
     A floor that cannot be measured is logged and left out: the data are whole without it, and the
-    manifest has its recipe among the unmeasured ones, so that it is tried once. All are left out
-    where the test split has too few rows to tell, or where the folder cannot be written to.
+    manifest has its recipe among the unmeasured ones, so that it is tried once, unless what failed
+    was the machine. All are left out where the test split has too few rows to tell, or where the
+    folder cannot be written to.
     """
     if not _missing(folder, floors):
         return folder
@@ -71,7 +74,8 @@ def add_floors(folder: Path, floors: Mapping[str, Floor]) -> Path:
                 # Whatever is wrong with a floor, the data set is complete.
                 except Exception as error:
                     _logger.warning("%s: the floor %s was not measured: %s", folder, name, error)
-                    unmeasured[name] = {"recipe": floor.recipe, "reason": str(error)}
+                    if not isinstance(error, _OF_THE_MACHINE):
+                        unmeasured[name] = {"recipe": floor.recipe, "reason": str(error)}
                 bar.advance(task)
         if missing:
             manifest = read_manifest(folder)

@@ -103,6 +103,17 @@ def test_a_floor_that_fails_is_tried_once_by_each_recipe(tmp_path):
     assert list(manifest["floors"]) == ["bad"] and manifest["unmeasured"] == {}
 
 
+@pytest.mark.parametrize("want", [MemoryError, ImportError, OSError])
+def test_a_floor_that_failed_for_want_of_the_machine_is_tried_again(tmp_path, want):
+    def fail(train, test):
+        raise want
+
+    folder = prepare(tmp_path)
+    add_floors(folder, {"0": Floor("always 0", fail, 200)})
+    add_floors(folder, {"0": Floor("always 0", always(0), 200)})
+    assert list(read_manifest(folder)["floors"]) == ["0"]
+
+
 def test_an_interruption_leaves_whole_data_and_the_next_call_measures(tmp_path):
     def interrupt(train, test):
         raise KeyboardInterrupt
