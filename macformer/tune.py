@@ -69,8 +69,8 @@ def search(
         config_dirs: Folders of the user's own configurations.
 
     Raises:
-        SearchError: If the space does not suit the options, another search has the folder, or
-            another process runs a trial's cell.
+        SearchError: If the space does not suit the options, trials would share one folder, another
+            search has theirs, or another process runs a trial's cell.
     """
     try:
         import optuna
@@ -83,7 +83,7 @@ def search(
     tuned = write_override("best_of", [name.lstrip("+") for name in space])
     compose_trial = partial(_compose_trial, [tuned, *overrides], config_dirs=config_dirs)
     first_values = {name: _first_value(spec) for name, spec in space.items()}
-    folder = Path(compose_trial(first_values).paths.run_dir).parent
+    folder = _sweep_folder(compose_trial(first_values))
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -110,6 +110,21 @@ def search(
     if study.trials:
         show_tables(folder)
     return study
+
+
+def _sweep_folder(trial: DictConfig) -> Path:
+    """Return the folder that trials have theirs in.
+
+    Raises:
+        SearchError: If all trials have the same.
+    """
+    run_dir = Path(trial.paths.run_dir)
+    if trial.identity not in run_dir.name:
+        raise SearchError(
+            f"paths.run_dir is {run_dir}; each trial has a folder of its own, so leave it out, or "
+            "end it in ${cell}"
+        )
+    return run_dir.parent
 
 
 def _compose_trial(
@@ -208,6 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SearchError, OSError, ValueError) as error:
         print(f"macformer-tune: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("macformer-tune: interrupted", file=sys.stderr)
+        return 130
     print(f"best of {len(study.trials)}: trial {best.number}, {100 * study.best_value:.2f} %")
     folders = [f"--config-dir={folder}" for folder in args.config_dir]
     print(shlex.join(["macformer-train", *folders, *args.overrides, *_options(best.params)]))

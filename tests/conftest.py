@@ -47,7 +47,7 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000)
 
 
-def pytest_unconfigure() -> None:
+def pytest_sessionfinish() -> None:
     """Let the end of the process find what belongs to it."""
     gc.unfreeze()
 

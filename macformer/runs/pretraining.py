@@ -79,5 +79,6 @@ def _composed(cfg: DictConfig) -> DictConfig:
         monitor = OmegaConf.select(merged, "callbacks.best.monitor", default=VALIDATED[0])
         if monitor not in VALIDATED:
             merged.callbacks.best.update(monitor=VALIDATED[0], mode="max")
+        merged.identity = "${identity:}"  # a merge may resolve it, of what is merged by then
     assert isinstance(merged, DictConfig)
     return merged

@@ -24,7 +24,7 @@ class HiddenTokens:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for step, batch in enumerate(self.batches, self.batches.start):
-            generator = _generator(batch, self.seed, self.batches.rank, step)
+            generator = _generator(self.seed, self.batches.rank, step)
             yield hide_tokens(batch, share=self.share, generator=generator)
 
 
@@ -40,7 +40,7 @@ class HiddenTokensOfSplit:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for step, batch in enumerate(self.batches):
-            yield hide_tokens(batch, share=self.share, generator=_generator(batch, step))
+            yield hide_tokens(batch, share=self.share, generator=_generator(step))
 
 
 def hide_tokens(
@@ -64,7 +64,8 @@ def hide_tokens(
     }
     inputs = rows["inputs"]
     mask = rows.get("key_padding_mask", torch.zeros_like(inputs, dtype=torch.bool))
-    scores = torch.rand(inputs.shape, generator=generator, device=inputs.device)
+    # drawn alike wherever the rows are: a generator of another device draws other numbers
+    scores = torch.rand(inputs.shape, generator=generator).to(inputs.device, non_blocking=True)
     order = scores.masked_fill_(mask, 2.0).argsort(-1)  # present ones in random order, then padding
     num_hidden = ((~mask).sum(-1, keepdim=True) * share).round().long().clamp(min=1)
     num_asked = max(1, round(share * inputs.shape[-1]))
@@ -77,7 +78,7 @@ def hide_tokens(
     }
 
 
-def _generator(batch: dict[str, Tensor], *words: int) -> torch.Generator:
+def _generator(*words: int) -> torch.Generator:
     """Return the generator of a batch; SeedSequence mixes words of which torch reads 32 bits."""
     state = SeedSequence(words).generate_state(1)
-    return torch.Generator(batch["inputs"].device).manual_seed(int(state[0]))
+    return torch.Generator().manual_seed(int(state[0]))

@@ -34,6 +34,17 @@ def test_seeds_and_sweeps_share_a_pretraining_and_its_options_are_part_of_a_run(
         assert changed_own != own and changed_before != before
 
 
+@pytest.mark.parametrize("option", ["objective=balanced", "callbacks.best.monitor=val/f1"])
+def test_how_classes_are_learnt_and_scored_is_no_part_of_a_pretraining(option):
+    classes = (
+        f"+task.class_counts={[9] + 9 * [1]}",
+        "+task.metrics={f1: {_target_: torchmetrics.F1Score, average: macro}}",
+    )
+    own, before = identities(*classes)
+    changed_own, changed_before = identities(*classes, option)
+    assert changed_own != own and changed_before == before
+
+
 def test_the_run_before_differs_in_its_changes_alone():
     cfg = compose("task=listops_short", "recipe=smoke", *CHOSEN, "seed=5", "pretrain.max_steps=7")
     before = cfg.pretrain.run

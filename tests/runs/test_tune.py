@@ -238,6 +238,22 @@ def test_no_trial_is_run_where_none_is_asked_for(outputs, trained):
     assert not trained
 
 
+def test_trials_that_would_share_a_folder_are_refused(outputs, trained):
+    with pytest.raises(tune.SearchError, match=r"paths\.run_dir is .* a folder of its own"):
+        overrides = [*SHARED, f"paths.run_dir={outputs / 'x'}"]
+        tune.search(overrides, space=SPACE, sampler=SAMPLER, num_trials=2)
+    assert not trained
+
+
+def test_an_interruption_between_trials_is_one_line(monkeypatch, capsys):
+    def press(*overrides, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "compose", press)
+    assert tune.main([*SHARED]) == 130
+    assert capsys.readouterr().err == "macformer-tune: interrupted\n"
+
+
 def test_two_searches_do_not_share_a_folder(outputs, trained):
     outputs.mkdir()
     with (

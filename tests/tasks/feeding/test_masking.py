@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tasks.errors import DataError
-from tasks.feeding.batches import TrainingBatches
+from tasks.feeding.batches import EvaluationBatches, TrainingBatches
 from tasks.feeding.collate import gather_batch
-from tasks.feeding.masking import HiddenTokens, hide_tokens
+from tasks.feeding.masking import HiddenTokens, HiddenTokensOfSplit, hide_tokens
 from tasks.store.rows import SeriesRows, TokenRows
 
 LENGTHS = torch.tensor([20, 12, 3, 1])
@@ -95,6 +95,20 @@ def test_a_resumed_stream_hides_what_it_would_have_hidden():
     whole, rest = stream(start=0), stream(start=7)
     for batch, expected in zip(rest, whole[7:], strict=True):
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+def test_what_is_hidden_is_drawn_alike_for_rows_on_any_device():
+    """No generator is made where the rows are; the meta device has none."""
+
+    class OnMeta(EvaluationBatches):
+        def __init__(self):
+            pass
+
+        def __iter__(self):
+            yield {name: x.to("meta") for name, x in make_batch().items()}
+
+    (hidden,) = HiddenTokensOfSplit(OnMeta(), share=0.3)
+    assert hidden["places"].device.type == "meta"
 
 
 def test_steps_ranks_and_seeds_hide_other_tokens():
