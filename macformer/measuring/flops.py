@@ -34,6 +34,10 @@ def _real_to_complex(x: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -
     return _transform(math.prod(x), math.prod(x[d] for d in dim))
 
 
+def _complex_to_complex(x: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * _transform(math.prod(x), math.prod(x[d] for d in dim))
+
+
 def _complex_to_real(
     x: Sequence[int], dim: Sequence[int], _: int, length: int, *__: Any, **___: Any
 ) -> int:
@@ -49,5 +53,6 @@ _FORMULAS = {
     aten._scaled_dot_product_flash_attention_for_cpu: _sdpa,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward,
     aten._fft_r2c: _real_to_complex,
+    aten._fft_c2c: _complex_to_complex,
     aten._fft_c2r: _complex_to_real,
 }

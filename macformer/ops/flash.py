@@ -58,9 +58,14 @@ def attend(
     Args:
         mask: Added to the logits, with an axis of one wherever it is the same.
         scale: :math:`\sigma`.
+
+    Returns:
+        Without any key, zeros and :func:`lowest`.
     """
     if query.device.type != "cpu":
         return attend_reference(query, key, value, mask, scale=scale)
+    if not query.numel() or not key.numel():  # the kernel would divide by their number
+        return _attend_nothing(query, value)
     tensors = map(_in_rows, (query, key, value))
     out, normaliser = _flash(*tensors, 0.0, False, attn_mask=mask, scale=scale)
     return out, normaliser[..., None]
@@ -87,6 +92,8 @@ def attend_backward(
         return attend_backward_reference(
             grad, query, key, value, out, normaliser, mask, scale=scale
         )
+    if not query.numel() or not key.numel():
+        return query.new_zeros(query.shape), key.new_zeros(key.shape), value.new_zeros(value.shape)
     tensors = map(_in_rows, (grad, query, key, value, out))
     z = normaliser.squeeze(-1)
     return _flash_backward(*tensors, z, 0.0, False, attn_mask=mask, scale=scale)
@@ -96,6 +103,8 @@ def attend_reference(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Store the weights."""
+    if not key.shape[2]:
+        return _attend_nothing(query, value)
     logits = _logits(query, key, mask, scale=scale)
     normaliser = logits.logsumexp(-1, keepdim=True)
     return ((logits - normaliser).exp().to(value.dtype) @ value), normaliser
@@ -117,6 +126,12 @@ def attend_backward_reference(
     grad_weights = grad @ value.mT - (grad * out).sum(-1, keepdim=True)
     grad_logits = (scale * weights * grad_weights).to(query.dtype)
     return grad_logits @ key, grad_logits.mT @ query, weights.to(grad.dtype).mT @ grad
+
+
+def _attend_nothing(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    shape, dtype = query.shape[:-1], torch.promote_types(query.dtype, torch.float32)
+    out = value.new_zeros(*shape, value.shape[-1])
+    return out, query.new_full((*shape, 1), lowest(dtype), dtype=dtype)
 
 
 def _in_rows(x: Tensor) -> Tensor:

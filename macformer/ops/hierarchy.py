@@ -119,7 +119,7 @@ def _take_means(
         part[..., : x.shape[-1]] = x
     finest[..., width - 1] = present[:, None]
     for fine, coarse in pairwise(levels):
-        torch.add(*in_pairs(fine).unbind(3), out=coarse)
+        _add_pairs(fine, coarse)
 
     counts = rows[:, width - 1, None].clone()
     shares = counts.clamp(min=1).reciprocal_()
@@ -141,13 +141,19 @@ def _share_out(
     levels = layout.levels(of_outs)
     finest = levels[0][:, :, : grad.shape[2]]
     finest[..., : grad.shape[3]] = grad
-    torch.sum(finest[..., : grad.shape[3]] * out, dim=-1, out=finest[..., -1]).neg_()
+    finest[..., -1] = (finest[..., : grad.shape[3]] * out).sum(-1).neg_()
     weights = _weights(layout.levels(normalisers))
     for (fine, coarse), weight in zip(pairwise(levels), weights, strict=True):
         own = weight * fine
-        torch.add(*in_pairs(fine.sub_(own)).unbind(3), out=coarse)
+        _add_pairs(fine.sub_(own), coarse)
         fine.copy_(own)
     return of_outs
+
+
+def _add_pairs(fine: Tensor, coarse: Tensor) -> None:
+    """Write the sums of the two rows of each run; Dynamo knows no ``out`` between other rows."""
+    first, second = in_pairs(fine).unbind(3)
+    coarse.copy_(first).add_(second)
 
 
 def _spread(of_means: Tensor, shares: Tensor, layout: Layout) -> tuple[Tensor, ...]:

@@ -81,7 +81,7 @@ def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
     On a GPU, where reading a length would wait for the device, the padding counts.
     """
     batch, _, key_len, _ = key.shape
-    if key_padding_mask is None or key.is_cuda or not key_len:
+    if key_padding_mask is None or key.is_cuda or not batch * key_len:
         return [key_len] * batch
     position = torch.arange(1, key_len + 1, device=key.device)
     return (~key_padding_mask * position).flatten(1).amax(-1).tolist()

@@ -232,6 +232,15 @@ def test_wrappers_keep_what_is_inside(option):
     assert state_size(row, seq_len=N, head_dim=8, value_dim=8) == 8
 
 
+def test_backward_transforms_count_as_complex_ones():
+    """Forwards 5/2 n log2 n, and backwards 5 n log2 n, since torch pads with zeros."""
+    x = torch.randn(3, 16, requires_grad=True)
+    transformed = torch.fft.rfft(x)
+    forward = count_flops(lambda: torch.fft.rfft(x))
+    backward = count_flops(lambda: transformed.abs().sum().backward())
+    assert (forward, backward) == (3 * 2.5 * 16 * 4, 3 * 5 * 16 * 4)
+
+
 def test_transforms_count_by_their_law():
     """Of 16 numbers 5/2 n log2 n each: 4 channels, the circle of their kernels, the way back."""
     mixer = S4D(embed_dim=4, state_dim=2, min_step=0.1, max_step=0.1)

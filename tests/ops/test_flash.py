@@ -75,3 +75,23 @@ def test_vectors_need_not_lie_in_one_piece(implementation):
         grad.expand_as(out), *apart, out.mT.contiguous().mT, normaliser, None, scale=SCALE
     )
     assert_close(got, expected)
+
+
+@pytest.mark.parametrize("is_grouped", [False, True])
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(0, S), (L, 0), (0, 0)])
+def test_without_queries_or_keys_there_are_zeros(implementation, num_queries, num_keys, is_grouped):
+    attend, backward = implementation
+    query, key, value, grad = draw(num_queries, num_keys, num_keys, num_queries)
+    mask = query.new_zeros(1, G if is_grouped else 1, 1, num_keys)
+    out, normaliser = attend(query, key, value, mask, scale=SCALE)
+    assert out.shape == query.shape and not out.any()
+    assert (normaliser == flash.lowest(normaliser.dtype)).all()
+    grads = backward(grad, query, key, value, out, normaliser, mask, scale=SCALE)
+    for x, of_x in zip((query, key, value), grads, strict=True):
+        assert of_x.shape == x.shape and not of_x.any()
+
+
+def test_an_empty_batch_has_an_output(implementation):
+    attend, _ = implementation
+    out, normaliser = attend(*(x[:0] for x in draw(L, S, S)), None, scale=SCALE)
+    assert out.shape == (0, G, L, E) and normaliser.shape == (0, G, L, 1)

@@ -46,3 +46,9 @@ def test_heads_of_the_next_example_begin_again(num_matrices):
         tiling.add_of_heads(grads, torch.ones(stop - start, 3, 4), tile)
         expected = torch.bincount(torch.arange(start, stop) % num_matrices, minlength=num_matrices)
         assert_close(grads[:, 0, 0], expected.float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(0, 3), (2, 0), (0, 0)])
+def test_an_empty_batch_has_lengths(batch, length):
+    mask = torch.zeros(batch, length, dtype=torch.bool)
+    assert tiling.key_lengths(torch.zeros(batch, 2, length, 4), mask) == [length] * batch

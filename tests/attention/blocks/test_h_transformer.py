@@ -1,5 +1,8 @@
 """H-Transformer-1D against the matrix of its levels."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -137,3 +140,23 @@ def test_what_has_no_meaning_is_refused():
     query, key = torch.randn(1, H, 5, E), torch.randn(1, H, 6, E)
     with pytest.raises(ValueError, match="5 and 6"):
         build()(query, key, key)
+
+
+WHOLE = """
+import torch
+from macformer.ops.hierarchy import hierarchical_attention
+
+inputs = [torch.randn(2, 2, 20, 4, requires_grad=True) for _ in range(3)]
+present = torch.ones(2, 20, dtype=torch.bool)
+compiled = torch.compile(hierarchical_attention, backend="eager", fullgraph=True)
+out, expected = (f(*inputs, present, block_size=4) for f in (compiled, hierarchical_attention))
+torch.testing.assert_close(out, expected)
+out, expected = (torch.autograd.grad(x.square().sum(), inputs) for x in (out, expected))
+torch.testing.assert_close(out, expected)
+"""
+
+
+@pytest.mark.slow
+def test_the_compiler_makes_one_graph_of_it():
+    """In a process of its own, where no type checks wrap the class of the layout."""
+    subprocess.run([sys.executable, "-c", WHOLE], check=True)
