@@ -81,6 +81,18 @@ def test_a_wrong_option_is_named(run, override, message):
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("given", "missing"), [("path: logs.csv", "task.classes"), ("text: [a]", "task.path")]
+)
+def test_what_a_task_of_the_user_lacks_is_one_line(run, tmp_path, given, missing):
+    (tmp_path / "task").mkdir()
+    text = f"defaults: [_table, _self_]\nname: logs\nmax_len: 24\n{given}\n"
+    (tmp_path / "task" / "logs.yaml").write_text(text)
+    code, _, err = run("--config-dir", str(tmp_path), "task=logs")
+    assert code == 1 and err.startswith("logs: ")
+    assert err.endswith(f"Missing mandatory value: {missing}\n") and err.count("\n") == 1
+
+
 def test_a_call_without_a_task_explains_itself(run):
     code, out, _ = run()
     assert code == 2

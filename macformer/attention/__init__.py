@@ -26,6 +26,8 @@ A module may declare, as a class attribute or a property:
     Queries and keys must be the same tokens: L = S, and the key mask is also the queries' mask.
 ``positional``
     The position of a key matters, so that padding between tokens changes the result.
+``joint_queries``
+    What a query gets depends on the other queries, too, so that none may be left out.
 
 and may have methods:
 

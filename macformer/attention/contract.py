@@ -30,6 +30,11 @@ def is_positional(module: nn.Module) -> bool:
     return bool(getattr(module, "positional", False))
 
 
+def has_joint_queries(module: nn.Module) -> bool:
+    """Say whether what a query gets depends on the other queries."""
+    return bool(getattr(module, "joint_queries", False))
+
+
 def state_size(module: nn.Module, *, seq_len: int, head_dim: int, value_dim: int) -> int:
     """Count the numbers that a head keeps of a sequence to answer queries: all keys and values.
 

@@ -17,6 +17,7 @@ from macformer.attention.contract import (
     blank,
     blank_queries,
     build,
+    has_joint_queries,
     is_positional,
     is_self_attention_only,
     state_size,
@@ -167,6 +168,10 @@ class PPSBN(nn.Module):
     def positional(self) -> bool:
         return is_positional(self.attention)
 
+    @property
+    def joint_queries(self) -> bool:
+        return has_joint_queries(self.attention)
+
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
         return state_size(self.attention, seq_len=seq_len, head_dim=head_dim, value_dim=value_dim)
 
@@ -179,7 +184,7 @@ class PPSBN(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         same_length = query.shape[2] == key.shape[2]
-        if self.pre_query.self_attention_only and not same_length:
+        if is_self_attention_only(self.pre_query) and not same_length:
             raise ValueError(
                 "batch statistics of queries need self-attention, whose key mask is theirs too: "
                 f"got {query.shape[2]} queries and {key.shape[2]} keys"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import (
     build,
+    has_joint_queries,
     is_positional,
     is_self_attention_only,
     state_size,
@@ -61,6 +62,10 @@ class Rotary(nn.Module):
     @property
     def self_attention_only(self) -> bool:
         return is_self_attention_only(self.attention)
+
+    @property
+    def joint_queries(self) -> bool:
+        return has_joint_queries(self.attention)
 
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
         return state_size(self.attention, seq_len=seq_len, head_dim=head_dim, value_dim=value_dim)

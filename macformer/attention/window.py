@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from macformer.attention.contract import (
     blank_padding,
     build,
+    has_joint_queries,
     is_positional,
     is_self_attention_only,
 )
@@ -34,7 +35,8 @@ class Window(nn.Module):
         window: W; 1 leaves a token with itself, and an even one reaches less far to the left.
 
     Raises:
-        ValueError: If the window is empty, or the attention needs the whole sequence.
+        ValueError: If the window is empty, or the attention needs the whole sequence or more
+            queries than one.
     """
 
     positional = True
@@ -58,6 +60,11 @@ class Window(nn.Module):
             raise ValueError(
                 f"{type(self.attention).__name__} needs the whole sequence, of which a window "
                 "leaves a part"
+            )
+        if has_joint_queries(self.attention):
+            raise ValueError(
+                f"what {type(self.attention).__name__} makes of a query depends on the others, "
+                "and in a window a query stands alone"
             )
 
     def forward(

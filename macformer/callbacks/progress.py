@@ -1,7 +1,9 @@
 """A progress bar that counts optimiser steps."""
 
+import math
 import sys
 from time import perf_counter
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
@@ -30,7 +32,7 @@ class Progress(Callback):
             MofNCompleteColumn(),
             TextColumn("{task.fields[steps_per_second]:.1f} steps/s"),
             TimeRemainingColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}{task.fields[validation]}"),
+            TextColumn("{task.fields[results]}"),
             disable=not (trainer.is_global_zero and sys.stderr.isatty()),
             transient=True,
         )
@@ -39,8 +41,7 @@ class Progress(Callback):
             total=trainer.max_steps,
             completed=trainer.global_step,
             steps_per_second=0.0,
-            loss=float("nan"),
-            validation="",
+            results="",
         )
         self._first = self._shown = trainer.global_step
         self._started = perf_counter()
@@ -54,22 +55,27 @@ class Progress(Callback):
                 self._task,
                 completed=trainer.global_step,
                 steps_per_second=steps / seconds,
-                loss=pl_module.train_loss,
-                validation=self._validation,
+                results=self._results(trainer, pl_module),
             )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         accuracy = trainer.callback_metrics.get("val/accuracy")
         if trainer.state.fn != TrainerFn.FITTING or accuracy is None:
             return
-        self._validation = f"  val {100 * float(accuracy):.1f} %"
+        self._validation = f"val {100 * float(accuracy):.1f} %"
         if self._bar.disable and trainer.is_global_zero:
             print(
                 f"step {trainer.global_step}/{trainer.max_steps}  "
-                f"loss {pl_module.train_loss:.3f}{self._validation}",
+                f"{self._results(trainer, pl_module)}",
                 file=sys.stderr,
                 flush=True,
             )
+
+    def _results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+        """Name the loss at the last point of the curve and the last validation, if there is one."""
+        loss: Any = pl_module.train_loss
+        has_loss = not math.isnan(loss) or "train/loss" in trainer.callback_metrics
+        return "  ".join(filter(None, (f"loss {loss:.3f}" if has_loss else "", self._validation)))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._bar.stop()

@@ -8,11 +8,13 @@ from typing import Any
 import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from macformer.attention.contract import build
 from macformer.runs.config import ConfigError
+from macformer.runs.hydra_messages import one_line
 from macformer.runs.importing import make_importable
 from macformer.training.lightning_module import ClassificationModule
 
@@ -110,12 +112,16 @@ def _check_padding(cfg: DictConfig, model: Any) -> None:
 def _instantiate(cfg: DictConfig, node: Any, **kwargs: Any) -> Any:
     make_importable(cfg.paths.config_dirs)
     try:
+        if OmegaConf.is_config(node):  # Hydra would name what refers to a missing value, not that
+            OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         return instantiate(node, **kwargs)
     except InstantiationException as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(_innermost(error)) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from error
 
 
-def _one_line(error: InstantiationException) -> str:
+def _innermost(error: InstantiationException) -> str:
     """Say what the innermost error says, and which key of the configuration led there."""
     cause: BaseException = error
     while cause.__cause__ is not None:

@@ -84,13 +84,15 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
         write_metrics(run_dir, metrics)
     except (Stopped, Exception) as error:
         if (stop := stop_behind(error)) is not None:
-            write_end(run_dir, "interrupted", str(stop))
+            with suppress(OSError):  # of a full disk
+                write_end(run_dir, "interrupted", str(stop))
             raise stop from None
         reason = _reason(error)
         print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
-        with suppress(OSError):  # of a full disk
-            error_log.write_text(traceback.format_exc())
+        with suppress(OSError):  # of a full disk, which may still have room for the reason
             write_end(run_dir, "failed", reason)
+        with suppress(OSError):
+            error_log.write_text(traceback.format_exc())
         return False
     print(summary(metrics), flush=True)
     return True

@@ -115,6 +115,9 @@ def run_main(main: Callable[[], None], *, command: str) -> None:
             raise
         print(f"{command}: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _is_flag(argument: str) -> bool:

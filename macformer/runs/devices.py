@@ -1,10 +1,12 @@
 """Which device of this machine a cell gets, and whether it has it to itself."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+GPU_NAME = re.compile("[0-9]|GPU-|MIG-")  # not -1, nor NoDevFiles, by which GPUs are hidden
 NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")  # one entry each, and no driver is woken to look
 
 
@@ -44,9 +47,10 @@ def claim_devices(names: Sequence[str], *, count: int) -> Iterator[Claim]:
     root = Path(tempfile.gettempdir(), f"macformer-{os.getuid()}")
     root.mkdir(mode=0o700, exist_ok=True)
     with FileLock(root / "lock"):
-        others = {name: _alive(root / name) for name in names}
+        folders = {name: root / name.replace("/", "_") for name in names}  # MIG-GPU-<uuid>/1/0
+        others = {name: _alive(folder) for name, folder in folders.items()}
         devices = sorted(names, key=lambda name: len(others[name]))[:count]
-        places = [root / device / f"{uuid4().hex}.lock" for device in devices]
+        places = [folders[device] / f"{uuid4().hex}.lock" for device in devices]
         locks = [FileLock(place, timeout=0) for place in places]
         for lock in locks:
             lock.acquire()
@@ -83,11 +87,11 @@ def device_names(cfg: DictConfig) -> tuple[list[str], int]:
 
 
 def visible_gpus() -> list[str]:
-    """List the GPUs that this process may use."""
+    """List the GPUs that this process may use: as for CUDA, those before the first that is none."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return [str(index) for index, _ in enumerate(NVIDIA_GPUS.glob("*"))]
-    return [name for name in visible.split(",") if name]
+    return list(takewhile(GPU_NAME.match, map(str.strip, visible.split(","))))
 
 
 def _alive(folder: Path) -> list[Path]:

@@ -4,11 +4,13 @@
 goes. What one part alone knows, as the features of an attention, it refuses when it is built.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from macformer.record import CHECKPOINTS_NAME
 from macformer.runs.allowed import (
     ABSENT,
     COUNT,
@@ -111,6 +113,8 @@ FOLLOWS = {
     "trainer.limit_val_batches": "eval_batches",
     "trainer.limit_test_batches": "test_batches",
 }
+PLACE = one_of(f"${{paths.run_dir}}/{CHECKPOINTS_NAME}")  # where a run looks for what it left
+PLACED = ("best", "last")  # callbacks
 
 
 def check_options(cfg: DictConfig) -> None:
@@ -125,6 +129,7 @@ def check_options(cfg: DictConfig) -> None:
         value, its = OmegaConf.select(cfg, key, default=ABSENT), OmegaConf.select(cfg, other)
         if value is not ABSENT and value != its:
             found.append(fault(key, value, one_of(its, instead=other)))
+    found += _misplaced(cfg)
     if not found and cfg.padded_len < cfg.max_seq_len:
         found = [
             f"padded_len is {cfg.padded_len}; "
@@ -132,6 +137,18 @@ def check_options(cfg: DictConfig) -> None:
         ]
     if found:
         raise OptionError("; ".join(found))
+
+
+def _misplaced(cfg: DictConfig) -> Iterator[str]:
+    """Yield what is wrong with the folders of checkpoints, as they are written.
+
+    What they come to is known when the identity is, which is computed after all checks.
+    """
+    for name in PLACED:
+        part = OmegaConf.select(cfg, f"callbacks.{name}")
+        plain: Any = OmegaConf.to_container(part, resolve=False) if OmegaConf.is_dict(part) else {}
+        if "dirpath" in plain and not PLACE.accepts(plain["dirpath"]):
+            yield fault(f"callbacks.{name}.dirpath", plain["dirpath"], PLACE)
 
 
 def _validated(cfg: DictConfig) -> list[str]:

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +39,8 @@ class Cell:
 
     ``status`` is ``new``, ``interrupted``, ``running`` (in another process), ``failed``,
     ``finished``, ``outdated`` if it is finished on other data than there are now, or ``uncomposed``
-    where there is no configuration for it: then ``lock`` is held as long as the sweep lasts.
+    where there is no configuration for it: then ``lock`` is held as long as the sweep lasts, unless
+    another sweep holds it, and records the cell.
     """
 
     overrides: Sequence[str]
@@ -89,7 +89,8 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
             f"best_of names {', '.join(sorted(unknown))}, which no cell has; the sweep is over "
             f"{', '.join(sorted(swept)) or 'nothing'}"
         )
-    return [*cells.values(), *(_record_uncomposed(config, *error) for error in errors)]
+    held: dict[Path, FileLock] = {}  # several cells may have one folder
+    return [*cells.values(), *(_record_uncomposed(config, *error, held) for error in errors)]
 
 
 def parse_jobs(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
@@ -140,7 +141,10 @@ def read_state(run_dir: Path) -> str:
     return {None: "new", "running": "interrupted"}.get(status) or str(status)
 
 
-def _record_uncomposed(config: DictConfig, overrides: Sequence[str], error: Exception) -> Cell:
+def _record_uncomposed(
+    config: DictConfig, overrides: Sequence[str], error: Exception, held: dict[Path, FileLock]
+) -> Cell:
+    """Record a cell as failed; the lock of its folder joins those that this sweep holds."""
     chosen = {**config.hydra.runtime.choices, "seed": config.seed}
     chosen |= {key: value for key, _, value in (o.partition("=") for o in overrides)}
     reason = one_line(error)
@@ -151,10 +155,15 @@ def _record_uncomposed(config: DictConfig, overrides: Sequence[str], error: Exce
         metrics["seed"] = NO_SEED
     print(f"{metrics['name']}: no valid configuration: {reason}", file=sys.stderr)
     run_dir = Path(config.hydra.sweep.dir, UNCOMPOSED + metrics["name"])
-    lock = run_lock(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with suppress(Timeout):  # of another call, which records the same
-        lock.acquire()
+    if run_dir not in held:
+        lock = run_lock(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:  # of another call, which records the same
+            return Cell(overrides, run_dir, "uncomposed")
+        held[run_dir] = lock
     others = (read_metrics(run_dir) or {}).get("reason")  # with another value of some option
-    write_metrics(run_dir, {**metrics, "reason": f"{others}; {reason}" if others else reason})
-    return Cell(overrides, run_dir, "uncomposed", lock)
+    if f"; {reason};" not in f"; {others};":
+        write_metrics(run_dir, {**metrics, "reason": f"{others}; {reason}" if others else reason})
+    return Cell(overrides, run_dir, "uncomposed", held[run_dir])

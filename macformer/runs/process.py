@@ -138,14 +138,15 @@ def cell_environment() -> dict[str, str]:
 
 def _wait(command: list[str], run_dir: Path, *, cwd: Path | None, overwrite: bool) -> int:
     """Wait for a cell; what stops this process stops it, too."""
-    process = subprocess.Popen(command, env=cell_environment(), cwd=cwd)
     try:
         with stop_signals_raise(over=(SIG_DFL, default_int_handler)):
-            return process.wait()
-    except BaseException as stop:
-        _stop(process)
-        if not isinstance(stop, Stopped):
-            raise
+            process = subprocess.Popen(command, env=cell_environment(), cwd=cwd)
+            try:
+                return process.wait()
+            except BaseException:
+                _stop(process)
+                raise
+    except Stopped as stop:
         if read_status(run_dir) == "running" and _rank() == 0:
             write_end(run_dir, "interrupted", str(stop))
         _say_interrupted(run_dir, str(stop), overwrite=overwrite)
@@ -153,10 +154,11 @@ def _wait(command: list[str], run_dir: Path, *, cwd: Path | None, overwrite: boo
 
 
 def _stop(process: Any) -> None:
-    process.send_signal(SIGTERM)
+    """Ask a cell to stop, and end it where it does not do so soon, or another signal comes."""
     try:
+        process.send_signal(SIGTERM)
         process.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, Stopped):
         process.kill()
         process.wait()
 

@@ -4,6 +4,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from macformer.runs.allowed import written
+
+DEFAULT = "default"
 LIKE = "like"  # names the task whose protocol a block changes, in place of the default one
 
 
@@ -14,7 +17,8 @@ def merge_protocol(recipe: DictConfig, task: str, *, _root_: DictConfig) -> Dict
     it stands for as a whole. A task that the recipe does not know has the default block.
 
     Raises:
-        ValueError: If a block is like itself, or like one that does not exist.
+        ValueError: If a block is like itself, or like one that does not exist, or is no mapping; if
+            there is no default block.
     """
     blocks: Any = OmegaConf.to_container(recipe, resolve=False)
     protocol = OmegaConf.create(_merged_block(blocks, task, ()), parent=_root_)
@@ -30,14 +34,23 @@ def fix_protocol(cfg: DictConfig) -> DictConfig:
 
 
 def _merged_block(blocks: dict[str, Any], task: str, seen: tuple[str, ...]) -> Any:
-    changes = dict(blocks.get(task) or {})
+    changes = _block(blocks, task)
     other = changes.pop(LIKE, None)
     if other is None:
-        return _merged(blocks["default"], changes)
+        if blocks.get(DEFAULT) is None:
+            raise ValueError(f"recipe {blocks.get('name', '')} has no block {DEFAULT}")
+        return _merged(_block(blocks, DEFAULT), changes)
     if other in (*seen, task) or other not in blocks:
         known = sorted(name for name in blocks if isinstance(blocks[name], dict))
         raise ValueError(f"recipe.{task}.{LIKE} is {other}; blocks are {', '.join(known)}")
     return _merged(_merged_block(blocks, other, (*seen, task)), changes)
+
+
+def _block(blocks: dict[str, Any], name: str) -> dict[str, Any]:
+    block = blocks.get(name)
+    if not isinstance(block, dict | None):
+        raise ValueError(f"recipe.{name} is {written(block)}; it must be a mapping")
+    return dict(block or {})
 
 
 def _merged(base: Any, changes: Any) -> Any:

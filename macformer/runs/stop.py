@@ -48,7 +48,7 @@ def stop_behind(error: BaseException) -> Stopped | None:
 
 @contextmanager
 def stop_signals_raise(*, over: tuple[Any, ...], once: bool = False) -> Iterator[None]:
-    """Raise ``Stopped`` at a signal to stop; a second one ends the process at once.
+    """Raise ``Stopped`` at a signal to stop, and again at each further one.
 
     Args:
         over: The handlers that this one takes the place of. Others stay: a launcher's, say, or
@@ -68,8 +68,6 @@ def stop_signals_raise(*, over: tuple[Any, ...], once: bool = False) -> Iterator
         if stopping and once:
             return
         stopping = True
-        for each in mine if not once else ():
-            signal.signal(each, signal.SIG_DFL)
         raise Stopped(f"stopped by {signal.Signals(signum).name}", 128 + signum)
 
     for each in mine:

@@ -18,6 +18,8 @@ from macformer.runs.plan import Cell, plan_cells, read_state
 from macformer.runs.process import AGAIN, run_composed
 from macformer.watch.bar import sweep_bar
 
+OF_SWEEP = ("retry", "overwrite", "best_of")  # options that are read before those of any cell
+
 
 class RunSweep(Callback):
     """Run a multirun in place of Hydra's basic sweeper, and exit.
@@ -53,9 +55,11 @@ def run_sweep(config: DictConfig) -> bool:
 
     Raises:
         HydraException: If no cell can be composed.
-        ValueError: If ``retry`` is not one, or a pattern matches nothing.
+        ValueError: If an option of the sweep itself has a value that it cannot have, or a pattern
+            matches nothing.
     """
-    check_option("retry", config.retry)
+    for option in OF_SWEEP:
+        check_option(option, config[option])
     loader = current_loader()
     cells = plan_cells(config, loader)
     wanted = {"new", "interrupted", config.retry}

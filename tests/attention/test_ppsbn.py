@@ -141,6 +141,18 @@ def test_batch_reading_needs_self_attention():
     attention(key, key, key, key_padding_mask=mask)
 
 
+def test_a_pre_stage_that_declares_nothing_takes_other_queries():
+    class Silent(nn.Module):
+        def __init__(self, *, num_heads, head_dim):
+            super().__init__()
+
+        def forward(self, x, padding_mask):
+            return x
+
+    query, key = torch.randn(B, H, N, E), torch.randn(B, H, N + 2, E)
+    assert ppsbn(pre=Silent)(query, key, key).shape == query.shape
+
+
 def test_the_key_mask_tells_which_queries_count():
     attention = ppsbn(pre=batch_pre_sbn)
     x, mask = padded_batch()
@@ -250,7 +262,7 @@ def test_the_attention_inside_sees_the_unit_sphere_and_untouched_values():
 
 def test_declarations_are_those_of_the_attention_inside():
     class Child(nn.Module):
-        positional = True
+        positional = joint_queries = True
 
         def __init__(self, *, num_heads, head_dim):
             super().__init__()
@@ -260,3 +272,4 @@ def test_declarations_are_those_of_the_attention_inside():
             super().__init__()
 
     assert ppsbn(attention=Child).positional and not ppsbn(attention=Silent).positional
+    assert ppsbn(attention=Child).joint_queries and not ppsbn(attention=Silent).joint_queries

@@ -8,17 +8,37 @@ from hydra.utils import instantiate
 from torch.testing import assert_close
 
 from macformer.attention import (
+    PPSBN,
+    AllKeys,
     EluMap,
+    Informer,
     LinearAttention,
     Longformer,
+    Nystromformer,
+    PreSBN,
+    Skyformer,
     SoftmaxAttention,
     Window,
 )
+from macformer.attention.contract import has_joint_queries
+from macformer.check.variants import OURS, find_variants
+from macformer.runs.build import build_attention
 from macformer.runs.config import compose
 
 B, H, N, E, EV = 2, 3, 11, 5, 7
 softmax = partial(SoftmaxAttention, dropout=0.0)
 linear = partial(LinearAttention, feature_map=EluMap)
+SMALL = {
+    "block_size": 4,
+    "num_last": 1,
+    "chunk_size": 3,
+    "num_landmarks": 8,
+    "num_queries": 3,
+    "num_slots": 4,
+}
+informer = partial(Informer, num_queries=3, measure=AllKeys)
+nystrom = partial(Nystromformer, num_landmarks=4, num_steps=6, conv_kernel=None)
+skyformer = partial(Skyformer, num_landmarks=4, ridge=0.1, num_steps=6, pool_size=1, redraw=False)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +137,29 @@ def test_padding_is_as_if_cut_off(name, rmfa):
     [
         (softmax, 0, "window is 0; it must be at least 1"),
         (partial(Longformer, window=3, num_global=0), 3, "Longformer needs the whole sequence"),
+        (informer, 3, "what Informer makes of a query depends on the others"),
+        (nystrom, 3, "what Nystromformer makes of a query depends on the others"),
+        (skyformer, 3, "what Skyformer makes of a query depends on the others"),
+        (partial(PPSBN, attention=informer, pre=PreSBN, post=None), 3, "what PPSBN makes of"),
     ],
 )
 def test_what_cannot_be_held_to_a_window_is_refused(attention, window, message):
     with pytest.raises(ValueError, match=message):
         build(attention, window)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(variant.name for variant in find_variants(OURS, "attention"))
+)
+def test_only_a_row_that_says_so_lets_queries_change_one_another(name):
+    """Half of the queries move, and none of the outputs of the others."""
+    cfg = compose(f"attention={name}")
+    small = {key: size for key, size in SMALL.items() if key in cfg.attention}
+    cfg.attention.update(small)
+    torch.manual_seed(0)
+    module = build_attention(cfg, num_heads=H, head_dim=8, max_seq_len=17).double().eval()
+    query, key, value = torch.randn(3, B, H, 17, 8, dtype=torch.float64)
+    moved = query.clone()
+    moved[:, :, ::2] = torch.randn(B, H, 9, 8, dtype=torch.float64)
+    change = (module(moved, key, value) - module(query, key, value))[:, :, 1::2].abs().max()
+    assert (change > 1e-9) == has_joint_queries(module)

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn, TrainerState
 
 from macformer.callbacks import (
     MemoryMeter,
     PeakMemory,
+    Progress,
     RandomStates,
     Stopwatch,
     Throughput,
@@ -135,6 +137,32 @@ def test_one_step_is_a_blank_and_not_a_zero(clock):
     callback = Throughput(warmup_batches=10, interval=10)
     train(callback, clock, steps=range(1, 2), seconds=1.0, max_steps=1)
     assert callback.train["examples_per_second"] is None
+
+
+@pytest.mark.parametrize(
+    ("metrics", "loss", "expected"),
+    [
+        ({}, float("nan"), "val 14.1 %"),  # before the first point of the curve
+        ({}, 2.0, "loss 2.000  val 14.1 %"),  # of a checkpoint
+        ({"train/loss": 2.0}, 2.0, "loss 2.000  val 14.1 %"),
+        ({"train/loss": float("nan")}, float("nan"), "loss nan  val 14.1 %"),
+    ],
+)
+def test_a_validation_without_a_terminal_is_a_line_that_names_what_there_is(
+    capsys, metrics, loss, expected
+):
+    trainer, module = (
+        create_autospec(pl.Trainer, instance=True),
+        create_autospec(pl.LightningModule, instance=True),
+    )
+    trainer.configure_mock(global_step=2, max_steps=4, is_global_zero=True)
+    trainer.state = TrainerState(fn=TrainerFn.FITTING)
+    trainer.callback_metrics = {"val/accuracy": 0.141, **metrics}
+    module.train_loss = loss
+    progress = Progress(refresh_interval=10)
+    progress.on_train_start(trainer, module)
+    progress.on_validation_end(trainer, module)
+    assert capsys.readouterr().err == f"step 2/4  {expected}\n"
 
 
 def test_cpu_peak_is_that_of_the_stretch():

@@ -17,8 +17,8 @@ RECIPE = {
 }
 
 
-def protocol(task: str):
-    root = {"recipe": RECIPE, "other": {"is": "b"}, "protocol": f"${{protocol:${{recipe}},{task}}}"}
+def protocol(task: str, recipe: dict = RECIPE):
+    root = {"recipe": recipe, "other": {"is": "b"}, "protocol": f"${{protocol:${{recipe}},{task}}}"}
     return OmegaConf.to_container(OmegaConf.create(root), resolve=True)["protocol"]
 
 
@@ -44,3 +44,24 @@ def test_a_block_may_change_another_task():
 def test_a_block_like_none_is_refused(task):
     with pytest.raises(OmegaConfBaseException, match="blocks are circle, default, long"):
         protocol(task)
+
+
+@pytest.mark.parametrize("default", [{}, {"default": None}])
+def test_a_recipe_without_a_default_block_is_refused(default):
+    with pytest.raises(OmegaConfBaseException, match="recipe bare has no block default"):
+        protocol("short", {"name": "bare", "short": {"steps": 5}, **default})
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"short": 5}, "recipe.short is 5; it must be a mapping"),
+        ({"short": ["steps"]}, "recipe.short is \\['steps'\\]; it must be a mapping"),
+        ({"short": False}, "recipe.short is false; it must be a mapping"),
+        ({"default": "long"}, "recipe.default is long; it must be a mapping"),
+        ({"short": {"like": "long"}, "long": 5}, "recipe.long is 5; it must be a mapping"),
+    ],
+)
+def test_a_block_that_is_no_mapping_is_refused(changes, fault):
+    with pytest.raises(OmegaConfBaseException, match=fault):
+        protocol("short", {**RECIPE, **changes})

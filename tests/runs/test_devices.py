@@ -54,7 +54,16 @@ def test_a_dead_cell_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize(
     ("visible", "expected"),
-    [("0,1", ["0", "1"]), ("GPU-a", ["GPU-a"]), ("", []), (None, ["0", "1"])],
+    [
+        ("0,1", ["0", "1"]),
+        ("GPU-a", ["GPU-a"]),
+        ("", []),
+        (None, ["0", "1"]),
+        ("0, 1", ["0", "1"]),
+        ("-1", []),
+        ("1,-1,0", ["1"]),
+        ("NoDevFiles", []),  # as Slurm has it
+    ],
 )
 def test_visible_gpus(tmp_path, monkeypatch, visible, expected):
     for name in ("0000:17:00.0", "0000:65:00.0"):
@@ -75,6 +84,21 @@ def test_the_cpu_is_one_device(monkeypatch, accelerator, cuda, expected):
     monkeypatch.setattr(devices.torch.version, "cuda", cuda)
     cfg = OmegaConf.create({"trainer": {"accelerator": accelerator, "devices": 1}})
     assert devices.device_names(cfg) == (expected, 1)
+
+
+def test_hidden_gpus_leave_the_cpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setattr(devices.torch.version, "cuda", "13.0")
+    cfg = OmegaConf.create({"trainer": {"accelerator": "auto", "devices": 1}})
+    assert devices.device_names(cfg) == (["cpu"], 1)
+
+
+def test_the_name_of_a_device_may_be_a_path():
+    name = "MIG-GPU-a/1/0"
+    with claim_devices([name], count=1) as claim:
+        assert claim.devices == [name] and claim.is_alone
+        with claim_devices([name], count=1):
+            assert not claim.is_alone
 
 
 def test_a_run_on_all_gpus_claims_all_of_them(monkeypatch):

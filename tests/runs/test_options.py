@@ -213,6 +213,21 @@ def test_another_option_is_named_where_there_is_one(option, other):
         compose(f"{option}=4")
 
 
+@pytest.mark.parametrize("name", ["best", "last"])
+@pytest.mark.parametrize("place", ["/elsewhere", "${paths.run_dir}/best", "null"])
+def test_checkpoints_lie_where_a_run_looks_for_them(name, place):
+    option = f"callbacks.{name}.dirpath"
+    with pytest.raises(ConfigError) as caught:
+        compose(f"{option}={place}")
+    assert str(caught.value) == f"{option} is {place}; it must be ${{paths.run_dir}}/checkpoints"
+
+
+def test_the_place_of_checkpoints_may_be_said_and_changes_no_run():
+    place = "callbacks.last.dirpath=${paths.run_dir}/checkpoints"
+    assert compose(place).identity == compose().identity
+    assert "callbacks" not in compose("~callbacks")
+
+
 def test_a_run_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
     place = f"paths.output_dir={tmp_path / 'outputs'}"
     arguments = ["max_steps=-1", "--config-dir", str(tmp_path), place]  # as people mix them
@@ -223,6 +238,18 @@ def test_a_run_is_refused_before_anything_is_written(tmp_path, monkeypatch, caps
     expected = "macformer-train: max_steps is -1; it must be a whole number of at least 1\n"
     assert capsys.readouterr().err == expected
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_interruption_while_a_run_is_composed_is_one_line(tmp_path, monkeypatch, capsys):
+    def press(cfg):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "run_composed", press)
+    monkeypatch.setattr(sys, "argv", ["macformer-train", f"paths.output_dir={tmp_path}"])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "macformer-train: interrupted\n"
 
 
 def test_processes_of_torchrun_are_told_how_a_run_takes_several_devices(monkeypatch, capsys):

@@ -148,6 +148,27 @@ def test_a_stopped_parent_stops_its_cell_and_says_so(tmp_path, monkeypatch, caps
     assert read_metrics(tmp_path)["status"] == "interrupted"
 
 
+def test_a_second_signal_ends_the_cell_and_its_parent_at_once(tmp_path, monkeypatch, capsys):
+    write_status(tmp_path, "running")
+    sent = []
+
+    def wait(*timeout):
+        if "killed" not in sent:
+            os.kill(os.getpid(), signal.SIGINT)
+        return -signal.SIGKILL
+
+    cell = SimpleNamespace(
+        wait=wait, send_signal=sent.append, kill=lambda: sent.append("killed"), args=[]
+    )
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *args, **options: cell)
+    with pytest.raises(SystemExit) as exit_:
+        process.run_in_process(tmp_path, overwrite=False)
+    assert exit_.value.code == 130 and sent == [signal.SIGTERM, "killed"]
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert read_metrics(tmp_path)["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_cell_that_recorded_its_failure_keeps_its_reason(tmp_path, exit_with):
     write_status(tmp_path, "failed", reason="no data")
     exit_with(1)

@@ -1,5 +1,6 @@
 """What a cell that stops on the way says and leaves, and that it goes on as if it had not."""
 
+import errno
 import json
 import os
 import signal
@@ -138,6 +139,32 @@ def test_a_signal_while_a_checkpoint_is_written_interrupts_and_leaves_the_one_be
     assert (metrics["status"], metrics["reason"]) == ("interrupted", "stopped by SIGTERM")
     assert not (run_dir / "error.log").exists()
     assert last_weights(run_dir)
+
+
+def test_a_disk_without_room_for_a_traceback_may_have_some_for_the_reason(make_run, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, run_dir = make_run()
+    monkeypatch.setattr(cell, "pretrain", lambda cfg: 1 / 0)
+    monkeypatch.setattr(cell.Path, "write_text", full)
+    assert not cell.run(run_dir)
+    metrics = read_metrics(run_dir)
+    assert metrics["status"] == "failed" and "division by zero" in metrics["reason"]
+
+
+def test_a_full_disk_hides_no_request_to_stop(make_run, monkeypatch):
+    def stop(cfg):
+        raise Stopped("SIGTERM", 143)
+
+    def full(run_dir, status, reason):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, run_dir = make_run()
+    monkeypatch.setattr(cell, "pretrain", stop)
+    monkeypatch.setattr(cell, "write_end", full)
+    with pytest.raises(Stopped):
+        cell.run(run_dir)
 
 
 def test_a_time_limit_interrupts_and_the_same_command_goes_on(make_run, monkeypatch, last_weights):

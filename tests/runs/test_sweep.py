@@ -185,6 +185,29 @@ def test_rows_of_a_call_that_is_still_at_work_stay(compose_sweep, launched, tmp_
     assert "nor_this" in record.name
 
 
+def test_the_row_of_a_call_that_is_still_at_work_is_left_to_it(compose_sweep, tmp_path):
+    *_, cell = plan(compose_sweep("attention=softmax,no_such"))
+    record = cell.run_dir / "metrics.json"
+    before = record.read_text()
+    *_, same = plan(compose_sweep("attention=softmax,no_such"))
+    assert (same.run_dir, same.status, same.lock) == (cell.run_dir, "uncomposed", None)
+    assert record.read_text() == before
+
+
+def test_each_reason_of_a_row_stands_there_once(compose_sweep, monkeypatch):
+    def refuse(config, loader, overrides):
+        if "attention=softmax" in overrides:
+            return compose_job(config, loader, overrides)
+        raise ValueError("seed is -1" if "logger=third" in overrides else "seed is -10; why")
+
+    compose_job = planning.compose_job
+    monkeypatch.setattr(planning, "compose_job", refuse)
+    config = compose_sweep("attention=softmax,uniform", "logger=one,other,third")
+    *_, cell = plan(config)
+    reason = json.loads((cell.run_dir / "metrics.json").read_text())["reason"]
+    assert reason == "seed is -10; why; seed is -1"
+
+
 def test_cells_without_a_configuration_are_named_before_the_others_start(
     compose_sweep, launched, monkeypatch, capsys
 ):
@@ -213,9 +236,22 @@ def test_a_sweep_that_would_tune_nothing_is_refused(compose_sweep):
     assert len(plan(compose_sweep("attention=softmax", "seed=0,1", "best_of=[seed]"))) == 2
 
 
-def test_an_unknown_retry_is_refused(compose_sweep):
-    with pytest.raises(ValueError, match="retry is all; it must be null or failed"):
-        sweep.run_sweep(compose_sweep("retry=all", "seed=0,1"))
+@pytest.mark.parametrize(
+    ("option", "fault"),
+    [
+        ("retry=all", "retry is all; it must be null or failed"),
+        ("overwrite=all", "overwrite is all; it must be true or false"),
+        ("best_of=null", "best_of is null; it must be a list of options"),
+        ("best_of=seed", "best_of is seed; it must be a list of options"),
+    ],
+)
+def test_what_a_sweep_itself_cannot_have_is_refused_in_one_line(
+    compose_sweep, launched, capsys, option, fault
+):
+    with pytest.raises(SystemExit) as stop:
+        sweep.RunSweep().on_multirun_start(compose_sweep(option, "seed=0,1"))
+    assert stop.value.code == 2 and launched == []
+    assert capsys.readouterr().err == f"macformer-train: {fault}\n"
 
 
 def test_a_launcher_that_dies_loses_no_cell(compose_sweep, launched, monkeypatch, capsys):

@@ -57,9 +57,9 @@ def test_what_parts_can_have_is_taken():
     options = ("attention.num_features=16", "attention.guard=null", "task.num_examples={test: 7}")
     added = ("+trainer.max_time=00:00:10:00", "+width=9", "attention.assumed_dot=${width}")
     mine = "+callbacks.mine={_target_: pytorch_lightning.callbacks.Timer, duration: 1}"
-    place = "callbacks.best.dirpath=${paths.run_dir}/best"
+    place = "callbacks.heartbeat.run_dir=${paths.run_dir}/beats"
     cfg = compose(*SMOKE, *options, *added, mine, place, "+nuisance.mine=[callbacks.mine]")
-    assert cfg.callbacks.best.dirpath == f"{cfg.paths.run_dir}/best"
+    assert cfg.callbacks.heartbeat.run_dir == f"{cfg.paths.run_dir}/beats"
     assert cfg.attention.num_features == 16 and cfg.attention.guard is None
     assert cfg.task.num_examples == {"train": 6000, "validation": 500, "test": 7}
     assert cfg.attention.assumed_dot == 9 and cfg.callbacks.mine.duration == 1

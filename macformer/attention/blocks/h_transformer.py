@@ -29,6 +29,7 @@ class HTransformer(nn.Module):
     """
 
     self_attention_only = True
+    joint_queries = True
     positional = True
 
     def __init__(self, *, num_heads: int, head_dim: int, block_size: int):

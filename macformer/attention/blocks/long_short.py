@@ -14,6 +14,7 @@ from macformer.ops.blocks import (
     to_blocks,
     to_windows,
 )
+from macformer.ops.linear import accumulation_dtype
 from macformer.ops.present import mark_present
 
 
@@ -58,9 +59,9 @@ class LongShortAttention(nn.Module):
         present = mark_present(key, key_padding_mask)
         length, w, margin = query.shape[2], self.window, max(self.window // 2, 1)
         num_blocks = count_blocks(length, w)
-        k, v = _over_heads(self.key_norm, key), _over_heads(_normalise, value)
-        pooled_k = _over_heads(self.pooled_key_norm, self._pool(key, k, present))
-        pooled_v = _over_heads(_normalise, self._pool(key, v, present))
+        k, v = _normalise(key, self.key_norm), _normalise(value)
+        pooled_k = _normalise(self._pool(key, k, present), self.pooled_key_norm)
+        pooled_v = _normalise(self._pool(key, v, present))
 
         q = to_blocks(query, w, num_blocks)
         k, v = (
@@ -81,9 +82,11 @@ class LongShortAttention(nn.Module):
         return scaled_dot_product_attention(directions, key, x, attn_mask=mask, scale=1.0)
 
 
-def _over_heads(norm, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
-    return norm(x.transpose(1, 2)).to(x.dtype).transpose(1, 2)
-
-
-def _normalise(x: Tensor) -> Tensor:
-    return layer_norm(x, x.shape[-2:])
+def _normalise(
+    x: Float[Tensor, "B H N E"], norm: nn.LayerNorm | None = None
+) -> Float[Tensor, "B H N E"]:
+    """Normalise over all heads of a token, in float32 at least, with a gain and a bias if any."""
+    wide = accumulation_dtype(x)
+    gain_and_bias = () if norm is None else (norm.weight.to(wide), norm.bias.to(wide))
+    tokens = x.transpose(1, 2).to(wide)
+    return layer_norm(tokens, tokens.shape[-2:], *gain_and_bias).to(x.dtype).transpose(1, 2)

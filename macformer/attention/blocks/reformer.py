@@ -42,6 +42,7 @@ class Reformer(nn.Module):
     """
 
     self_attention_only = True
+    joint_queries = True
     pool: Tensor
     pool_index: Tensor
 

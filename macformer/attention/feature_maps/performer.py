@@ -18,7 +18,7 @@ class Performer(nn.Module):
         \phi(x) = \exp(\Omega^\top x' - \|x'\|^2 / 2) / \sqrt F, \quad x' = \sqrt{s}\, x, \qquad
         \mathrm{E}\, \phi(q)^\top \phi(k) = \exp(s\, q \cdot k)
 
-    (Choromanski et al. 2021, Rethinking Attention with Performers, lemma 2 and section 3.)
+    (Choromanski et al. 2021, Rethinking Attention with Performers, lemma 1 and section 3.)
     Bidirectional. The published code takes the largest exponent of the keys over the whole batch
     and over padding, and adds a small number to each feature; here what shifts the exponents is
     taken of one example's present keys, and cancels. All heads of a layer share their directions.

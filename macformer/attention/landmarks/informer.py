@@ -35,6 +35,8 @@ class Informer(nn.Module):
         measure: Factory of M over all queries, for the longest sequence and c.
     """
 
+    joint_queries = True
+
     def __init__(
         self,
         *,
@@ -119,7 +121,8 @@ class SampledKeys(nn.Module):
     def __init__(self, *, max_seq_len: int, factor: int):
         super().__init__()
         self.factor = factor
-        self.register_buffer("fractions", torch.rand(max_seq_len, _quota(max_seq_len, factor)))
+        num_drawn = max(1, _quota(max_seq_len, factor))  # one for the shape where none is used
+        self.register_buffer("fractions", torch.rand(max_seq_len, num_drawn))
 
     def forward(
         self,

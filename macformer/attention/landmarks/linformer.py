@@ -43,8 +43,9 @@ class Linformer(nn.Module):
         return is_positional(self.project)
 
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
-        """Keep the sums of keys and of values."""
-        return self.num_slots * (head_dim + value_dim)
+        """Keep the sums of keys and of values; weights of positions leave no slot empty."""
+        num_kept = self.num_slots if self.positional else min(self.num_slots, seq_len)
+        return num_kept * (head_dim + value_dim)
 
     def forward(
         self,

@@ -38,6 +38,8 @@ class Nystromformer(nn.Module):
         ValueError: If conv_kernel is even.
     """
 
+    joint_queries = True
+
     def __init__(
         self,
         *,

@@ -37,6 +37,7 @@ class Skyformer(nn.Module):
         ValueError: If num_landmarks is odd.
     """
 
+    joint_queries = True
     pool: Tensor
     pool_index: Tensor
 
@@ -62,8 +63,8 @@ class Skyformer(nn.Module):
         self.register_buffer("pool_index", torch.zeros(1, dtype=torch.long))
 
     def state_size(self, *, seq_len: int, head_dim: int, value_dim: int) -> int:
-        """Keep the landmarks and the values solved for them."""
-        return self.pool[0].numel() * (head_dim + value_dim)
+        """Keep the landmarks and the values solved for them; those that recur count once."""
+        return min(self.pool[0].numel(), 2 * seq_len) * (head_dim + value_dim)
 
     def forward(
         self,

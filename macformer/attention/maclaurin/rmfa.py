@@ -14,6 +14,14 @@ from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention
 from macformer.ops.linear import accumulation_dtype
 from macformer.ops.maclaurin import maclaurin_features
 
+NAMED_DEGREES = range(9)  # whose coefficients tell one kernel from another
+DESIGN = {  # what is written of a design, and where
+    "num_features": slice(0, 1),
+    "weight of the exact degree 1": slice(1, 2),
+    "dot bound": slice(2, 3),
+    "kernel, by its coefficients from degree 0 on": slice(3, None),
+}
+
 
 class RMFA(nn.Module):
     r"""Attend in linear time through random Maclaurin features of a dot-product kernel.
@@ -86,7 +94,7 @@ class RMFA(nn.Module):
         self.register_buffer("weights", features.weights)
         self.register_buffer("constant", features.constant)
         self.register_buffer("widths", torch.tensor(features.widths, dtype=torch.long))
-        self.register_buffer("design", _design(num_features, features.linear))
+        self.register_buffer("design", self._design())
         self._static_widths = features.widths  # reading the buffer would wait for the device
         self._lay_out()
 
@@ -152,8 +160,19 @@ class RMFA(nn.Module):
             query, key, scale=self.scale, guard=self.guard, key_padding_mask=key_padding_mask
         )
 
+    def _design(self) -> Int[Tensor, "D"]:
+        """Write what features are drawn for as integers, which no conversion of a module rounds."""
+        coefficients = map(self.kernel.coefficients, NAMED_DEGREES)
+        numbers = [self.num_features, self.linear, self.dot_bound, *coefficients]
+        design = torch.tensor(numbers, dtype=torch.float64, device="cpu").view(torch.long)
+        design[0] = self.num_features
+        return design
+
     def _apply(self, fn, recurse=True):
-        """Lay out after every conversion, so that no dtype passed through leaves its rounding."""
+        """Lay out after every conversion, so that degree 1 has the rounding of its dtype alone.
+
+        Those weights that are buffers keep that of every dtype passed through.
+        """
         super()._apply(fn, recurse)
         self._lay_out()
         return self
@@ -162,17 +181,16 @@ class RMFA(nn.Module):
         """Take the checkpoint's features, whose degrees, and so shapes, are random.
 
         What they are drawn for is not random, and must be what this model has; a checkpoint
-        without a word on it is taken as it is.
+        without a word on it is taken as it is, and one of before the bound and the kernel were
+        written is asked for the rest.
         """
-        saved = state_dict.setdefault(f"{prefix}design", _design(self.num_features, self.linear))
-        there, here = _read(saved), (self.num_features, self.linear)
-        if there[0] != here[0] or not math.isclose(there[1], here[1], rel_tol=1e-6):
+        own = self._design()
+        saved = state_dict.get(f"{prefix}design", own)
+        if differences := _compare(saved, own):
             *_, error_msgs = args
-            error_msgs.append(
-                f"{prefix}design: num_features and the weight of the exact degree 1 are "
-                f"{there[0]} and {there[1]:.4g} in the checkpoint, {here[0]} and {here[1]:.4g} here"
-            )
+            error_msgs.append(f"{prefix}design: {differences}")
             return
+        state_dict[f"{prefix}design"] = own.to(saved.device)
         for name in ("signs", "weights", "widths"):
             saved = state_dict.get(prefix + name)
             if saved is not None:
@@ -183,12 +201,22 @@ class RMFA(nn.Module):
         self._lay_out()
 
 
-def _design(num_features: int, linear: float) -> Int[Tensor, "2"]:
-    """Write what features are drawn for as integers, which no conversion of a module rounds."""
-    bits = torch.tensor([linear], dtype=torch.float64, device="cpu").view(torch.long)
-    return torch.cat([torch.tensor([num_features], device="cpu"), bits])
+def _compare(saved: Int[Tensor, "C"], own: Int[Tensor, "D"]) -> str:
+    """Say in what a checkpoint's design differs, of as much as it holds; "" where it agrees."""
+    there, here = _read(saved), _read(own)
+    return "; ".join(
+        f"{name}: {_show(there[part])} in the checkpoint, {_show(here[part])} here"
+        for name, part in DESIGN.items()
+        if not all(
+            math.isclose(x, y, rel_tol=1e-6) for x, y in zip(there[part], here[part], strict=False)
+        )
+    )
 
 
-def _read(design: Int[Tensor, "2"]) -> tuple[int, float]:
-    num_features, bits = design.cpu().split(1)
-    return int(num_features), float(bits.view(torch.float64))
+def _read(design: Int[Tensor, "D"]) -> list[float]:
+    design = design.cpu()
+    return [float(design[0]), *design[1:].view(torch.float64).tolist()]
+
+
+def _show(numbers: list[float]) -> str:
+    return ", ".join(f"{x:.6g}" for x in numbers)

@@ -220,6 +220,6 @@ def test_evaluation_draws_nothing(subject):
 
 
 def test_declarations_are_yes_or_no(subject):
-    for name in ("self_attention_only", "positional"):
+    for name in ("self_attention_only", "positional", "joint_queries"):
         assert isinstance(getattr(subject.attention, name, False), bool)
     assert contract.is_positional(nn.Identity()) is False

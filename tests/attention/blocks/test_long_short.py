@@ -93,6 +93,14 @@ def test_what_is_pooled_learns():
     assert all((p.grad.abs() > 0).all() for p in attention.parameters())
 
 
+def test_inputs_may_be_wider_than_the_weights():
+    attention = build().float()
+    inputs = torch.randn(3, 1, H, 7, E, dtype=torch.float64)
+    out = attention(*inputs)
+    assert out.dtype == torch.float64
+    assert torch.equal(out, attention.double()(*inputs))
+
+
 def test_a_fresh_module_has_unit_gains():
     attention = LongShortAttention(num_heads=H, head_dim=E, window=WINDOW, num_pooled=2)
     for norm in (attention.key_norm, attention.pooled_key_norm):

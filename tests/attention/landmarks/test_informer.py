@@ -112,6 +112,19 @@ def test_quotas_are_exact_integers_around_powers_of_e():
     assert quotas(count, 7).tolist() == expected
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("num_queries", [0, 3])
+def test_where_no_query_attends_there_is_the_mean(measure, num_queries):
+    """Among one query, whose logarithm is 0, and where none is asked for."""
+    longest = 17 if num_queries == 0 else 1
+    attention = build(MEASURES[measure], num_queries=num_queries, max_seq_len=longest)
+    inputs = [x.requires_grad_() for x in torch.randn(3, 2, 2, longest, 5, dtype=torch.float64)]
+    out = attention(*inputs)
+    assert_close(out, inputs[2].mean(2, keepdim=True).expand_as(out))
+    out.sum().backward()
+    assert_close(inputs[2].grad, torch.full_like(out, 1.0))
+
+
 def test_samples_are_saved_and_never_drawn_again():
     saved, other = build(SampledKeys), build(SampledKeys)
     inputs = torch.randn(3, 2, 2, 13, 5, dtype=torch.float64)

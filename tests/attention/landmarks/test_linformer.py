@@ -81,6 +81,16 @@ def test_only_weights_make_positions_matter():
     assert not build(SegmentMeans).positional
 
 
+@pytest.mark.parametrize("length", [1, 3, 4, 13])
+def test_a_slot_that_stays_empty_is_not_kept(length):
+    attention = build(SegmentMeans)
+    _, is_empty = attention.project(torch.randn(1, 2, length, 5), None)
+    size = attention.state_size(seq_len=length, head_dim=5, value_dim=7)
+    assert size == (~is_empty).sum() * (5 + 7)
+    fixed = build(FixedProjection, std=0.5)
+    assert fixed.state_size(seq_len=length, head_dim=5, value_dim=7) == 4 * (5 + 7)
+
+
 def test_a_row_beyond_the_weights_is_refused():
     with pytest.raises(ValueError, match="18 tokens, but max_seq_len is 17"):
         build(FixedProjection, std=0.5)(*torch.randn(3, 1, 2, 18, 5, dtype=torch.float64))

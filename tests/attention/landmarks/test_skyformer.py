@@ -102,6 +102,14 @@ def test_every_token_is_drawn_about_as_often():
     assert ((shares - 0.125).abs() < 0.007 + 5 * math.sqrt(0.125 * 0.875 / 600)).all()
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 13])
+def test_a_landmark_that_recurs_is_kept_once(length):
+    attention = build().eval()
+    ranks = landmark_ranks(attention.pool[0, 0], torch.tensor([length]))
+    size = attention.state_size(seq_len=length, head_dim=5, value_dim=7)
+    assert size == 2 * len(ranks.unique()) * (5 + 7)
+
+
 def assert_evaluation_repeats(attention):
     inputs = torch.randn(3, 2, 2, 13, 5, dtype=torch.float64)
     assert torch.equal(attention.eval()(*inputs), attention(*inputs))

@@ -122,20 +122,48 @@ def test_a_checkpoint_brings_its_features_whatever_their_shapes(sampler):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"num_features": 48},
-        {"num_features": 16},  # too few for an exact degree 1
-        {"sampler": samplers.code},  # which has none
-        {"kernel": "sqrt"},  # whose degree 1 weighs half
+        ({"num_features": 48}, "num_features: 64 in the checkpoint, 48 here"),
+        # too few for an exact degree 1
+        ({"num_features": 16}, "num_features: 64 .*, 16 here; weight of the exact degree 1: .*"),
+        ({"sampler": samplers.code}, "weight of the exact degree 1: .*, 0 here$"),
+        ({"kernel": "sqrt"}, "weight of the exact degree 1: .*; kernel, by its coefficients"),
+        ({"kernel": "inv"}, "kernel, by its .*: 1, 1, 0.5, .*, 1, 1, 1, 1, 1, 1, 1, 1 here$"),
+        ({"kernel": "log"}, "kernel, by its coefficients from degree 0 on: "),
+        ({"input_norm": 0.5}, "dot bound: 0.377964 in the checkpoint, 0.0944911 here$"),
+        ({"input_norm": None, "guard": 4.0}, "dot bound: 0.377964 in the checkpoint, 4 here$"),
     ],
-    ids=["more features", "fewer features", "sampler", "kernel"],
+    ids=["more", "fewer", "sampler", "sqrt", "inv", "log", "smaller bound", "larger bound"],
 )
-def test_a_checkpoint_of_features_for_something_else_is_refused(changes):
+def test_a_checkpoint_of_features_for_something_else_is_refused(changes, message):
     """Whose shapes may agree: what is not in the features themselves comes from the model."""
     other = nn.Sequential(rmfa(**changes))
-    with pytest.raises(RuntimeError, match=r"0\.design: num_features and the weight of the exact"):
+    with pytest.raises(RuntimeError, match=rf"0\.design: {message}"):
         other.load_state_dict(nn.Sequential(rmfa()).state_dict())
+
+
+def test_kernels_of_one_series_take_each_others_checkpoints():
+    inputs = draw_inputs()
+    saved, other = rmfa("exp"), rmfa("trigh")
+    other.load_state_dict(saved.state_dict())
+    assert torch.equal(other(*inputs), saved(*inputs))
+
+
+def test_a_checkpoint_without_the_kernel_is_asked_for_the_rest():
+    """As it was written before: the number of features and the weight of degree 1 alone."""
+    inputs = draw_inputs()
+    saved = rmfa("exp")
+    state = saved.state_dict()
+    state["design"] = state["design"][:2]
+    for changes in ({}, {"kernel": "inv"}):
+        other = rmfa(**changes)
+        design = other.design.clone()
+        other.load_state_dict(state)
+        assert torch.equal(other(*inputs), saved(*inputs))
+        assert torch.equal(other.design, design)
+    with pytest.raises(RuntimeError, match=r"design: num_features: 64 .*, 48 here$"):
+        rmfa(num_features=48).load_state_dict(state)
 
 
 def test_no_precision_of_a_module_makes_its_features_another_ones():
