@@ -87,6 +87,6 @@ def _normalise(
 ) -> Float[Tensor, "B H N E"]:
     """Normalise over all heads of a token, in float32 at least, with a gain and a bias if any."""
     wide = accumulation_dtype(x)
-    gain_and_bias = () if norm is None else (norm.weight.to(wide), norm.bias.to(wide))
+    gain, bias = (None, None) if norm is None else (norm.weight.to(wide), norm.bias.to(wide))
     tokens = x.transpose(1, 2).to(wide)
-    return layer_norm(tokens, tokens.shape[-2:], *gain_and_bias).to(x.dtype).transpose(1, 2)
+    return layer_norm(tokens, tokens.shape[-2:], gain, bias).to(x.dtype).transpose(1, 2)
