@@ -55,6 +55,8 @@ def check_once(cfg: DictConfig) -> None:
         check_values(cfg)
         check_options(cfg)
         fix_pretraining(cfg, fix_identity)
+        with read_write(cfg):
+            cfg.identity = "${identity:}"  # a value may have asked for it before all was there
 
 
 def run_identity(cfg: DictConfig) -> str:

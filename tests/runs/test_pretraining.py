@@ -45,6 +45,10 @@ def test_how_classes_are_learnt_and_scored_is_no_part_of_a_pretraining(option):
     assert changed_own != own and changed_before == before
 
 
+def test_a_value_that_names_the_folder_of_the_run_changes_no_run():
+    assert identities("callbacks.heartbeat.run_dir=${paths.run_dir}") == identities()
+
+
 def test_the_run_before_differs_in_its_changes_alone():
     cfg = compose("task=listops_short", "recipe=smoke", *CHOSEN, "seed=5", "pretrain.max_steps=7")
     before = cfg.pretrain.run
