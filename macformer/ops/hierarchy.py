@@ -151,7 +151,7 @@ def _share_out(
 
 
 def _add_pairs(fine: Tensor, coarse: Tensor) -> None:
-    """Write the sums of the two rows of each run; Dynamo knows no ``out`` between other rows."""
+    """Write the sums of the two rows of each run; Dynamo takes no ``out`` with gaps."""
     first, second = in_pairs(fine).unbind(3)
     coarse.copy_(first).add_(second)
 

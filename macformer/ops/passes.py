@@ -33,41 +33,32 @@ def through_maps(
         num_learnt: As ``register_attention`` has it.
     """
 
-    def kernels(
+    def choose(
         query: Tensor, key: Tensor, value: Tensor, parameters: Sequence[Any], grads: Grads
-    ) -> tuple[Any, Any] | None:
-        if make_kernels is None or not takes_kernels(name, query, key, value):
-            return None
-        return make_kernels(query, key, parameters, grads)
+    ) -> tuple[Forward, Backward, Any, Any]:
+        """Return the passes that take these inputs, and their maps of queries and of keys."""
+        if make_kernels is not None and takes_kernels(name, query, key, value):
+            from macformer.ops.fused import fused_backward, fused_forward
+
+            if maps := make_kernels(query, key, parameters, grads):
+                return fused_forward, fused_backward, *maps
+        return tiled_forward, tiled_backward, *make_maps(query, key, parameters, grads)
 
     def forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         *parameters, mask, eps = rest
-        grads: Grads = [None] * num_learnt
-        if fused_maps := kernels(query, key, value, parameters, grads):
-            from macformer.ops.fused import fused_forward
-
-            queries, keys = fused_maps
-            options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
-            return fused_forward(query, key, value, queries, **options)
-        queries, keys = make_maps(query, key, parameters, grads)
-        options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
-        return tiled_forward(query, key, value, queries, **options)
+        inputs = query, key, value
+        attend, _, queries, keys = choose(*inputs, parameters, [None] * num_learnt)
+        return attend(*inputs, queries, key_map=keys, key_padding_mask=mask, eps=eps)
 
     def backward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> list[Tensor]:
         *parameters, mask, eps, learnt_need_grad, grad_out, out, denominator, state = rest
-        learnt, results = parameters[:num_learnt], (grad_out, out, denominator, state)
+        inputs, results = (query, key, value), (grad_out, out, denominator, state)
+        learnt = parameters[:num_learnt]
         of_learnt = [torch.zeros_like(x, dtype=state.dtype) for x in learnt]
         grads: Grads = of_learnt if learnt_need_grad else [None] * num_learnt
-        if fused_maps := kernels(query, key, value, parameters, grads):
-            from macformer.ops.fused import fused_backward
-
-            queries, keys = fused_maps
-            options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
-            of_inputs = fused_backward(query, key, value, queries, *results, **options)
-        else:
-            queries, keys = make_maps(query, key, parameters, grads)
-            options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
-            of_inputs = tiled_backward(query, key, value, queries, *results, **options)
+        _, pull, queries, keys = choose(*inputs, parameters, grads)
+        options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
+        of_inputs = pull(*inputs, queries, *results, **options)
         rounded = (g.to(x.dtype, copy=True) for g, x in zip(of_learnt, learnt, strict=True))
         return [*of_inputs, *rounded]
 

@@ -54,6 +54,7 @@ def hide_tokens(
 
     Args:
         batch: inputs (B, N), or (B, 2, N) for pairs, whose documents become rows of their own.
+        generator: One of the CPU, wherever the batch is.
 
     Returns:
         inputs and, where the batch has one, key_padding_mask (B, N), places (B, Q), and labels
