@@ -51,7 +51,7 @@ class _Waves:
         self._matrices = HeadMatrices(omega)
         self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
-        self._features, self._gradients = Memory(), Memory()
+        self._features, self._gradients = Memory(Tensor.unbind), Memory(Tensor.unbind)
 
     def features(self, x: Tensor, tile: Tile) -> Features:
         # each contiguous, since of a view every row would be a call of the library of sines
@@ -74,7 +74,7 @@ class _Waves:
 
         return (sine, cosine), pull
 
-    def _pair(self, memory: Memory, x: Tensor) -> Tensor:
+    def _pair(self, memory: Memory[Features], x: Tensor) -> Features:
         return memory.take(x, 2, *x.shape[:-1], self.num_features // 2)
 
 

@@ -1,6 +1,7 @@
 """Maclaurin features of one tile, and the way back through them."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,10 +22,8 @@ class Products:
         self.num_features = widths[0] if widths else 0
         self.num_columns = self._signs.matrices.shape[-1]
         self._num_signs = sum(widths)
-        self._widths = list(widths)
-        self._projected: dict[tuple[int, ...], _Columns] = {}
-        self._gradients: dict[tuple[int, ...], _Columns] = {}
-        self._memory, self._gradient_memory = Memory(), Memory()
+        cut = partial(_cut, widths=widths)
+        self._projected, self._gradients = Memory(cut), Memory(cut)
 
     def features(self, x: Tensor, tile: Tile) -> Features:
         projected = self._project(x, self._signs.of(x, tile))
@@ -35,7 +34,7 @@ class Products:
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         columns = self._signs.of(x, tile)
         projected = self._project(x, columns)
-        gradients = self._columns(x, self._gradients, self._gradient_memory)
+        gradients = self._columns(x, self._gradients)
         steps = list(zip(projected.alive, projected.levels, gradients.levels, strict=True))
         for alive, level, before in steps:
             before.copy_(alive)  # dividing the product out again would fail at zeros
@@ -53,22 +52,13 @@ class Products:
         return (projected.first,), pull
 
     def _project(self, x: Tensor, columns: Tensor) -> "_Columns":
-        projected = self._columns(x, self._projected, self._memory)
+        projected = self._columns(x, self._projected)
         torch.bmm(x, columns, out=projected.whole)
         return projected
 
-    def _columns(
-        self, x: Tensor, known: dict[tuple[int, ...], "_Columns"], memory: Memory
-    ) -> "_Columns":
-        """Return memory for a number of each token and column, one for all tiles of a shape."""
-        size = x.shape[0], x.shape[1]
-        if size not in known:
-            whole = memory.take(x, *size, self.num_columns)
-            alone = whole[..., : self._num_signs]
-            first, *levels = alone.split(self._widths, dim=-1) if self._widths else (alone,)
-            alive = [first[..., : level.shape[-1]] for level in levels]
-            known[size] = _Columns(whole, alone, first, levels, alive)
-        return known[size]
+    def _columns(self, x: Tensor, memory: "Memory[_Columns]") -> "_Columns":
+        """Return memory for a number of each token and column."""
+        return memory.take(x, *x.shape[:2], self.num_columns)
 
 
 class _Columns(NamedTuple):
@@ -87,3 +77,10 @@ class _Columns(NamedTuple):
     first: Tensor
     levels: list[Tensor]
     alive: list[Tensor]
+
+
+def _cut(whole: Tensor, widths: Sequence[int]) -> _Columns:
+    alone = whole[..., : sum(widths)]
+    first, *levels = alone.split(list(widths), dim=-1) if widths else (alone,)
+    alive = [first[..., : level.shape[-1]] for level in levels]
+    return _Columns(whole, alone, first, levels, alive)

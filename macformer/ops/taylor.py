@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ class Quadratic:
         self.dim = query.shape[-1]
         self.weights = quadratic_weights(self.dim, query)
         self.num_features = self.num_columns = len(self.weights)
-        self.memory = Memory()  # of features, and after their last use of the gradient at them
+        # of features, and after their last use of the gradient at them
+        self._memory = Memory(partial(_cut, dim=self.dim))
 
     def features(self, x: Tensor, tile: Tile) -> Features:
         return (self._features(_around(x)).mT,)
@@ -54,13 +55,13 @@ class Quadratic:
         rows = _around(x)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_phi = self.memory.take(x, len(x), self.num_features, x.shape[1])
-            *grad_pairs, grad_linear = torch.bmm(state.mT, y.mT, out=grad_phi).split(self.dim, 1)
+            grad_phi, grad_pairs, grad_linear = self._take(rows)
+            torch.bmm(state.mT, y.mT, out=grad_phi)
             grad = torch.zeros_like(rows)
             own, grad_own = rows[:, : self.dim], grad[:, : self.dim].copy_(grad_linear)
             partners, grad_partners = (self._partners(t).unbind(1) for t in (rows, grad))
             for grad_pair, partner, grad_partner in zip(
-                grad_pairs, partners, grad_partners, strict=True
+                grad_pairs.unbind(1), partners, grad_partners, strict=True
             ):
                 grad_own.addcmul_(grad_pair, partner)
                 grad_partner.addcmul_(grad_pair, own)
@@ -71,16 +72,23 @@ class Quadratic:
 
     def _features(self, rows: Tensor) -> Tensor:
         """Return features in rows, given entries in rows."""
-        phi = self.memory.take(rows, len(rows), self.num_features, rows.shape[-1])
-        own, partners = rows[:, : self.dim], self._partners(rows)
-        pairs = phi[:, : -self.dim].unflatten(1, partners.shape[1:3])
-        torch.mul(partners, own.unsqueeze(1), out=pairs)
-        phi[:, -self.dim :].copy_(own)
+        phi, pairs, linear = self._take(rows)
+        own = rows[:, : self.dim]
+        torch.mul(self._partners(rows), own.unsqueeze(1), out=pairs)
+        linear.copy_(own)
         return phi
+
+    def _take(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._memory.take(rows, len(rows), self.num_features, rows.shape[-1])
 
     def _partners(self, rows: Tensor) -> Tensor:
         """Return, for each distance, the rows from there on: as many as there are entries."""
         return rows.unfold(1, self.dim, 1).mT
+
+
+def _cut(phi: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut features in rows into pairs, by distance and entry, and the entries."""
+    return phi, phi[:, :-dim].unflatten(1, (-1, dim)), phi[:, -dim:]
 
 
 def num_quadratic_features(head_dim: int) -> int:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ TILE_NUMBERS = 2**18
 
 Tile = tuple[int, slice, slice]  # one example, some heads, some tokens
 Results = tuple[Tensor, Tensor, Tensor]
+Views = TypeVar("Views")
 
 
 def tile_tokens(num_columns: int) -> int:
@@ -130,9 +131,15 @@ class HeadMatrices:
         """Return one matrix for each head of x, in the dtype that the first x has."""
         first, num_heads = tile[1].start % len(self.matrices), len(x)
         if (first, num_heads) not in self._taken:
-            cycles = math.ceil((first + num_heads) / len(self.matrices))
-            in_turn = self.matrices.to(x.dtype).repeat(cycles, 1, 1)
-            self._taken[first, num_heads] = in_turn[first : first + num_heads]
+            matrices = self.matrices.to(x.dtype)
+            if len(matrices) == 1:
+                in_turn = matrices.expand(num_heads, -1, -1)
+            elif first + num_heads <= len(matrices):
+                in_turn = matrices[first : first + num_heads]
+            else:
+                cycles = math.ceil((first + num_heads) / len(matrices))
+                in_turn = matrices.repeat(cycles, 1, 1)[first : first + num_heads]
+            self._taken[first, num_heads] = in_turn
         return self._taken[first, num_heads]
 
 
@@ -141,9 +148,9 @@ def add_of_heads(matrices: Tensor, gradient: Tensor, tile: Tile) -> None:
     cycle, num_heads = len(matrices), len(gradient)
     first = tile[1].start % cycle
     if first + num_heads <= cycle:
-        matrices[first : first + num_heads] += gradient
+        matrices[first : first + num_heads].add_(gradient)
     elif first == num_heads % cycle == 0:
-        matrices += gradient.unflatten(0, (-1, cycle)).sum(0)
+        matrices.add_(gradient.unflatten(0, (-1, cycle)).sum(0))
     else:
         heads = torch.arange(first, first + num_heads, device=matrices.device) % cycle
         matrices.index_add_(0, heads, gradient)
@@ -158,15 +165,25 @@ def padding_of(key_padding_mask: Tensor | None, key: Tensor) -> Tensor | None:
     return padding[..., None].expand(*key.shape[:-1], 1)
 
 
-class Memory:
-    """Memory that a map writes at each tile; fresh pages would cost more than what is written."""
+class Memory(Generic[Views]):
+    """Memory that a map writes at each tile; fresh pages would cost more than what is written.
 
-    def __init__(self):
+    Args:
+        cut: Makes of it the views that the map works with, once for all tiles of a shape. No method
+            of the map: in a cycle, memory would outlive its use.
+    """
+
+    def __init__(self, cut: Callable[[Tensor], Views]):
+        self._cut = cut
         self._numbers: Tensor | None = None
+        self._views: dict[tuple[int, ...], Views] = {}
 
-    def take(self, like: Tensor, *shape: int) -> Tensor:
-        """Return a tensor that holds whatever was written last."""
-        size = math.prod(shape)
-        if self._numbers is None or self._numbers.numel() < size:
-            self._numbers = like.new_empty(size)
-        return self._numbers[:size].view(shape)
+    def take(self, like: Tensor, *shape: int) -> Views:
+        """Return views of a tensor that holds whatever was written last."""
+        if shape not in self._views:
+            size = math.prod(shape)
+            if self._numbers is None or self._numbers.numel() < size:
+                self._numbers = like.new_empty(size)
+                self._views.clear()
+            self._views[shape] = self._cut(self._numbers[:size].view(shape))
+        return self._views[shape]

@@ -1,5 +1,6 @@
 """What holds for every attention that is registered as an operator of torch."""
 
+import gc
 from functools import partial
 
 import pytest
@@ -98,3 +99,16 @@ def test_an_operator_counts_what_its_tiles_multiply(name, inputs):
     inputs = (*inputs, False, torch.randn(B, H, S, E), *results)
     ones = 2 * S * results[2][..., :1, :].numel()
     assert count(operator_backward, *inputs)[0] == count(backward, *inputs)[0] + ones
+
+
+def test_an_operator_gives_back_its_memory_at_once(attend, inputs):
+    """A cycle would hold the numbers of a tile until Python looks for cycles."""
+    inputs = [x.requires_grad_() for x in inputs]
+    attend(*inputs).sum().backward()  # torch remembers some things at its first call
+    gc.collect()
+    gc.disable()
+    try:
+        attend(*inputs).sum().backward()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
