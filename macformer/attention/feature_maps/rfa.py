@@ -1,6 +1,7 @@
 """Random feature attention (Peng et al. 2021, Random Feature Attention, ICLR)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -48,6 +49,8 @@ class RFA(nn.Module):
         redraw: bool,
     ):
         super().__init__()
+        if isinstance(attend, partial):  # of Hydra, which would check its target anew at every call
+            attend = partial(attend.func, *attend.args, **attend.keywords)
         self.attend = attend
         self.redraw = redraw
         self.sigma = nn.Parameter(torch.ones(num_heads, head_dim, 1))
