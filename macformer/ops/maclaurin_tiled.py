@@ -17,7 +17,8 @@ class Products:
 
     def __init__(self, signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Tensor):
         # Rows of whole cache lines are multiplied a fifth faster, even with columns of zeros.
-        self._signs = HeadMatrices(pad(signs, (0, -signs.shape[-1] % 16)))
+        zeros = -signs.shape[-1] % 16
+        self._signs = HeadMatrices(pad(signs, (0, zeros)) if zeros else signs)
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
         self.num_columns = self._signs.matrices.shape[-1]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -43,15 +44,27 @@ def tiles(
     most = tile_tokens(num_columns)
     examples = _cut((*rows, *states), Tensor.unbind)
     for b, (length, example) in enumerate(zip(lengths, examples, strict=True)):
-        num_tokens = max(1, math.ceil(length / max(1, math.ceil(length / most))))
-        num_heads = max(1, most // num_tokens)
-        some_heads = partial(_parts, size=num_heads, dim=0)
-        some_tokens = partial(_parts, size=num_tokens, dim=1, stop=length)
-        for i, group in enumerate(_cut(example, some_heads)):
-            h = slice(i * num_heads, i * num_heads + len(group[0]))
-            for j, part in enumerate(_cut(group[: len(rows)], some_tokens)):
-                t = slice(j * num_tokens, min((j + 1) * num_tokens, length))
-                yield (b, h, t), part, group[len(rows) :]
+        by_token = _even_sizes(length, most)
+        by_head = _even_sizes(len(example[0]), max(1, most // max(by_token, default=1)))
+        groups = _cut(example, partial(_parts, sizes=by_head, dim=0))
+        for h, group in zip(_slices(by_head), groups, strict=True):
+            of_rows, of_heads = group[: len(rows)], group[len(rows) :]
+            parts = _cut(of_rows, partial(_parts, sizes=by_token, dim=1, stop=length))
+            for t, part in zip(_slices(by_token), parts, strict=True):
+                yield (b, h, t), part, of_heads
+
+
+def _even_sizes(total: int, most: int) -> list[int]:
+    """Return the sizes of as few parts as hold no more than ``most`` of a total, as even as can."""
+    if not total:
+        return []
+    size = math.ceil(total / math.ceil(total / most))
+    full, rest = divmod(total, size)
+    return [size] * full + [rest] * bool(rest)
+
+
+def _slices(sizes: list[int]) -> list[slice]:
+    return [slice(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _cut(
@@ -67,13 +80,17 @@ def _cut(
     return zip(*((None,) * num_parts if x is None else x for x in parts), strict=True)
 
 
-def _parts(x: Tensor, *, size: int, dim: int, stop: int | None = None) -> Sequence[Tensor]:
-    """Cut x into parts of a size, the last of which may be smaller."""
+def _parts(x: Tensor, *, sizes: list[int], dim: int, stop: int | None = None) -> Sequence[Tensor]:
+    """Cut x into parts of these sizes, which are all that is before a stop.
+
+    Raises:
+        ValueError: If they are not.
+    """
     if stop is not None and stop < x.shape[dim]:
         x = x.narrow(dim, 0, stop)
-    if 0 < x.shape[dim] <= size:
-        return (x,)
-    return x.split(size, dim) if x.shape[dim] else ()
+    if sum(sizes) != x.shape[dim]:
+        raise ValueError(f"sizes {sizes} do not cut {list(x.shape)} along {dim}")
+    return (x,) if len(sizes) == 1 else torch.split_with_sizes(x, sizes, dim)
 
 
 def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:

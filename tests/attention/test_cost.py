@@ -198,7 +198,7 @@ def test_operations_and_state_are_those_counted_by_hand(name, build):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_pass_runs_nothing_of_hydra(name, build):
-    """What Hydra makes to be called later checks its target at every call, for a quarter of a ms."""
+    """What Hydra makes to be called later checks its target anew at every call."""
     row, files = build(name), set()
     row(*torch.randn(3, 2, H, N, E))
     sys.setprofile(lambda frame, *_: files.add(frame.f_code.co_filename))
