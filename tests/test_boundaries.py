@@ -14,7 +14,15 @@ PACKAGES = {"macformer": Path(macformer.__path__[0]), "tasks": Path(tasks.__path
 
 # What each room may import of its package, beside itself and the leaves.
 LEAVES = {
-    "macformer": {"heartbeat", "record", "provenance", "plotting", "measuring", "whole_file"},
+    "macformer": {
+        "heartbeat",
+        "record",
+        "provenance",
+        "plotting",
+        "measuring",
+        "partials",
+        "whole_file",
+    },
     "tasks": {"errors", "parallel"},
 }
 METHOD = {"ops", "attention", "models"}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from macformer.partials import without_hydra
 from macformer.training.capture import CapturedGradients, can_capture
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
 from macformer.training.objectives import Batch, Loss, Objective, judge
@@ -58,7 +59,7 @@ class ClassificationModule(pl.LightningModule):
         assert steps_per_call >= 1 and log_interval >= 1
         self.automatic_optimization = False
         self.model = model
-        self.objective = objective
+        self.objective = without_hydra(objective)
         self.clip = clip
         self.steps_per_call = steps_per_call
         self.log_interval = log_interval

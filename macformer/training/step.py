@@ -1,13 +1,12 @@
 """One optimisation step, and nothing else: it can be timed bare, captured or replayed."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from macformer.partials import without_hydra
 from macformer.training.objectives import Batch, Loss, Objective
 
 Clip = Callable[[list[nn.Parameter]], object]
@@ -47,8 +46,9 @@ class Gradients:
     ):
         self.model = model
         self.accumulate = accumulate
-        self.clip = clip
+        self.clip = None if clip is None else without_hydra(clip)
         self.backward = backward
+        objective = without_hydra(objective)
         self._objective = objective if compile is None else compile(objective)
 
     def __call__(self, batch: Batch) -> Loss:
@@ -109,16 +109,13 @@ def optimisation_step(
     return result
 
 
-def compile_whole(objective: Any, *, combo_kernels: bool) -> Objective:
+def compile_whole(objective: Objective, *, combo_kernels: bool) -> Objective:
     """Compile a model and its loss into one program each way, or raise.
 
     Args:
         combo_kernels: Whether kernels that do not wait for one another are launched as one, on a
             GPU: casts of single weights, sums of a few numbers.
     """
-    deferred = getattr(objective, "func", None)
-    if deferred is not None:  # by Hydra, whose own checks no program holds
-        objective = partial(deferred, *objective.args, **objective.keywords)
     return torch.compile(objective, fullgraph=True, options={"combo_kernels": combo_kernels})
 
 

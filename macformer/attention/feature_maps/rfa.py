@@ -1,7 +1,6 @@
 """Random feature attention (Peng et al. 2021, Random Feature Attention, ICLR)."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.ops import arccos_attention, fourier_attention
+from macformer.partials import without_hydra
 
 FEATURES_OF_A_DIRECTION = {fourier_attention: 2, arccos_attention: 1}
 
@@ -49,9 +49,7 @@ class RFA(nn.Module):
         redraw: bool,
     ):
         super().__init__()
-        if isinstance(attend, partial):  # of Hydra, which would check its target anew at every call
-            attend = partial(attend.func, *attend.args, **attend.keywords)
-        self.attend = attend
+        self.attend = without_hydra(attend)
         self.redraw = redraw
         self.sigma = nn.Parameter(torch.ones(num_heads, head_dim, 1))
         self.register_buffer("pool", torch.randn(pool_size, num_heads, head_dim, num_features))
