@@ -18,10 +18,17 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from macformer.ops.linear import accumulation_dtype, guard_denominator, without_autocast
-from macformer.ops.tiling import Results, Tile, key_lengths, on_folded, padding_of, tiles
+from macformer.ops.tiling import (
+    Results,
+    Tile,
+    key_lengths,
+    new_rows,
+    on_folded,
+    padding_of,
+    tiles,
+)
 
 Features = tuple[Tensor, ...]
 Pull = Callable[[Tensor, Tensor], Tensor]
@@ -252,7 +259,7 @@ def _along(phi: Features, state: Tensor, *, dim: int) -> Sequence[Tensor]:
     """Cut a state into what each part of the features meets."""
     if len(phi) == 1:
         return (state,)
-    return state.split([part.shape[-1] for part in phi], dim)
+    return state.split_with_sizes([part.shape[-1] for part in phi], dim)
 
 
 def where_positive(grad: Tensor, x: Tensor) -> Tensor:
@@ -268,7 +275,11 @@ def load_keys(
     Args:
         padding: Where padding is: [heads, tokens, 1].
     """
-    k, v = key.to(dtype), pad(value.to(dtype), (0, 1), value=1.0)
+    num_values = value.shape[-1]
+    k, v = key.to(dtype), new_rows(value, num_values + 1, dtype)
+    values, ones = v.split_with_sizes([num_values, 1], -1)
+    values.copy_(value)
+    ones.fill_(1)
     if padding is None:
         return k, v
     return k.masked_fill(padding, 0), v.masked_fill_(padding, 0)
@@ -282,5 +293,10 @@ def guarded_inverse(denominator: Tensor, *, eps: float) -> tuple[Tensor, Tensor]
 
 def grad_numerator(grad_out: Tensor, out: Tensor, inverse: Tensor, slope: Tensor) -> Tensor:
     r"""Return the gradient at [n, z] of o = n / z: :math:`[g / z, -g^\top o / z]`."""
-    of_ones = (grad_out * out).sum(-1, keepdim=True).mul_(slope)
-    return torch.cat([grad_out * inverse, of_ones], dim=-1)
+    num_values = out.shape[-1]
+    grad = new_rows(out, num_values + 1, out.dtype)
+    of_values, of_ones = grad.split_with_sizes([num_values, 1], -1)
+    torch.mul(grad_out, out, out=of_values)
+    torch.sum(of_values, -1, keepdim=True, out=of_ones).mul_(slope)
+    torch.mul(grad_out, inverse, out=of_values)
+    return grad

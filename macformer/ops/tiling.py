@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -32,65 +31,71 @@ def tiles(
     """Cut each example into tiles of whole heads, or of one head's tokens where it is long.
 
     Yields each tile with its part of ``rows``, [heads, tokens, X], and with the ``states`` of its
-    heads, [heads, X, Y]; None stays None. Views are taken many at once: at a thousand tokens,
-    taking each of them by itself would cost as much as a product.
+    heads, [heads, X, Y]; None stays None. Views are taken many at once, and none of what a tile
+    takes whole: at a thousand tokens, each by itself would cost as much as a product.
 
     Args:
-        rows: What tokens have a row of, [batch, heads, tokens, X]; the first is a tensor.
+        rows: What tokens have a row of, [batch, heads, tokens, X].
         states: What whole heads have, [batch, heads, X, Y].
         lengths: How many tokens of each example there are tiles of.
         num_columns: The numbers that are computed of each token.
+
+    Raises:
+        ValueError: If tensors disagree in their examples, heads or tokens, or are shorter.
     """
-    most = tile_tokens(num_columns)
-    examples = _cut((*rows, *states), Tensor.unbind)
+    _, num_heads, num_tokens = _common_shape(rows, states, max(lengths, default=0))
+    most, num_rows = tile_tokens(num_columns), len(rows)
+    examples = _together((*rows, *states), Tensor.unbind, len(lengths))
     for b, (length, example) in enumerate(zip(lengths, examples, strict=True)):
         by_token = _even_sizes(length, most)
-        by_head = _even_sizes(len(example[0]), max(1, most // max(by_token, default=1)))
-        groups = _cut(example, partial(_parts, sizes=by_head, dim=0))
-        for h, group in zip(_slices(by_head), groups, strict=True):
-            of_rows, of_heads = group[: len(rows)], group[len(rows) :]
-            parts = _cut(of_rows, partial(_parts, sizes=by_token, dim=1, stop=length))
-            for t, part in zip(_slices(by_token), parts, strict=True):
+        by_head = _even_sizes(num_heads, max(1, most // max(by_token, default=1)))
+        for h, group in _cut(example, by_head, dim=0):
+            of_tokens, of_heads = group[:num_rows], group[num_rows:]
+            if length < num_tokens:
+                of_tokens = [None if x is None else x[:, :length] for x in of_tokens]
+            for t, part in _cut(of_tokens, by_token, dim=1):
                 yield (b, h, t), part, of_heads
+
+
+def _common_shape(
+    rows: Sequence[Tensor | None], states: Sequence[Tensor | None], longest: int
+) -> torch.Size:
+    """Return the examples, heads and tokens of rows, which :func:`tiles` needs to be the same."""
+    shapes = {x.shape[:3] for x in rows if x is not None}
+    of_states = {x.shape[:2] for x in states if x is not None}
+    shape = max(shapes)
+    if len(shapes) > 1 or of_states - {shape[:2]} or longest > shape[2]:
+        raise ValueError(f"rows {shapes} and states {of_states} disagree, or {longest} is too long")
+    return shape
 
 
 def _even_sizes(total: int, most: int) -> list[int]:
     """Return the sizes of as few parts as hold no more than ``most`` of a total, as even as can."""
-    if not total:
-        return []
+    if total <= most:
+        return [total] if total else []
     size = math.ceil(total / math.ceil(total / most))
     full, rest = divmod(total, size)
     return [size] * full + [rest] * bool(rest)
 
 
-def _slices(sizes: list[int]) -> list[slice]:
-    return [slice(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
-
-
 def _cut(
-    tensors: Sequence[Tensor | None], cut: Callable[[Tensor], Sequence[Tensor]]
-) -> Iterator[Any]:
-    """Cut tensors alike, and yield their first parts together, then the next; None stays None.
+    tensors: Sequence[Tensor | None], sizes: list[int], dim: int
+) -> Iterator[tuple[slice, Sequence[Tensor | None]]]:
+    """Yield where each part lies, and what it has of the tensors; None stays None."""
+    if len(sizes) == 1:
+        yield slice(0, sizes[0]), tensors
+        return
+    parts = _together(tensors, lambda x: x.split_with_sizes(sizes, dim), len(sizes))
+    for size, stop, part in zip(sizes, accumulate(sizes), parts, strict=True):
+        yield slice(stop - size, stop), part
 
-    Raises:
-        ValueError: If some have more parts than others.
-    """
-    parts = [None if x is None else cut(x) for x in tensors]
-    num_parts = max(len(x) for x in parts if x is not None)
-    return zip(*((None,) * num_parts if x is None else x for x in parts), strict=True)
 
-
-def _parts(x: Tensor, *, sizes: list[int], dim: int, stop: int | None = None) -> Sequence[Tensor]:
-    """Cut x into parts of these sizes, which are all that is before a stop.
-
-    Raises:
-        ValueError: If they are not.
-    """
-    if stop is not None and stop < x.shape[dim]:
-        x = x.narrow(dim, 0, stop)
-    if sum(sizes) != x.shape[dim]:
-        raise ValueError(f"sizes {sizes} do not cut {list(x.shape)} along {dim}")
-    return (x,) if len(sizes) == 1 else torch.split_with_sizes(x, sizes, dim)
+def _together(
+    tensors: Sequence[Tensor | None], cut: Callable[[Tensor], Sequence[Tensor]], num_parts: int
+) -> Iterator[tuple[Tensor | None, ...]]:
+    """Yield the first parts of all tensors, then the next; None stays None."""
+    parts = (repeat(None, num_parts) if x is None else cut(x) for x in tensors)
+    return zip(*parts, strict=True)
 
 
 def key_lengths(key: Tensor, key_padding_mask: Tensor | None) -> list[int]:
@@ -142,27 +147,27 @@ class HeadMatrices:
 
     def __init__(self, matrices: Tensor):
         self.matrices = matrices
+        self._cycle = matrices.shape[0]
         self._taken: dict[tuple[int, int], Tensor] = {}
 
     def of(self, x: Tensor, tile: Tile) -> Tensor:
         """Return one matrix for each head of x, in the dtype that the first x has."""
-        first, num_heads = tile[1].start % len(self.matrices), len(x)
+        first, num_heads = tile[1].start % self._cycle, x.shape[0]
         if (first, num_heads) not in self._taken:
-            matrices = self.matrices.to(x.dtype)
-            if len(matrices) == 1:
+            matrices, stop = self.matrices.to(x.dtype), first + num_heads
+            if self._cycle == 1:
                 in_turn = matrices.expand(num_heads, -1, -1)
-            elif first + num_heads <= len(matrices):
-                in_turn = matrices[first : first + num_heads]
+            elif stop <= self._cycle:
+                in_turn = matrices[first:stop]
             else:
-                cycles = math.ceil((first + num_heads) / len(matrices))
-                in_turn = matrices.repeat(cycles, 1, 1)[first : first + num_heads]
+                in_turn = matrices.repeat(math.ceil(stop / self._cycle), 1, 1)[first:stop]
             self._taken[first, num_heads] = in_turn
         return self._taken[first, num_heads]
 
 
 def add_of_heads(matrices: Tensor, gradient: Tensor, tile: Tile) -> None:
     """Add the gradient of each head of a tile at what :class:`HeadMatrices` took."""
-    cycle, num_heads = len(matrices), len(gradient)
+    cycle, num_heads = matrices.shape[0], gradient.shape[0]
     first = tile[1].start % cycle
     if first + num_heads <= cycle:
         matrices[first : first + num_heads].add_(gradient)
@@ -180,6 +185,15 @@ def padding_of(key_padding_mask: Tensor | None, key: Tensor) -> Tensor | None:
     masks_heads = key_padding_mask.ndim == 3  # of folded examples
     padding = key_padding_mask if masks_heads else key_padding_mask[:, None]
     return padding[..., None].expand(*key.shape[:-1], 1)
+
+
+def new_rows(like: Tensor, num_columns: int, dtype: torch.dtype) -> Tensor:
+    """Return memory for a row of each token, a multiple of 4 numbers apart.
+
+    Products of rows of 33 numbers, one behind the other, take a third longer.
+    """
+    apart = num_columns + -num_columns % 4
+    return like.new_empty(*like.shape[:-1], apart, dtype=dtype)[..., :num_columns]
 
 
 class Memory(Generic[Views]):

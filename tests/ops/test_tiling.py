@@ -29,7 +29,7 @@ def test_tiles_cover_every_token_once_and_name_what_they_hold(monkeypatch, most)
 def test_tensors_that_disagree_are_refused(monkeypatch, shape):
     """Tiles to the end of the shorter would leave memory as it was found."""
     monkeypatch.setattr(tiling, "TILE_NUMBERS", 1)
-    with pytest.raises(ValueError, match=r"argument|do not cut"):
+    with pytest.raises(ValueError, match="disagree"):
         list(tiling.tiles((torch.zeros(2, 4, 5, 2), torch.zeros(shape)), (), [5, 5], 1))
 
 
