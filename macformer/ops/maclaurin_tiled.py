@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from macformer.ops.tiled import Features, Pull
 from macformer.ops.tiling import HeadMatrices, Memory, Tile
@@ -16,13 +15,12 @@ class Products:
     """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
 
     def __init__(self, signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Tensor):
-        # Rows of whole cache lines are multiplied a fifth faster, even with columns of zeros.
-        zeros = -signs.shape[-1] % 16
-        self._signs = HeadMatrices(pad(signs, (0, zeros)) if zeros else signs)
+        self._signs = HeadMatrices(signs)
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
-        self.num_columns = self._signs.matrices.shape[-1]
-        self._num_signs = sum(widths)
+        num_signs = sum(widths)
+        # A row begins with a cache line: it is multiplied a fifth faster.
+        self.num_columns = num_signs + -num_signs % 16
         cut = partial(_cut, widths=widths)
         self._projected, self._gradients = Memory(cut), Memory(cut)
 
@@ -33,8 +31,8 @@ class Products:
         return (projected.first,)
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
-        columns = self._signs.of(x, tile)
-        projected = self._project(x, columns)
+        signs = self._signs.of(x, tile)
+        projected = self._project(x, signs)
         gradients = self._columns(x, self._gradients)
         steps = list(zip(projected.alive, projected.levels, gradients.levels, strict=True))
         for alive, level, before in steps:
@@ -48,13 +46,13 @@ class Products:
             ):
                 before.mul_(grad)
                 grad.mul_(level)
-            return torch.bmm(gradients.alone, columns[..., : self._num_signs].mT)
+            return torch.bmm(gradients.whole, signs.mT)
 
         return (projected.first,), pull
 
-    def _project(self, x: Tensor, columns: Tensor) -> "_Columns":
+    def _project(self, x: Tensor, signs: Tensor) -> "_Columns":
         projected = self._columns(x, self._projected)
-        torch.bmm(x, columns, out=projected.whole)
+        torch.bmm(x, signs, out=projected.whole)
         return projected
 
     def _columns(self, x: Tensor, memory: "Memory[_Columns]") -> "_Columns":
@@ -66,22 +64,20 @@ class _Columns(NamedTuple):
     """Views of the numbers that each token has one of for every column.
 
     Attributes:
-        whole: All of them, and what fills rows of whole cache lines.
-        alone: Without the latter.
+        whole: All of them.
         first: Those of the first level, one for each feature.
         levels: Those of every further level.
         alive: The features that each of these levels multiplies.
     """
 
     whole: Tensor
-    alone: Tensor
     first: Tensor
     levels: list[Tensor]
     alive: list[Tensor]
 
 
-def _cut(whole: Tensor, widths: Sequence[int]) -> _Columns:
-    alone = whole[..., : sum(widths)]
-    first, *levels = alone.split(list(widths), dim=-1) if widths else (alone,)
+def _cut(memory: Tensor, widths: Sequence[int]) -> _Columns:
+    whole = memory[..., : sum(widths)]
+    first, *levels = whole.split(list(widths), dim=-1) if widths else (whole,)
     alive = [first[..., : level.shape[-1]] for level in levels]
-    return _Columns(whole, alone, first, levels, alive)
+    return _Columns(whole, first, levels, alive)
