@@ -51,11 +51,12 @@ class _Waves:
         self._matrices = HeadMatrices(omega)
         self.num_features = self.num_columns = 2 * omega.shape[-1]
         self.weights, self.constant = 1 / omega.shape[-1], 0.0
-        self._features, self._gradients = Memory(Tensor.unbind), Memory(Tensor.unbind)
+        self._waves: Memory[Sequence[Tensor]] = Memory(Tensor.unbind)
+        self._gradient: Memory[Tensor] = Memory(lambda whole: whole)
 
     def features(self, x: Tensor, tile: Tile) -> Features:
         # each contiguous, since of a view every row would be a call of the library of sines
-        sine, cosine = self._pair(self._features, x)
+        sine, cosine = self._waves.take(x, 2, *x.shape[:-1], self.num_features // 2)
         angles = torch.bmm(x, self._matrices.of(x, tile), out=cosine)
         torch.sin(angles, out=sine)
         return sine, angles.cos_()
@@ -64,18 +65,16 @@ class _Waves:
         sine, cosine = self.features(x, tile)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            grad_sine, grad_cosine = self._pair(self._gradients, x)
-            for grad, columns in zip((grad_sine, grad_cosine), state.chunk(2, -1), strict=True):
-                torch.bmm(y, columns, out=grad)
-            grad_angles = grad_sine.mul_(cosine).addcmul_(grad_cosine, sine, value=-1)
+            of_sine, of_cosine = state.chunk(2, -1)
+            grad_angles = torch.bmm(y, of_sine, out=self._gradient.take(x, *sine.shape))
+            grad_angles.mul_(cosine)
+            grad_cosine = torch.bmm(y, of_cosine, out=cosine)
+            grad_angles.addcmul_(grad_cosine, sine, value=-1)
             if self.grad_omega is not None:
                 add_of_heads(self.grad_omega, torch.bmm(x.mT, grad_angles), tile)
             return torch.bmm(grad_angles, self._matrices.of(x, tile).mT)
 
         return (sine, cosine), pull
-
-    def _pair(self, memory: Memory[Features], x: Tensor) -> Features:
-        return memory.take(x, 2, *x.shape[:-1], self.num_features // 2)
 
 
 def _maps(

@@ -1,8 +1,8 @@
 """Maclaurin features of one tile, and the way back through them."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,66 +18,64 @@ class Products:
         self._signs = HeadMatrices(signs)
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
-        num_signs = sum(widths)
-        # A row begins with a cache line: it is multiplied a fifth faster.
-        self.num_columns = num_signs + -num_signs % 16
-        cut = partial(_cut, widths=widths)
-        self._projected, self._gradients = Memory(cut), Memory(cut)
+        self._widths = widths
+        self.num_columns = _whole_lines(widths)
+        self._projected = Memory(partial(_cut, widths=widths))
+        self._gradients = Memory(partial(_split, widths=widths[1:]))
 
     def features(self, x: Tensor, tile: Tile) -> Features:
-        projected = self._project(x, self._signs.of(x, tile))
-        for alive, level in zip(projected.alive, projected.levels, strict=True):
+        first, steps = self._project(x, self._signs.of(x, tile))
+        for alive, level in steps:
             alive.mul_(level)
-        return (projected.first,)
+        return (first,)
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         signs = self._signs.of(x, tile)
-        projected = self._project(x, signs)
-        gradients = self._columns(x, self._gradients)
-        steps = list(zip(projected.alive, projected.levels, gradients.levels, strict=True))
-        for alive, level, before in steps:
+        first, steps = self._project(x, signs)
+        gradients = self._gradients.take(x, *x.shape[:2], _whole_lines(self._widths[1:]))
+        befores = gradients[1:]
+        for (alive, level), before in zip(steps, befores, strict=True):
             before.copy_(alive)  # dividing the product out again would fail at zeros
             alive.mul_(level)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            torch.bmm(y, state, out=gradients.first)
-            for grad, (_, level, before) in zip(
-                reversed(gradients.alive), reversed(steps), strict=True
-            ):
+            torch.bmm(y, state, out=first)
+            for (grad, level), before in zip(reversed(steps), reversed(befores), strict=True):
                 before.mul_(grad)
                 grad.mul_(level)
-            return torch.bmm(gradients.whole, signs.mT)
+            grad_x = torch.bmm(first, signs[..., : self.num_features].mT)
+            if steps:
+                grad_x.baddbmm_(gradients[0], signs[..., self.num_features :].mT)
+            return grad_x
 
-        return (projected.first,), pull
+        return (first,), pull
 
-    def _project(self, x: Tensor, signs: Tensor) -> "_Columns":
-        projected = self._columns(x, self._projected)
-        torch.bmm(x, signs, out=projected.whole)
-        return projected
-
-    def _columns(self, x: Tensor, memory: "Memory[_Columns]") -> "_Columns":
-        """Return memory for a number of each token and column."""
-        return memory.take(x, *x.shape[:2], self.num_columns)
-
-
-class _Columns(NamedTuple):
-    """Views of the numbers that each token has one of for every column.
-
-    Attributes:
-        whole: All of them.
-        first: Those of the first level, one for each feature.
-        levels: Those of every further level.
-        alive: The features that each of these levels multiplies.
-    """
-
-    whole: Tensor
-    first: Tensor
-    levels: list[Tensor]
-    alive: list[Tensor]
+    def _project(self, x: Tensor, signs: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        whole, first, steps = self._projected.take(x, *x.shape[:2], self.num_columns)
+        torch.bmm(x, signs, out=whole)
+        return first, steps
 
 
-def _cut(memory: Tensor, widths: Sequence[int]) -> _Columns:
+def _whole_lines(widths: Sequence[int]) -> int:
+    """Return the numbers of a row that begins with a cache line: it is read a fifth faster."""
+    return 16 * math.ceil(sum(widths) / 16)
+
+
+def _split(memory: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return what rows hold of all levels, and of each."""
     whole = memory[..., : sum(widths)]
-    first, *levels = whole.split(list(widths), dim=-1) if widths else (whole,)
-    alive = [first[..., : level.shape[-1]] for level in levels]
-    return _Columns(whole, first, levels, alive)
+    return whole, *whole.split_with_sizes(list(widths), -1)
+
+
+def _cut(
+    memory: Tensor, widths: Sequence[int]
+) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+    """Return what rows hold of all levels, of the first, and of each other one.
+
+    Beside the latter stand the features of the first that it multiplies.
+    """
+    whole, *levels = _split(memory, widths)
+    if not levels:
+        return whole, whole, []
+    first, *others = levels
+    return whole, first, [(first[..., : level.shape[-1]], level) for level in others]
