@@ -18,8 +18,7 @@ class Products:
         self._signs = HeadMatrices(signs)
         self.weights, self.constant = weights, constant
         self.num_features = widths[0] if widths else 0
-        self._widths = widths
-        self.num_columns = _whole_lines(widths)
+        self.num_columns, self._num_further = _whole_lines(widths), _whole_lines(widths[1:])
         self._projected = Memory(partial(_cut, widths=widths))
         self._gradients = Memory(partial(_split, widths=widths[1:]))
 
@@ -32,8 +31,7 @@ class Products:
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         signs = self._signs.of(x, tile)
         first, steps = self._project(x, signs)
-        gradients = self._gradients.take(x, *x.shape[:2], _whole_lines(self._widths[1:]))
-        befores = gradients[1:]
+        of_levels, *befores = self._gradients.take(x, *x.shape[:2], self._num_further)
         for (alive, level), before in zip(steps, befores, strict=True):
             before.copy_(alive)  # dividing the product out again would fail at zeros
             alive.mul_(level)
@@ -45,7 +43,7 @@ class Products:
                 grad.mul_(level)
             grad_x = torch.bmm(first, signs[..., : self.num_features].mT)
             if steps:
-                grad_x.baddbmm_(gradients[0], signs[..., self.num_features :].mT)
+                grad_x.baddbmm_(of_levels, signs[..., self.num_features :].mT)
             return grad_x
 
         return (first,), pull
