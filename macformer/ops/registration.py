@@ -65,16 +65,16 @@ def register_attention(
     inputs = ", ".join(filter(None, (tensors, parameters, options)))
     num_parameters = len(parameters.split(",")) if parameters else 0
     results = "Tensor grad_out, Tensor out, Tensor denominator, Tensor state"
-    attend = _define(name, f"({inputs}) -> (Tensor, Tensor, Tensor)", forward)
-    pull = _define(
-        f"{name}_backward", f"({inputs}, bool learnt_need_grad, {results}) -> Tensor[]", backward
-    )
+    library = _new_library(name)
+    attend = _define(library, name, f"({inputs}) -> (Tensor, Tensor, Tensor)", forward)
+    more = f"bool learnt_need_grad, {results}"
+    pull = _define(library, f"{name}_backward", f"({inputs}, {more}) -> Tensor[]", backward)
 
-    @torch.library.register_fake(attend)
+    @torch.library.register_fake(attend, lib=library)
     def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         return _empty_results(query, value, size(query.shape, *map(_shape, rest[:-2])))
 
-    @torch.library.register_fake(pull)
+    @torch.library.register_fake(pull, lib=library)
     def _(*arguments: Any) -> list[Tensor]:
         return [
             torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -93,7 +93,7 @@ def register_attention(
         grads = pull(*inputs, learnt_need_grad, grad_out, out, denominator, state)
         return *grads, *[None] * (len(inputs) - len(grads))
 
-    torch.library.register_autograd(attend, differentiate, setup_context=setup_context)
+    torch.library.register_autograd(attend, differentiate, setup_context=setup_context, lib=library)
 
     def count(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None) -> int:
         return _flops(query, value, size(query, *rest[:num_parameters]))
@@ -113,14 +113,25 @@ def register_attention(
     return attend_or_refuse
 
 
-def _define(name: str, schema: str, function: Callable[..., Any]) -> Callable[..., Any]:
+_libraries: dict[str, torch.library.Library] = {}
+
+
+def _new_library(name: str) -> torch.library.Library:
+    """Return what holds an operator; one of this name, as a notebook's cell before, goes first."""
+    _libraries.pop(name, None)
+    library = _libraries[name] = torch.library.Library("macformer", "FRAGMENT")
+    return library
+
+
+def _define(
+    library: torch.library.Library, name: str, schema: str, function: Callable[..., Any]
+) -> Callable[..., Any]:
     """Define an operator, without the checks at each call that ``torch.library.custom_op`` adds.
 
     They would cost a fiftieth of a pass over 512 tokens; ``opcheck`` makes the same ones in a test.
     """
-    qualified = f"macformer::{name}"
-    torch.library.define(qualified, schema, tags=torch.Tag.pt2_compliant_tag)
-    torch.library.impl(qualified, "default", function)
+    library.define(name + schema, tags=torch.Tag.pt2_compliant_tag)
+    library.impl(name, function, "CompositeExplicitAutograd")
     return getattr(torch.ops.macformer, name).default
 
 

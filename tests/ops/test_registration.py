@@ -12,6 +12,7 @@ from macformer import ops
 from macformer.attention import kernels, samplers
 from macformer.ops import arccos, fourier, hedgehog, pointwise, taylor
 from macformer.ops.passes import through_maps
+from macformer.ops.registration import Size, register_attention
 
 B, H, S, E, F = 2, 3, 11, 6, 7
 OMEGA = torch.randn(H, E, F, generator=torch.Generator().manual_seed(0))
@@ -112,3 +113,23 @@ def test_an_operator_gives_back_its_memory_at_once(attend, inputs):
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_an_operator_that_is_defined_again_is_the_new_one(inputs):
+    """As where a notebook's cell is run twice."""
+
+    def define(make_map):
+        forward, backward = through_maps("of a test", pointwise._maps(make_map))
+        options = {"forward": forward, "backward": backward}
+        return register_attention("again", "", size=lambda q: Size(q[-1], 0), **options)
+
+    query, key, value = (x.requires_grad_() for x in inputs)
+    for make_map, expected in (
+        (pointwise._Elu, ops.elu_attention),
+        (partial(pointwise._Relu, shift=0.25), partial(ops.relu_attention, shift=0.25)),
+    ):
+        out = define(make_map)(query, key, value, None, 1e-6)[0]
+        torch.testing.assert_close(out, expected(query, key, value))
+        grads = torch.autograd.grad(out.sum(), inputs)
+        expected_grads = torch.autograd.grad(expected(query, key, value).sum(), inputs)
+        torch.testing.assert_close(grads, expected_grads)
