@@ -104,10 +104,10 @@ def _compare(
             interval = accuracy_interval(np.stack([answers.right for answers in tests.values()]))
             line |= {"low": interval.low, "high": interval.high}
         if on_other_rows(tests, reference):
-            line["other_rows"] = 1
+            line["other_rows"] = 1.0
         if pair is not None:
             estimate = paired_difference(*pair)
-            line |= {"difference": estimate.mean, "num_paired": len(pair.ours)}
+            line |= {"difference": estimate.mean, "num_paired": float(len(pair.ours))}
             if len(pair.ours) >= enough and estimate.p_value is not None:
                 line |= {"difference.low": estimate.low, "difference.high": estimate.high}
                 line["p"] = estimate.p_value
