@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -91,7 +91,10 @@ def _cut(phi: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     return phi, phi[:, :-dim].unflatten(1, (-1, dim)), phi[:, -dim:]
 
 
-def num_quadratic_features(head_dim: int) -> int:
+Dim = TypeVar("Dim", int, torch.SymInt)  # SymInt while a graph of any size is traced
+
+
+def num_quadratic_features(head_dim: Dim) -> Dim:
     """Count as many pairs as entries for each distance from 0 to half the ring, and the entries."""
     return head_dim * (head_dim // 2 + 1) + head_dim
 

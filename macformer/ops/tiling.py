@@ -41,7 +41,7 @@ def tiles(
         num_columns: The numbers that are computed of each token.
 
     Raises:
-        ValueError: If tensors disagree in their examples, heads or tokens, or are shorter.
+        ValueError: If tensors disagree in examples, heads or tokens, or a length exceeds these.
     """
     _, num_heads, num_tokens = _common_shape(rows, states, max(lengths, default=0))
     most, num_rows = tile_tokens(num_columns), len(rows)

@@ -133,3 +133,12 @@ def test_an_operator_that_is_defined_again_is_the_new_one(inputs):
         grads = torch.autograd.grad(out.sum(), inputs)
         expected_grads = torch.autograd.grad(expected(query, key, value).sum(), inputs)
         torch.testing.assert_close(grads, expected_grads)
+
+
+@pytest.mark.parametrize("name", ["arccos", "hedgehog", "taylor"])
+def test_opcheck(name, inputs):
+    """Of the operators whose own tests do not: no call checks what one returns."""
+    _, parameters = TILES[name]
+    operator = getattr(torch.ops.macformer, f"{name}_attention").default
+    inputs = [x.requires_grad_() for x in inputs]
+    torch.library.opcheck(operator, (*inputs, *parameters, None, 1e-6))
