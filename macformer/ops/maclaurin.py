@@ -33,6 +33,8 @@ class MaclaurinFeatures(NamedTuple):
         linear: Weight of the exact part of degree 1; nothing is computed for it when it is 0.
             :func:`lay_out` makes features of it.
         widths: Number of features alive at each level, never growing; empty without features.
+        has_entries: Whether the last E features of level 1 are the entries of a vector, with unit
+            vectors for signs: what :func:`lay_out` makes of the linear part.
     """
 
     signs: Float[Tensor, "heads E C"]
@@ -40,6 +42,7 @@ class MaclaurinFeatures(NamedTuple):
     constant: Float[Tensor, ""]
     linear: float
     widths: tuple[int, ...]
+    has_entries: bool = False
 
 
 @without_autocast
@@ -86,8 +89,8 @@ def maclaurin_attention_reference(
 def _maps(
     _query: Tensor, _key: Tensor, parameters: Sequence[Any], _grads: Grads
 ) -> tuple[FeatureMap, FeatureMap]:
-    signs, weights, constant, widths = parameters
-    both = Products(signs, widths, weights, constant)
+    signs, weights, constant, widths, has_entries = parameters
+    both = Products(signs, widths, has_entries, weights, constant)
     return both, both
 
 
@@ -96,7 +99,7 @@ def _kernels(
 ) -> tuple[Any, Any] | None:
     from macformer.ops import maclaurin_triton
 
-    signs, weights, constant, widths = parameters
+    signs, weights, constant, widths, _ = parameters
     if not widths:
         return None
     both = maclaurin_triton.products(signs, widths, weights, constant)
@@ -104,13 +107,14 @@ def _kernels(
 
 
 def _size(query: torch.Size, signs: torch.Size, weights: torch.Size, *_: object) -> Size:
+    """Count unit vectors, too, which kernels multiply by, and tiles do not."""
     return Size(features=weights[0], columns=signs[-1])
 
 
 _forward, _backward = through_maps("maclaurin_attention", _maps, make_kernels=_kernels)
 _attend = register_attention(
     "maclaurin_attention",
-    "Tensor signs, Tensor weights, Tensor constant, SymInt[] widths",
+    "Tensor signs, Tensor weights, Tensor constant, SymInt[] widths, bool has_entries",
     forward=_forward,
     backward=_backward,
     size=_size,
@@ -141,9 +145,19 @@ def maclaurin_attention(
         out_dtype: Of the output, that of value unless given. What attention adds to the mean of the
             values may be a twentieth of the output, so that bfloat16 rounds it by percents.
     """
-    signs, weights, constant, _, widths = lay_out(features)
-    weights = weights.to(accumulation_dtype(query))
-    out, _, _ = _attend(query, key, value, signs, weights, constant, widths, key_padding_mask, eps)
+    laid_out = lay_out(features)
+    out, _, _ = _attend(
+        query,
+        key,
+        value,
+        laid_out.signs,
+        laid_out.weights.to(accumulation_dtype(query)),
+        laid_out.constant,
+        laid_out.widths,
+        laid_out.has_entries,
+        key_padding_mask,
+        eps,
+    )
     return out.to(value.dtype if out_dtype is None else out_dtype)
 
 
@@ -153,16 +167,17 @@ def lay_out(features: MaclaurinFeatures) -> MaclaurinFeatures:
     :func:`maclaurin_attention` does so for itself at every call; features laid out once, which have
     no such part left, spare it that.
     """
-    signs, weights, constant, linear, widths = features
-    if not linear:
+    signs, weights, widths = features.signs, features.weights, features.widths
+    if not features.linear:
         return features
     heads, head_dim, _ = signs.shape
     first = widths[0] if widths else 0
     unit = torch.eye(head_dim, dtype=signs.dtype, device=signs.device).expand(heads, -1, -1)
     return MaclaurinFeatures(
         signs=torch.cat([signs[..., :first], unit, signs[..., first:]], dim=-1),
-        weights=torch.cat([weights, weights.new_full((head_dim,), linear)]),
-        constant=constant,
+        weights=torch.cat([weights, weights.new_full((head_dim,), features.linear)]),
+        constant=features.constant,
         linear=0.0,
         widths=(first + head_dim, *widths[1:]),
+        has_entries=True,
     )

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,68 +13,132 @@ from macformer.ops.tiling import HeadMatrices, Memory, Tile
 
 
 class Products:
-    """Each level multiplies the prefix of features that are still alive (a FeatureMap)."""
+    """Products of projections, and maybe the entries of a row as they are (a FeatureMap).
 
-    def __init__(self, signs: Tensor, widths: Sequence[int], weights: Tensor, constant: Tensor):
-        self._signs = HeadMatrices(signs)
+    The first two levels are multiplied into the memory of features, and each further one multiplies
+    those at the front that are still alive. On the way back, the gradient of features multiplies
+    either of the first two where it lies, which gives the gradient of the other. So neither is
+    copied, and their signs change places.
+
+    Args:
+        signs: As in :class:`~macformer.ops.MaclaurinFeatures`, like all other arguments.
+    """
+
+    def __init__(
+        self,
+        signs: Tensor,
+        widths: Sequence[int],
+        has_entries: bool,
+        weights: Tensor,
+        constant: Tensor,
+    ):
         self.weights, self.constant = weights, constant
-        self.num_features = widths[0] if widths else 0
-        self.num_columns, self._num_further = _whole_lines(widths), _whole_lines(widths[1:])
-        self._projected = Memory(partial(_cut, widths=widths))
-        self._gradients = Memory(partial(_split, widths=widths[1:]))
+        self.num_features, *levels = widths or (0,)
+        self.num_columns = sum(widths)
+        num_entries = signs.shape[-2] if has_entries else 0
+        pairs, *further = levels or (0,)
+        single = self.num_features - num_entries - pairs  # features of one projection
+        parts = signs.split_with_sizes([pairs, single, num_entries, pairs, *further], -1)
+        self._signs_of = *parts[:2], *parts[3:]
+        self._signs = HeadMatrices(torch.cat(self._signs_of, -1))
+        sizes = [pairs, single, num_entries, pairs, single, pairs, *further, *further]
+        self._row = 16 * math.ceil(sum(sizes) / 16)  # begins with a cache line
+        self._memory = Memory(partial(_cut, sizes=[*sizes, self._row - sum(sizes)]))
+
+    @cached_property
+    def _signs_back(self) -> HeadMatrices:
+        first, single, second, *further = self._signs_of
+        return HeadMatrices(torch.cat([second, single, first, *further], -1))
 
     def features(self, x: Tensor, tile: Tile) -> Features:
-        first, steps = self._project(x, self._signs.of(x, tile))
-        for alive, level in steps:
+        numbers = self._project(x, tile)
+        for alive, level, _ in numbers.further:
             alive.mul_(level)
-        return (first,)
+        return (numbers.features,)
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
-        signs = self._signs.of(x, tile)
-        first, steps = self._project(x, signs)
-        of_levels, *befores = self._gradients.take(x, *x.shape[:2], self._num_further)
-        for (alive, level), before in zip(steps, befores, strict=True):
+        numbers = self._project(x, tile)
+        for alive, level, before in numbers.further:
             before.copy_(alive)  # dividing the product out again would fail at zeros
             alive.mul_(level)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            torch.bmm(y, state, out=first)
-            for (grad, level), before in zip(reversed(steps), reversed(befores), strict=True):
+            torch.bmm(y, state, out=numbers.features)
+            for grad, level, before in reversed(numbers.further):
                 before.mul_(grad)
                 grad.mul_(level)
-            grad_x = torch.bmm(first, signs[..., : self.num_features].mT)
-            if steps:
-                grad_x.baddbmm_(of_levels, signs[..., self.num_features :].mT)
-            return grad_x
+                level.copy_(before)
+            numbers.first.mul_(numbers.pairs)
+            numbers.second.mul_(numbers.pairs)
+            if numbers.of_single.shape[-1]:
+                numbers.of_single.copy_(numbers.single)
+            signs = self._signs_back.of(x, tile).mT
+            if numbers.entries.shape[-1]:
+                return torch.baddbmm(numbers.entries, numbers.projections, signs)
+            return torch.bmm(numbers.projections, signs)
 
-        return (first,), pull
+        return (numbers.features,), pull
 
-    def _project(self, x: Tensor, signs: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        whole, first, steps = self._projected.take(x, *x.shape[:2], self.num_columns)
-        torch.bmm(x, signs, out=whole)
-        return first, steps
-
-
-def _whole_lines(widths: Sequence[int]) -> int:
-    """Return the numbers of a row that begins with a cache line: it is read a fifth faster."""
-    return 16 * math.ceil(sum(widths) / 16)
-
-
-def _split(memory: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return what rows hold of all levels, and of each."""
-    whole = memory[..., : sum(widths)]
-    return whole, *whole.split_with_sizes(list(widths), -1)
+    def _project(self, x: Tensor, tile: Tile) -> "_Numbers":
+        """Return all projections of a tile, and its features to the end of the second level."""
+        numbers = self._memory.take(x, *x.shape[:2], self._row)
+        torch.bmm(x, self._signs.of(x, tile), out=numbers.projections)
+        torch.mul(numbers.first, numbers.second, out=numbers.pairs)
+        if numbers.single.shape[-1]:
+            numbers.single.copy_(numbers.of_single)
+        if numbers.entries.shape[-1]:
+            numbers.entries.copy_(x)
+        return numbers
 
 
-def _cut(
-    memory: Tensor, widths: Sequence[int]
-) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-    """Return what rows hold of all levels, of the first, and of each other one.
+class _Numbers(NamedTuple):
+    """Memory of a tile, [heads, tokens, X] each.
 
-    Beside the latter stand the features of the first that it multiplies.
+    Attributes:
+        features: Of all features, and then of the gradients at them.
+        pairs: The features that begin with a product of two projections.
+        single: Those that are one projection.
+        entries: Those that are an entry of the row.
+        projections: Of all projections, and then of the gradients at them.
+        first: The projections that pairs begin with.
+        of_single: Those that are features as they are.
+        second: The projections of the second level.
+        further: For each further level the features that are alive there, its projections, and
+            what these features are before it.
     """
-    whole, *levels = _split(memory, widths)
-    if not levels:
-        return whole, whole, []
-    first, *others = levels
-    return whole, first, [(first[..., : level.shape[-1]], level) for level in others]
+
+    features: Tensor
+    pairs: Tensor
+    single: Tensor
+    entries: Tensor
+    projections: Tensor
+    first: Tensor
+    of_single: Tensor
+    second: Tensor
+    further: list[tuple[Tensor, Tensor, Tensor]]
+
+
+def _cut(memory: Tensor, sizes: list[int]) -> _Numbers:
+    """Cut rows of features, projections level by level, what is kept of further ones, and rest."""
+    pairs, single, entries, first, of_single, second, *others, _ = memory.split_with_sizes(
+        sizes, -1
+    )
+    num_further = len(others) // 2
+    further, befores = others[:num_further], others[num_further:]
+    end_of_features = sum(sizes[:3])
+    end_of_projections = sum(sizes[: 6 + num_further])
+    steps = [
+        (pairs[..., : level.shape[-1]], level, before)
+        for level, before in zip(further, befores, strict=True)
+    ]
+    return _Numbers(
+        features=memory[..., :end_of_features],
+        pairs=pairs,
+        single=single,
+        entries=entries,
+        projections=memory[..., end_of_features:end_of_projections],
+        first=first,
+        of_single=of_single,
+        second=second,
+        further=steps,
+    )

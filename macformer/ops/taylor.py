@@ -145,8 +145,10 @@ def _kernels(
 ) -> tuple[Any, Any]:
     from macformer.ops import maclaurin_triton
 
-    signs, weights, constant, _, widths = as_products(query.shape[-1], query.device)
-    both = maclaurin_triton.products(signs, widths, weights, constant)
+    features = as_products(query.shape[-1], query.device)
+    both = maclaurin_triton.products(
+        features.signs, features.widths, features.weights, features.constant
+    )
     return both, both
 
 

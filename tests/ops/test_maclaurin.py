@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from macformer.ops import MaclaurinFeatures, maclaurin_attention, tiled, tiling
+from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention, tiled, tiling
 from macformer.ops.maclaurin import maclaurin_attention_reference
 from macformer.ops.maclaurin_tiled import Products
 
@@ -96,6 +96,7 @@ def test_long_sequence(query_len, key_len):
         {"widths": ()},
         {"widths": (), "linear": 0.0},
         {"widths": (3,), "linear": 0.0},
+        {"widths": (3,)},
         {"widths": (4, 4, 4)},
     ],
     ids=str,
@@ -290,6 +291,16 @@ def test_flops_by_hand():
     assert counter.get_total_flops() == 2 * forward
 
 
+def test_entries_are_copied_and_not_multiplied():
+    laid_out = lay_out(draw_features())
+    products = Products(laid_out.signs, laid_out.widths, True, laid_out.weights, laid_out.constant)
+    x = torch.randn(HEADS, 10, HEAD_DIM)
+    with FlopCounterMode(display=False) as counter:
+        (phi,) = products.features(x, (0, slice(0, HEADS), slice(0, 10)))
+    assert counter.get_total_flops() == 2 * HEADS * 10 * HEAD_DIM * sum(WIDTHS)
+    assert torch.equal(phi[..., -HEAD_DIM:], x)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_opcheck(masked, monkeypatch):
     monkeypatch.undo()  # poisoned memory makes equal runs differ
@@ -297,7 +308,7 @@ def test_opcheck(masked, monkeypatch):
     features = draw_features(linear=0.0)
     mask = padding((3, 6), 6) if masked else None
     args = (query, key, value, features.signs, features.weights, features.constant)
-    torch.library.opcheck(OPERATOR, (*args, list(WIDTHS), mask, 1e-6))
+    torch.library.opcheck(OPERATOR, (*args, list(WIDTHS), False, mask, 1e-6))
 
 
 def test_compiles_to_one_graph(monkeypatch):

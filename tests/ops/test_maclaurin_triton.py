@@ -36,7 +36,7 @@ def run(forward, backward, feature_map, inputs, mask, grad):
 
 def run_tiled(tensors, mask, grad):
     *inputs, signs, weights, constant = (x.double() for x in tensors)
-    features = Products(signs, WIDTHS, weights, constant)
+    features = Products(signs, WIDTHS, False, weights, constant)
     return run(tiled.tiled_forward, tiled.tiled_backward, features, inputs, mask, grad.double())
 
 

@@ -103,7 +103,7 @@ class RMFA(nn.Module):
         features = lay_out(self.features)
         self.register_buffer("laid_out_signs", features.signs, persistent=False)
         self.register_buffer("laid_out_weights", features.weights, persistent=False)
-        self._laid_out_widths = features.widths
+        self._laid_out_widths, self._has_entries = features.widths, features.has_entries
 
     @property
     def features(self) -> MaclaurinFeatures:
@@ -135,6 +135,7 @@ class RMFA(nn.Module):
             constant=self.constant,
             linear=0.0,
             widths=self._laid_out_widths,
+            has_entries=self._has_entries,
         )
         return maclaurin_attention(query, key, value, features, key_padding_mask=key_padding_mask)
 
