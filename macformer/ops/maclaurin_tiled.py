@@ -41,9 +41,12 @@ class Products:
         parts = signs.split_with_sizes([pairs, single, num_entries, pairs, *further], -1)
         self._signs_of = *parts[:2], *parts[3:]
         self._signs = HeadMatrices(torch.cat(self._signs_of, -1))
-        sizes = [pairs, single, num_entries, pairs, single, pairs, *further, *further]
+        sizes = [pairs, single, num_entries]
+        self._features = Memory(partial(_cut_features, sizes=sizes, widths=further))
+        sizes = [pairs, single, pairs, *further, *further]
         self._row = 16 * math.ceil(sum(sizes) / 16)  # begins with a cache line
-        self._memory = Memory(partial(_cut, sizes=[*sizes, self._row - sum(sizes)]))
+        sizes = [*sizes, self._row - sum(sizes)]
+        self._projections = Memory(partial(_cut_projections, sizes=sizes))
 
     @cached_property
     def _signs_back(self) -> HeadMatrices:
@@ -51,94 +54,92 @@ class Products:
         return HeadMatrices(torch.cat([second, single, first, *further], -1))
 
     def features(self, x: Tensor, tile: Tile) -> Features:
-        numbers = self._project(x, tile)
-        for alive, level, _ in numbers.further:
+        phi, projections = self._project(x, tile)
+        for alive, (level, _) in zip(phi.alive, projections.further, strict=True):
             alive.mul_(level)
-        return (numbers.features,)
+        return (phi.whole,)
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
-        numbers = self._project(x, tile)
-        for alive, level, before in numbers.further:
+        phi, projections = self._project(x, tile)
+        steps = list(zip(phi.alive, projections.further, strict=True))
+        for alive, (level, before) in steps:
             before.copy_(alive)  # dividing the product out again would fail at zeros
             alive.mul_(level)
 
         def pull(y: Tensor, state: Tensor) -> Tensor:
-            torch.bmm(y, state, out=numbers.features)
-            for grad, level, before in reversed(numbers.further):
+            torch.bmm(y, state, out=phi.whole)
+            for grad, (level, before) in reversed(steps):
                 before.mul_(grad)
                 grad.mul_(level)
                 level.copy_(before)
-            numbers.first.mul_(numbers.pairs)
-            numbers.second.mul_(numbers.pairs)
-            if numbers.of_single.shape[-1]:
-                numbers.of_single.copy_(numbers.single)
+            projections.first.mul_(phi.pairs)
+            projections.second.mul_(phi.pairs)
+            if phi.single.shape[-1]:
+                projections.single.copy_(phi.single)
             signs = self._signs_back.of(x, tile).mT
-            if numbers.entries.shape[-1]:
-                return torch.baddbmm(numbers.entries, numbers.projections, signs)
-            return torch.bmm(numbers.projections, signs)
+            if phi.entries.shape[-1]:
+                return torch.baddbmm(phi.entries, projections.whole, signs)
+            return torch.bmm(projections.whole, signs)
 
-        return (numbers.features,), pull
+        return (phi.whole,), pull
 
-    def _project(self, x: Tensor, tile: Tile) -> "_Numbers":
-        """Return all projections of a tile, and its features to the end of the second level."""
-        numbers = self._memory.take(x, *x.shape[:2], self._row)
-        torch.bmm(x, self._signs.of(x, tile), out=numbers.projections)
-        torch.mul(numbers.first, numbers.second, out=numbers.pairs)
-        if numbers.single.shape[-1]:
-            numbers.single.copy_(numbers.of_single)
-        if numbers.entries.shape[-1]:
-            numbers.entries.copy_(x)
-        return numbers
+    def _project(self, x: Tensor, tile: Tile) -> tuple["_Features", "_Projections"]:
+        """Return a tile's features to the end of the second level, and all its projections."""
+        phi = self._features.take(x, *x.shape[:2], self.num_features)
+        projections = self._projections.take(x, *x.shape[:2], self._row)
+        torch.bmm(x, self._signs.of(x, tile), out=projections.whole)
+        torch.mul(projections.first, projections.second, out=phi.pairs)
+        if phi.single.shape[-1]:
+            phi.single.copy_(projections.single)
+        if phi.entries.shape[-1]:
+            phi.entries.copy_(x)
+        return phi, projections
 
 
-class _Numbers(NamedTuple):
-    """Memory of a tile, [heads, tokens, X] each.
+class _Features(NamedTuple):
+    """Memory of a tile's features, and then of the gradients at them; [heads, tokens, X] each.
 
     Attributes:
-        features: Of all features, and then of the gradients at them.
-        pairs: The features that begin with a product of two projections.
-        single: Those that are one projection.
-        entries: Those that are an entry of the row.
-        projections: Of all projections, and then of the gradients at them.
-        first: The projections that pairs begin with.
-        of_single: Those that are features as they are.
-        second: The projections of the second level.
-        further: For each further level the features that are alive there, its projections, and
-            what these features are before it.
+        whole: Of all.
+        pairs: Of those that begin with a product of two projections.
+        single: Of those that are one projection.
+        entries: Of those that are an entry of the row.
+        alive: Of those that each further level multiplies.
     """
 
-    features: Tensor
+    whole: Tensor
     pairs: Tensor
     single: Tensor
     entries: Tensor
-    projections: Tensor
+    alive: list[Tensor]
+
+
+class _Projections(NamedTuple):
+    """Memory of a tile's projections, and then of the gradients at them; [heads, tokens, X] each.
+
+    Attributes:
+        whole: Of all.
+        first: Of those that pairs begin with.
+        single: Of those that are features as they are.
+        second: Of those of the second level.
+        further: Of those of each further level, and what the features are before it.
+    """
+
+    whole: Tensor
     first: Tensor
-    of_single: Tensor
+    single: Tensor
     second: Tensor
-    further: list[tuple[Tensor, Tensor, Tensor]]
+    further: list[tuple[Tensor, Tensor]]
 
 
-def _cut(memory: Tensor, sizes: list[int]) -> _Numbers:
-    """Cut rows of features, projections level by level, what is kept of further ones, and rest."""
-    pairs, single, entries, first, of_single, second, *others, _ = memory.split_with_sizes(
-        sizes, -1
-    )
+def _cut_features(memory: Tensor, sizes: list[int], widths: list[int]) -> _Features:
+    pairs, single, entries = memory.split_with_sizes(sizes, -1)
+    return _Features(memory, pairs, single, entries, [pairs[..., :width] for width in widths])
+
+
+def _cut_projections(memory: Tensor, sizes: list[int]) -> _Projections:
+    first, single, second, *others, _ = memory.split_with_sizes(sizes, -1)
     num_further = len(others) // 2
-    further, befores = others[:num_further], others[num_further:]
-    end_of_features = sum(sizes[:3])
-    end_of_projections = sum(sizes[: 6 + num_further])
-    steps = [
-        (pairs[..., : level.shape[-1]], level, before)
-        for level, before in zip(further, befores, strict=True)
-    ]
-    return _Numbers(
-        features=memory[..., :end_of_features],
-        pairs=pairs,
-        single=single,
-        entries=entries,
-        projections=memory[..., end_of_features:end_of_projections],
-        first=first,
-        of_single=of_single,
-        second=second,
-        further=steps,
-    )
+    whole = memory[..., : sum(sizes[: 3 + num_further])]
+    further = list(zip(others[:num_further], others[num_further:], strict=True))
+    return _Projections(whole, first, single, second, further)
