@@ -58,7 +58,7 @@ class _Rectified:
         self.weights = 2 / omega.shape[-1]
 
     def features(self, x: Tensor, tile: Tile) -> Features:
-        return (torch.bmm(x, self._matrices.of(x, tile)).relu_(),)
+        return (self._matrices.multiply(x, tile).relu_(),)
 
     def pullback(self, x: Tensor, tile: Tile) -> tuple[Features, Pull]:
         (phi,) = self.features(x, tile)

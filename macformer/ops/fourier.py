@@ -57,7 +57,7 @@ class _Waves:
     def features(self, x: Tensor, tile: Tile) -> Features:
         # each contiguous, since of a view every row would be a call of the library of sines
         sine, cosine = self._waves.take(x, 2, *x.shape[:-1], self.num_features // 2)
-        angles = torch.bmm(x, self._matrices.of(x, tile), out=cosine)
+        angles = self._matrices.multiply(x, tile, out=cosine)
         torch.sin(angles, out=sine)
         return sine, angles.cos_()
 

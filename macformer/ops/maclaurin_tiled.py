@@ -87,7 +87,7 @@ class Products:
         """Return a tile's features to the end of the second level, and all its projections."""
         phi = self._features.take(x, *x.shape[:2], self.num_features)
         projections = self._projections.take(x, *x.shape[:2], self._row)
-        torch.bmm(x, self._signs.of(x, tile), out=projections.whole)
+        self._signs.multiply(x, tile, out=projections.whole)
         torch.mul(projections.first, projections.second, out=phi.pairs)
         if phi.single.shape[-1]:
             phi.single.copy_(projections.single)

@@ -164,6 +164,20 @@ class HeadMatrices:
             self._taken[first, num_heads] = in_turn
         return self._taken[first, num_heads]
 
+    def multiply(self, x: Tensor, tile: Tile, out: Tensor | None = None) -> Tensor:
+        """Multiply the rows of each head, [heads, tokens, E], by its matrix.
+
+        With one matrix for all, the rows of all heads make one product: many small ones take nearly
+        twice as long where a head has 16 tokens, and as long at 512.
+        """
+        matrices = self.of(x, tile)
+        if self._cycle > 1 or not x.is_contiguous():
+            return torch.bmm(x, matrices, out=out)
+        if out is None:
+            return torch.mm(x.flatten(0, 1), matrices[0]).view(*x.shape[:2], -1)
+        torch.mm(x.flatten(0, 1), matrices[0], out=out.flatten(0, 1))
+        return out
+
 
 def add_of_heads(matrices: Tensor, gradient: Tensor, tile: Tile) -> None:
     """Add the gradient of each head of a tile at what :class:`HeadMatrices` took."""
