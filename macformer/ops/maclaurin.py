@@ -33,8 +33,9 @@ class MaclaurinFeatures(NamedTuple):
         linear: Weight of the exact part of degree 1; nothing is computed for it when it is 0.
             :func:`lay_out` makes features of it.
         widths: Number of features alive at each level, never growing; empty without features.
-        has_entries: Whether the last E features of level 1 are the entries of a vector, with unit
-            vectors for signs: what :func:`lay_out` makes of the linear part.
+        has_entries: A promise that the last E features of level 1 are of degree 1 and their signs
+            unit vectors, as :func:`lay_out` makes them of the linear part. Tiles then copy entries,
+            and do not read these signs.
     """
 
     signs: Float[Tensor, "heads E C"]

@@ -22,6 +22,9 @@ class Products:
 
     Args:
         signs: As in :class:`~macformer.ops.MaclaurinFeatures`, like all other arguments.
+
+    Raises:
+        ValueError: If a second level multiplies entries.
     """
 
     def __init__(
@@ -34,24 +37,29 @@ class Products:
     ):
         self.weights, self.constant = weights, constant
         self.num_features, *levels = widths or (0,)
-        self.num_columns = sum(widths)
+        self.num_columns = sum(
+            widths
+        )  # what is held is half as much again, at which tiles are fast
         num_entries = signs.shape[-2] if has_entries else 0
         pairs, *further = levels or (0,)
         single = self.num_features - num_entries - pairs  # features of one projection
+        if single < 0:
+            raise ValueError(f"widths {tuple(widths)} leave no {num_entries} features of degree 1")
         parts = signs.split_with_sizes([pairs, single, num_entries, pairs, *further], -1)
         self._signs_of = *parts[:2], *parts[3:]
-        self._signs = HeadMatrices(torch.cat(self._signs_of, -1))
+        first, alone, second, *others = self._signs_of
+        self._signs = HeadMatrices(torch.cat([*others, first, alone, second], -1))
         sizes = [pairs, single, num_entries]
         self._features = Memory(partial(_cut_features, sizes=sizes, widths=further))
-        sizes = [pairs, single, pairs, *further, *further]
+        sizes = [*further, pairs, single, pairs, *further]
         self._row = 16 * math.ceil(sum(sizes) / 16)  # begins with a cache line
         sizes = [*sizes, self._row - sum(sizes)]
         self._projections = Memory(partial(_cut_projections, sizes=sizes))
 
     @cached_property
     def _signs_back(self) -> HeadMatrices:
-        first, single, second, *further = self._signs_of
-        return HeadMatrices(torch.cat([second, single, first, *further], -1))
+        first, alone, second, *further = self._signs_of
+        return HeadMatrices(torch.cat([second, alone, first, *further], -1))
 
     def features(self, x: Tensor, tile: Tile) -> Features:
         phi, projections = self._project(x, tile)
@@ -71,15 +79,14 @@ class Products:
             for grad, (level, before) in reversed(steps):
                 before.mul_(grad)
                 grad.mul_(level)
-                level.copy_(before)
             projections.first.mul_(phi.pairs)
             projections.second.mul_(phi.pairs)
             if phi.single.shape[-1]:
                 projections.single.copy_(phi.single)
             signs = self._signs_back.of(x, tile).mT
             if phi.entries.shape[-1]:
-                return torch.baddbmm(phi.entries, projections.whole, signs)
-            return torch.bmm(projections.whole, signs)
+                return torch.baddbmm(phi.entries, projections.gradients, signs)
+            return torch.bmm(projections.gradients, signs)
 
         return (phi.whole,), pull
 
@@ -118,14 +125,17 @@ class _Projections(NamedTuple):
     """Memory of a tile's projections, and then of the gradients at them; [heads, tokens, X] each.
 
     Attributes:
-        whole: Of all.
-        first: Of those that pairs begin with.
+        whole: Of all projections.
+        gradients: Of the gradients at all of them.
+        first: Of those that pairs begin with, and then of the gradients at the second level.
         single: Of those that are features as they are.
-        second: Of those of the second level.
-        further: Of those of each further level, and what the features are before it.
+        second: Of those of the second level, and then of the gradients at the first.
+        further: Of those of each further level, and of what the features are before it, which
+            becomes its gradient.
     """
 
     whole: Tensor
+    gradients: Tensor
     first: Tensor
     single: Tensor
     second: Tensor
@@ -138,8 +148,20 @@ def _cut_features(memory: Tensor, sizes: list[int], widths: list[int]) -> _Featu
 
 
 def _cut_projections(memory: Tensor, sizes: list[int]) -> _Projections:
-    first, single, second, *others, _ = memory.split_with_sizes(sizes, -1)
-    num_further = len(others) // 2
-    whole = memory[..., : sum(sizes[: 3 + num_further])]
-    further = list(zip(others[:num_further], others[num_further:], strict=True))
-    return _Projections(whole, first, single, second, further)
+    """Cut rows so that projections lie at the front, and their gradients behind each other."""
+    num_further = (len(sizes) - 4) // 2
+    parts = memory.split_with_sizes(sizes, -1)
+    further, (first, single, second), befores = (
+        parts[:num_further],
+        parts[num_further : num_further + 3],
+        parts[num_further + 3 : -1],
+    )
+    num_befores, num_unused = sum(sizes[:num_further]), sizes[-1]
+    return _Projections(
+        whole=memory[..., : memory.shape[-1] - num_unused - num_befores],
+        gradients=memory[..., num_befores : memory.shape[-1] - num_unused],
+        first=first,
+        single=single,
+        second=second,
+        further=list(zip(further, befores, strict=True)),
+    )

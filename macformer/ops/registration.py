@@ -85,7 +85,6 @@ def register_attention(
         ctx.save_for_backward(*(x if isinstance(x, Tensor) else None for x in inputs), *output)
         ctx.constants = [None if isinstance(x, Tensor) else x for x in inputs]
         ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)  # zeros for what has no gradient
 
     def differentiate(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         *saved, out, denominator, state = ctx.saved_tensors

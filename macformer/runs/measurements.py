@@ -52,7 +52,7 @@ def _kernels(model: nn.Module, phase: str) -> str | None:
     return ", ".join(sorted({s.kernels[phase] for s in softmax if phase in s.kernels})) or None
 
 
-def flat(metrics: dict[str, Any]) -> dict[str, float]:
+def flat(metrics: dict[str, Any]) -> dict[str, float | int]:
     """Name the results as W&B shows them."""
     values = {
         "test/accuracy": metrics["accuracy"]["best"]["test"],

@@ -301,14 +301,24 @@ def test_entries_are_copied_and_not_multiplied():
     assert torch.equal(phi[..., -HEAD_DIM:], x)
 
 
+def test_a_second_level_that_multiplies_entries_is_refused():
+    laid_out = lay_out(draw_features(widths=(3,)))
+    features = laid_out._replace(widths=(4, 4))  # of 3 drawn features and 5 entries
+    with pytest.raises(ValueError, match=r"widths \(4, 4\) leave no 5 features of degree 1"):
+        maclaurin_attention(*draw_inputs(5, 6), features)
+
+
 @pytest.mark.parametrize("masked", [False, True])
-def test_opcheck(masked, monkeypatch):
+@pytest.mark.parametrize("linear", [0.0, 0.25])
+def test_opcheck(masked, linear, monkeypatch):
     monkeypatch.undo()  # poisoned memory makes equal runs differ
     query, key, value = draw_inputs(5, 6, torch.float32)
-    features = draw_features(linear=0.0)
+    features = lay_out(draw_features(linear=linear))
+    assert features.has_entries == bool(linear)
     mask = padding((3, 6), 6) if masked else None
     args = (query, key, value, features.signs, features.weights, features.constant)
-    torch.library.opcheck(OPERATOR, (*args, list(WIDTHS), False, mask, 1e-6))
+    options = (list(features.widths), features.has_entries, mask, 1e-6)
+    torch.library.opcheck(OPERATOR, (*args, *options))
 
 
 def test_compiles_to_one_graph(monkeypatch):

@@ -67,6 +67,22 @@ def test_inputs_without_tangents_pass_at_a_dual_level(attend, inputs):
     torch.testing.assert_close(out, attend(*inputs), rtol=0, atol=0)
 
 
+def test_an_output_without_a_gradient_leaves_none(attend, inputs):
+    """As of a module with a hook, of whose two outputs a loss uses the other."""
+
+    class Both(torch.nn.Module):
+        def forward(self, query, key, value):
+            return attend(query, key, value), value
+
+    both = Both()
+    both.register_full_backward_hook(lambda *_: None)
+    _, value = both(*(x.requires_grad_() for x in inputs))
+    value.sum().backward()
+    for x in inputs[:2]:
+        assert x.grad is None or not x.grad.any()
+    torch.testing.assert_close(inputs[2].grad, torch.ones_like(inputs[2]))
+
+
 TILES = {
     "arccos": ((arccos._forward, arccos._backward), (OMEGA, False)),
     "cosine": (through_maps("of a test", pointwise._maps(pointwise._Cosine)), (S,)),
