@@ -34,8 +34,8 @@ class MaclaurinFeatures(NamedTuple):
             :func:`lay_out` makes features of it.
         widths: Number of features alive at each level, never growing; empty without features.
         has_entries: A promise that the last E features of level 1 are of degree 1 and their signs
-            unit vectors, as :func:`lay_out` makes them of the linear part. Tiles then copy entries,
-            and do not read these signs.
+            unit vectors, as :func:`lay_out` makes them of the linear part. Tiles copy them on the
+            way back, and do not read these signs there.
     """
 
     signs: Float[Tensor, "heads E C"]
@@ -108,7 +108,6 @@ def _kernels(
 
 
 def _size(query: torch.Size, signs: torch.Size, weights: torch.Size, *_: object) -> Size:
-    """Count unit vectors, too, which kernels multiply by, and tiles do not."""
     return Size(features=weights[0], columns=signs[-1])
 
 

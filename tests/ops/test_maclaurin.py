@@ -291,14 +291,17 @@ def test_flops_by_hand():
     assert counter.get_total_flops() == 2 * forward
 
 
-def test_entries_are_copied_and_not_multiplied():
+def test_entries_are_copied_on_the_way_back():
     laid_out = lay_out(draw_features())
     products = Products(laid_out.signs, laid_out.widths, True, laid_out.weights, laid_out.constant)
     x = torch.randn(HEADS, 10, HEAD_DIM)
+    y, state = torch.randn(HEADS, 10, 2), torch.randn(HEADS, 2, laid_out.widths[0])
     with FlopCounterMode(display=False) as counter:
-        (phi,) = products.features(x, (0, slice(0, HEADS), slice(0, 10)))
-    assert counter.get_total_flops() == 2 * HEADS * 10 * HEAD_DIM * sum(WIDTHS)
-    assert torch.equal(phi[..., -HEAD_DIM:], x)
+        (phi,), pull = products.pullback(x, (0, slice(0, HEADS), slice(0, 10)))
+        assert torch.equal(phi[..., -HEAD_DIM:], x)
+        pull(y, state)
+    drawn = 2 * HEAD_DIM * sum(WIDTHS)  # projections and the gradient through them
+    assert counter.get_total_flops() == 2 * HEADS * 10 * (drawn + 2 * laid_out.widths[0])
 
 
 def test_a_second_level_that_multiplies_entries_is_refused():
