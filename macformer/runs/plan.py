@@ -26,7 +26,7 @@ from macformer.runs.hydra_bridge import (
     use_hydra_config,
 )
 from macformer.runs.hydra_messages import one_line
-from macformer.runs.process import AGAIN, is_running, run_lock
+from macformer.runs.process import AGAIN, is_running, pretraining_folder, run_lock
 
 UNCOMPOSED = "uncomposed-"  # begins the folder of a cell for which there is no configuration
 NO_SEED = -1
@@ -40,13 +40,15 @@ class Cell:
     ``status`` is ``new``, ``interrupted``, ``running`` (in another process), ``failed``,
     ``finished``, ``outdated`` if it is finished on other data than there are now, or ``uncomposed``
     where there is no configuration for it: then ``lock`` is held as long as the sweep lasts, unless
-    another sweep holds it, and records the cell.
+    another sweep holds it, and records the cell. ``pretraining`` is the folder of the run that
+    comes before it, if any.
     """
 
     overrides: Sequence[str]
     run_dir: Path
     status: str
     lock: FileLock | None = None
+    pretraining: Path | None = None
 
 
 def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
@@ -79,7 +81,7 @@ def plan_cells(config: DictConfig, loader: ConfigLoader) -> list[Cell]:
             if change:
                 print(f"{run_dir.name}: {change}; {AGAIN}", file=sys.stderr)
             status = "outdated" if change else read_state(run_dir)
-            cells[run_dir] = Cell(overrides, run_dir, status)
+            cells[run_dir] = Cell(overrides, run_dir, status, pretraining=pretraining_folder(cfg))
     use_hydra_config(config)
     if errors and not cells:
         raise errors[0][1]

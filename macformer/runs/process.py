@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 import macformer.runs.config  # noqa: F401  workers of a launcher compose after importing this
 from macformer.record import read_metrics, read_status, write_config, write_end
 from macformer.runs.data_now import DataNow
-from macformer.runs.hydra_bridge import calling_folder, output_folder
+from macformer.runs.hydra_bridge import calling_folder, is_multirun, output_folder
 from macformer.runs.identity import check_once
 from macformer.runs.stop import (
     CRASHES,
@@ -52,6 +52,8 @@ def run_composed(cfg: DictConfig) -> bool:
     if _rank() == 0:
         if not is_running(run_dir) and (cfg.overwrite or read_status(run_dir) != "finished"):
             write_config(run_dir, cfg)
+        if (first := pretraining_folder(cfg)) is not None and not is_multirun():
+            retry_pretraining(first)
         return run_in_process(run_dir, overwrite=cfg.overwrite, cwd=cwd)
     # Another rank may come late, when the first one already holds the lock. It joins whatever
     # there is, and leaves nothing in the folder.
@@ -104,9 +106,9 @@ def _refusal(cfg: DictConfig, run_dir: Path) -> str | None:
             return f"{run_dir.name}: {change}; {AGAIN}"
         if read_status(run_dir) == "finished":
             return None
-    if cfg.get("pretrain") is None or int(os.environ.get("SLURM_NTASKS", "1")) == 1:
+    first = pretraining_folder(cfg)
+    if first is None or int(os.environ.get("SLURM_NTASKS", "1")) == 1:
         return None
-    first = Path(cfg.pretrain.run.paths.run_dir)
     if read_status(first) == "finished":
         return None
     return (
@@ -120,6 +122,18 @@ def _other_run(cfg: DictConfig, run_dir: Path) -> str | None:
     metrics = read_metrics(run_dir) or {}
     known = metrics.get("identity")
     return None if known in (None, cfg.identity) else f"{metrics.get('name')} ({known})"
+
+
+def pretraining_folder(cfg: DictConfig) -> Path | None:
+    """Return the folder of the run that comes before one, if any."""
+    return None if cfg.get("pretrain") is None else Path(cfg.pretrain.run.paths.run_dir)
+
+
+def retry_pretraining(run_dir: Path) -> None:
+    """Let a run that failed begin again, where it comes before one that the user asks for anew."""
+    end = read_metrics(run_dir) or {}
+    if end.get("status") == "failed" and not is_running(run_dir):
+        write_end(run_dir, "interrupted", f"failed before: {end['reason']}")
 
 
 def cell_command(run_dir: Path, *config_dir: str) -> list[str]:

@@ -15,7 +15,7 @@ from macformer.runs.hydra_bridge import Callback, ConfigLoader, current_loader, 
 from macformer.runs.hydra_messages import one_line
 from macformer.runs.options import check_option
 from macformer.runs.plan import Cell, plan_cells, read_state
-from macformer.runs.process import AGAIN, run_composed
+from macformer.runs.process import AGAIN, retry_pretraining, run_composed
 from macformer.watch.bar import sweep_bar
 
 OF_SWEEP = ("retry", "overwrite", "best_of")  # options that are read before those of any cell
@@ -67,6 +67,9 @@ def run_sweep(config: DictConfig) -> bool:
         wanted |= {"finished", "failed"}
     todo = [cell for cell in cells if cell.status in wanted]
     print(_describe_plan(cells, todo), flush=True)
+    if config.overwrite or config.retry == "failed":
+        for folder in {cell.pretraining for cell in todo if cell.pretraining}:
+            retry_pretraining(folder)
     if todo:
         run_dirs = [cell.run_dir for cell in todo]
         with announced(run_dirs), sweep_bar(run_dirs):

@@ -19,7 +19,7 @@ def compose_multirun() -> Callable[..., DictConfig]:
     def compose(*overrides: str) -> DictConfig:
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        options = list(overrides)
+        options = [*overrides, "hydra.mode=MULTIRUN"]  # as -m adds it
         config = hydra.compose_config("train", overrides=options, run_mode=RunMode.MULTIRUN)
         HydraConfig.instance().set_config(config)
         return config

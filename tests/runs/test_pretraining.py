@@ -180,6 +180,29 @@ def test_a_failed_pretraining_is_the_reason_of_a_failed_run(make_pretrained, mon
     assert "pretraining failed" in reason and "training loss" in reason
 
 
+def test_a_pretraining_that_failed_begins_again_only_when_the_user_asks(
+    make_pretrained, monkeypatch
+):
+    make, started = make_pretrained
+    _, first = make("pretrain.learning_rate=1e30", "seed=0", folder="first")
+    cfg, second = make("pretrain.learning_rate=1e30", "seed=1", folder="second")
+    assert not cell.run(first) and not cell.run(second)
+    assert len(started) == 1  # the second cell of the sweep has not paid for it once more
+    reason = read_metrics(second)["reason"]
+    before = Path(cfg.pretrain.run.paths.run_dir)
+    assert reason.startswith(f"pretraining failed before ({before}): ")
+    assert "training loss" in reason and "retry=failed" in reason
+
+    monkeypatch.setattr(process, "check_once", lambda cfg: None)
+    monkeypatch.setattr(process, "output_folder", lambda: second)
+    monkeypatch.setattr(process, "calling_folder", lambda: second)
+    monkeypatch.setattr(process, "run_in_process", lambda run_dir, **_: cell.run(run_dir))
+    for multirun, attempts in ((True, 1), (False, 2)):
+        monkeypatch.setattr(process, "is_multirun", lambda multirun=multirun: multirun)
+        assert not process.run_composed(cfg)
+        assert len(started) == attempts
+
+
 def test_who_comes_second_waits(make_pretrained, monkeypatch, capsys):
     make, started = make_pretrained
     cfg, run_dir = make(folder="run")

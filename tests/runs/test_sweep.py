@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 
+from macformer.record import read_status
 from macformer.runs import plan as planning
 from macformer.runs import process, sweep
 
@@ -44,11 +45,15 @@ def compose_sweep(tmp_path: Path, compose_multirun):
     """Compose the multirun of a small configuration, whose cells have the names of ours."""
     folder = tmp_path / "configs"
     groups = {"task": "listops", "attention": "softmax uniform", "recipe": "smoke"}
-    groups |= {"mixer": "attention", "rotary": "without", "ppsbn": "without", "pretrain": "none"}
+    groups |= {"mixer": "attention", "rotary": "without", "ppsbn": "without"}
     for group, names in groups.items():
         (folder / group).mkdir(parents=True)
         for name in names.split():
             (folder / group / f"{name}.yaml").touch()
+    (folder / "pretrain").mkdir()
+    (folder / "pretrain" / "none.yaml").write_text("# @package _global_\npretrain: null\n")
+    first = "run: {paths: {run_dir: '${output_dir}/pretraining'}}\n"
+    (folder / "pretrain" / "mlm.yaml").write_text(first)
     (folder / "train.yaml").write_text(SMALL)
     with initialize_config_dir(str(folder), version_base="1.3"):
         yield lambda *overrides: compose_multirun(*overrides, f"output_dir={tmp_path}")
@@ -138,6 +143,23 @@ def test_retry_runs_failed_cells_again(compose_sweep, launched):
     set_status(first, "failed")
     assert sweep.run_sweep(config)
     assert launched == [first.name]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [((), "failed"), (("retry=failed",), "interrupted"), (("overwrite=true",), "interrupted")],
+)
+def test_a_pretraining_that_failed_begins_again_once_where_a_sweep_asks(
+    compose_sweep, launched, asked, status
+):
+    config = compose_sweep("pretrain=mlm", "attention=softmax", "seed=0,1", *asked)
+    cells = plan(config)
+    (before,) = {cell.pretraining for cell in cells}
+    assert before is not None
+    for run_dir in (before, cells[0].run_dir):
+        set_status(run_dir, "failed")
+    sweep.run_sweep(config)
+    assert read_status(before) == status
 
 
 def test_overwrite_runs_everything_there_is_a_configuration_for(compose_sweep, launched):
