@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,6 +40,7 @@ SCHEMA = 1
 STATUSES = ("running", "interrupted", "failed", "finished")
 NOT_EXCLUSIVE = "exclusive=false was given"
 IDENTITY = ("task", "attention", "ppsbn", "recipe", "seed")  # what tells the cells of a table apart
+_ANSWERS = {"row", "label", "best_prediction"}  # what a comparison of runs needs of predictions
 _CONFIG_KEYS = ("paths", "task", "model", "trainer")  # the file without one of them is not whole
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,23 @@ def write_config(folder: Path, cfg: DictConfig) -> None:
         file.write(OmegaConf.to_yaml(cfg, resolve=True).encode())
 
 
+def walk_runs(folders: Iterable[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder at or below some others once, with the names of its files.
+
+    Links are followed. Nothing below a run is looked at, which may hold thousands of files of its
+    loggers; what vanishes is passed over.
+    """
+    seen = set()
+    for folder in folders:
+        for at, below, names in os.walk(folder, followlinks=True):
+            place = os.path.realpath(at)
+            if place in seen or METRICS_NAME in names:
+                below.clear()
+            if place not in seen:
+                seen.add(place)
+                yield Path(at), names
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Read a metrics.json of this schema, whatever its status.
 
@@ -188,9 +206,16 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DamagedRecord(
             f"{path} has status {record['status']}, not one of {', '.join(STATUSES)}"
         )
-    if record["status"] == "finished" and not record.get("accuracy"):
+    if record["status"] == "finished" and not _has_accuracy(record):
         raise DamagedRecord(f"{path} says finished and holds no accuracy")
     return record
+
+
+def _has_accuracy(record: dict[str, Any]) -> bool:
+    try:
+        return "test" in record["accuracy"]["best"]
+    except (LookupError, TypeError):
+        return False
 
 
 def read_status(run_dir: Path) -> str | None:
@@ -235,6 +260,9 @@ def read_predictions(run_dir: Path) -> dict[str, np.ndarray] | None:
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            found = {name: arrays[name] for name in arrays.files}
     except Exception as error:  # whatever the bytes of a damaged file lead to
         raise DamagedRecord(f"{path} is damaged: {error}") from error
+    if lacking := _ANSWERS - found.keys():
+        raise DamagedRecord(f"{path} lacks {', '.join(sorted(lacking))}")
+    return found

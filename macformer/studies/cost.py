@@ -70,7 +70,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
         raise StudyError(f"{point['folder']} does not record its device time; train it again")
     use, accuracy = metrics["use"], metrics["accuracy"]["best"]["test"]
     kind = "cpu" if "thread" in metrics["device"] else "gpu"
-    before = metrics.get("pretraining")
+    before, majority = metrics.get("pretraining"), metrics.get("majority_rate")
     uses = [use, *filter(None, [before])]
     hours = sum(run["num_devices"] * run["seconds"] for run in uses) / 3600
     known = all(run["joules"] is not None for run in uses)
@@ -85,7 +85,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
         "rate": cfg.study.settings.rate[kind],
         "price": hours * cfg.study.settings.rate[kind],
         "accuracy": 100 * accuracy,
-        "points": 100 * (accuracy - metrics["majority_rate"]),
+        "points": None if majority is None else 100 * (accuracy - majority),
     }
 
 

@@ -29,9 +29,9 @@ from macformer.studies.compose import compose_cell
 from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
 from macformer.tables.layout import row_label, task_title
+from macformer.tables.uncertainty import LEVEL, half_width
 
 ROW = ["task", "attention", "ppsbn"]
-LEVEL = 0.95  # of the intervals
 SPREAD = 1.04  # between the marks of neighbouring rows at one rate
 RING = 11  # points across
 
@@ -162,16 +162,19 @@ def choose_rate(group: pd.DataFrame) -> float | None:
 def interval(group: pd.DataFrame) -> tuple[float, float, float]:
     """Return the mean accuracy of a row at one rate, and its bounds.
 
-    One seed has Wilson's interval over the test examples; several have Student's over seeds, for
+    One seed has Wilson's interval over the test examples; several vary by seed and by example, and
     all are tested on the same examples. Seeds that do not differ tell no more than one of them.
     """
     accuracy = group["accuracy"].dropna()
-    mean = float(accuracy.mean())
+    mean, count = float(accuracy.mean()), int(group["num_examples"].dropna().iloc[0])
     if accuracy.nunique() == 1:
-        count = int(group["num_examples"].dropna().iloc[0])
         bounds = stats.binomtest(round(mean * count), count).proportion_ci(LEVEL, "wilson")
         return mean, float(bounds.low), float(bounds.high)
-    half = stats.t.ppf((1 + LEVEL) / 2, len(accuracy) - 1) * stats.sem(accuracy)
+    half = half_width(
+        of_seeds=float(accuracy.var()) / len(accuracy),
+        num_seeds=len(accuracy),
+        of_examples=mean * (1 - mean) / count,
+    )
     return mean, max(mean - half, 0.0), min(mean + half, 1.0)
 
 

@@ -1,7 +1,6 @@
 """What stands around a table: where its numbers come from, and what is missing from it."""
 
 from collections.abc import Sequence
-from math import isnan
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from macformer.tables.entries import (
     row_labels,
 )
 from macformer.tables.layout import percent, row_label, task_title
+from macformer.tables.settings import SHARED
 from macformer.tables.summary import (
     REFERENCE,
     RESULT,
@@ -163,20 +163,11 @@ def comparison(summary: pd.DataFrame) -> str:
 
 def comparison_notes(summary: pd.DataFrame) -> list[str]:
     """Say which differences are real, and how small one could have been and still been found."""
-    notes = []
-    num_tests, num_found = int(summary["p"].notna().sum()), int((summary["p"] < SIGNIFICANT).sum())
-    if num_tests:
-        what = f"{DIFFERENT_MARK} p < {SIGNIFICANT}," if num_found else "p is"
-        notes.append(f"{what} adjusted for the number of rows (Benjamini and Hochberg).")
-    smallest = 100 * summary["detectable"].median()  # over rows
-    if not isnan(smallest):
-        beside = "A" if num_found in (0, num_tests) else f"Beside the {num_found} found, a further"
-        notes[-1] += (
-            f" {beside} difference of {smallest:.1f} points would have been found four times out "
-            "of five."
-        )
+    notes = _test_notes(summary)
     one_of_several = summary["num_finished"].eq(1) & (summary["num_finished"].max() > 1)
-    if (summary["low"].isna() & one_of_several).any() or num_tests < summary["difference"].count():
+    if (summary["low"].isna() & one_of_several).any() or (
+        summary["p"].count() < summary["difference"].count()
+    ):
         notes.append(
             "One seed among several tells nothing of how seeds differ: it has neither interval nor "
             "test."
@@ -187,6 +178,25 @@ def comparison_notes(summary: pd.DataFrame) -> list[str]:
     if apart.any():
         notes.append(f"Tested on different rows, so not compared: {_named(summary, apart)}.")
     return notes
+
+
+def _test_notes(summary: pd.DataFrame) -> list[str]:
+    """Say what p is, and which differences of the rows that were not found would have been."""
+    found = summary["p"] < SIGNIFICANT
+    if summary["p"].isna().all():
+        return []
+    what = f"{DIFFERENT_MARK} p < {SIGNIFICANT}," if found.any() else "p is"
+    adjusted = f"{what} adjusted for the number of rows (Benjamini and Hochberg)."
+    least = 100 * summary.loc[~found, "detectable"].dropna()
+    if least.empty:
+        return [adjusted]
+    sizes = dict.fromkeys([f"{least.min():.1f}", f"{least.max():.1f}"])
+    where = f"In rows without {DIFFERENT_MARK}, a" if found.any() else "A"
+    by_row = ", by row," if len(sizes) > 1 else ""
+    return [
+        f"{adjusted} {where} difference of {' to '.join(sizes)} points{by_row} would have been "
+        "found four times out of five."
+    ]
 
 
 def reference_notes(summary: pd.DataFrame, *, against: str) -> list[str]:
@@ -211,9 +221,13 @@ def cost_notes(summary: pd.DataFrame) -> list[str]:
             f"{SHARED_MARK} measured while the device was shared: speed and memory are not "
             "comparable, and their ratios are withheld."
         )
-    ratios = finished.groupby(SETTING, sort=False)["num_parameters.relative"].count()
-    without = [task_title(str(setting[0])) for setting in ratios.index[ratios == 0]]
+    ratios = finished.groupby(SETTING, sort=False)["num_parameters.relative"].transform("count")
+    mixed = [key for key in ("recipe", "device", SHARED) if finished[key].nunique() > 1]
+    without = [
+        ", ".join([task_title(setting["task"]), *filter(None, (setting[key] for key in mixed))])
+        for setting in finished[ratios == 0].to_dict("records")
+    ]
     if without:
-        tasks = ", ".join(dict.fromkeys(without))
-        notes.append(f"No finished softmax without ppSBN to relate to: {tasks}.")
+        settings = "; ".join(dict.fromkeys(without))
+        notes.append(f"No finished softmax without ppSBN to relate to: {settings}.")
     return notes + reference_notes(summary, against=REFERENCE)

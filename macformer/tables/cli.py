@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +24,7 @@ from macformer.tables.page import write_page
 from macformer.tables.plots import draw_plots
 from macformer.tables.published import read_published
 from macformer.tables.runs import TableError, read_runs
-from macformer.tables.settings import name_runs, unfinished_beside
+from macformer.tables.settings import given_up, name_runs
 from macformer.tables.summary import REFERENCE, summarise
 from macformer.watch import watch
 
@@ -71,8 +72,8 @@ def make_tables(
         check_reference(runs, against=against)
     summary = add_comparison(summary, runs, against=beside)
     quoted = read_published(published)
-    given_up = unfinished_beside(read, runs)
-    notes = [*([] if chosen.empty else [choice_note(chosen)]), *run_notes(given_up)]
+    others_tried = given_up(read, runs)
+    notes = [*([] if chosen.empty else [choice_note(chosen)]), *run_notes(others_tried)]
     first, others = build_tables(runs, summary, against=beside, published=quoted, notes=notes)
     if not chosen.empty:
         first.append(choices_table(chosen))
@@ -83,7 +84,7 @@ def make_tables(
         first += decision_tables(lines, rates, against=beside)
     out = out or Path(os.path.commonpath([folder.resolve() for folder in folders]))
     out.mkdir(parents=True, exist_ok=True)
-    listed = pd.concat([runs, given_up])
+    listed = pd.concat([runs.assign(chosen=True), others_tried.assign(chosen=False)])
     frames = {"table.csv": summary, "runs.csv": listed.drop(columns="config"), **sheet}
     files = _write_tables([*first, *others], frames, out=out)
     drawn = draw_plots(runs, summary, out=out)
@@ -114,7 +115,9 @@ def _write_tables(
 
 
 def table_console() -> Console:
-    """Open a console for the tables, on a terminal or not."""
+    """Open a console for the tables, on a terminal or not, and of any encoding."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     return Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
 
 

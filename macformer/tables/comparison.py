@@ -35,11 +35,15 @@ class Answers(NamedTuple):
 Tests = dict[int, Answers]  # of each seed
 
 
-class _Pair(NamedTuple):
-    """What a row and its reference have right, in lines of one seed and columns of one example."""
+class Pair(NamedTuple):
+    """What a row and its reference have shown, in lines of one seed and columns of one example."""
 
     ours: np.ndarray
     theirs: np.ndarray
+
+    @property
+    def num_seeds(self) -> int:
+        return len(self.ours)
 
 
 def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -> pd.DataFrame:
@@ -60,7 +64,7 @@ def add_comparison(summary: pd.DataFrame, runs: pd.DataFrame, *, against: str) -
     beside = references(summary, against=against)
     found: list[pd.DataFrame] = []
     for _, results in summary.groupby("task", sort=False):
-        num_seeds = int(results["num_finished"].max())
+        num_seeds = [int(count) for count in results["num_finished"]]
         lines = _compare(keys_of(results), tested, beside, num_seeds=num_seeds)
         frame = pd.DataFrame(lines, index=results.index).reindex(columns=COLUMNS)
         found.append(frame.astype(float))
@@ -86,29 +90,30 @@ def _compare(
     tested: Mapping[tuple | None, Tests],
     beside: Mapping[tuple, tuple | None],
     *,
-    num_seeds: int,
+    num_seeds: Sequence[int],
 ) -> list[dict[str, float]]:
     """Describe the results of one task.
 
     Args:
-        num_seeds: The most that a result has; what has fewer than two of several is not tested.
+        num_seeds: The finished seeds of each. Where one has several, what has fewer than two is not
+            tested; an accuracy whose seeds have not all kept their predictions has no interval.
     """
-    enough = min(num_seeds, 2)
+    enough = min(max(num_seeds), 2)
     ours = [tested.get(key, {}) for key in keys]
     theirs = [{} if beside[key] == key else tested.get(beside[key], {}) for key in keys]
     pairs = [*map(pair_tests, ours, theirs)]
     lines: list[dict[str, float]] = []
-    for tests, reference, pair in zip(ours, theirs, pairs, strict=True):
+    for tests, count, reference, pair in zip(ours, num_seeds, theirs, pairs, strict=True):
         line = {}
-        if len(tests) >= enough and _same_rows(tests.values()):
+        if len(tests) == count >= enough and _same_rows(tests.values()):
             interval = accuracy_interval(np.stack([answers.right for answers in tests.values()]))
             line |= {"low": interval.low, "high": interval.high}
         if on_other_rows(tests, reference):
             line["other_rows"] = 1.0
         if pair is not None:
             estimate = paired_difference(*pair)
-            line |= {"difference": estimate.mean, "num_paired": float(len(pair.ours))}
-            if len(pair.ours) >= enough and estimate.p_value is not None:
+            line |= {"difference": estimate.mean, "num_paired": float(pair.num_seeds)}
+            if pair.num_seeds >= enough and estimate.p_value is not None:
                 line |= {"difference.low": estimate.low, "difference.high": estimate.high}
                 line["p"] = estimate.p_value
         lines.append(line)
@@ -129,12 +134,12 @@ def _level_of_another(p_values: np.ndarray) -> float:
     return SIGNIFICANT * min(float((num_found + 1) / max(num_tests, 1)), 1.0)
 
 
-def pair_tests(ours: Tests, theirs: Tests) -> _Pair | None:
+def pair_tests(ours: Tests, theirs: Tests) -> Pair | None:
     """Pair the seeds that two results have; None without any, or if they are of different rows."""
     seeds = sorted(ours.keys() & theirs.keys())
     if not _same_rows(tests[seed] for tests in (ours, theirs) for seed in seeds):
         return None
-    return _Pair(*(np.stack([tests[seed].right for seed in seeds]) for tests in (ours, theirs)))
+    return Pair(*(np.stack([tests[seed].right for seed in seeds]) for tests in (ours, theirs)))
 
 
 def on_other_rows(ours: Tests, theirs: Tests) -> bool:

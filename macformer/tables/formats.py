@@ -94,8 +94,9 @@ def to_latex(table: Table) -> str:
 def print_tables(tables: Sequence[Table], *, console: Console) -> None:
     """Print tables with their captions.
 
-    A table is as wide as its numbers and the words above them need: a row that a terminal wraps, or
-    a file's long line, is easier to read than numbers of several lines. All else fits the console.
+    On a terminal a table is as wide as its numbers and the words above them need, for a row that
+    wraps is easier to read than numbers of several lines; elsewhere its lines are as long as they
+    come. All else fits the console.
     """
     wide = console.options.update(max_width=MOST_WIDE)
     for table in tables:
@@ -114,8 +115,8 @@ def print_tables(tables: Sequence[Table], *, console: Console) -> None:
                 view.add_section()
             texts = [row.label, *(entry.text for entry in row.entries)]
             view.add_row(*(Text(printable(text)) for text in texts))
-        width, needed = console.width, Measurement.get(console, wide, view).minimum
-        console.width = max(width, needed)
+        width, needed = console.width, Measurement.get(console, wide, view)
+        console.width = max(width, needed.minimum if console.is_terminal else needed.maximum)
         console.print(view)
         console.width = width
         for line in [table.caption, *table.notes]:

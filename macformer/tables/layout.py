@@ -8,6 +8,7 @@ from pathlib import Path
 from macformer.record import printable
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+SMALL = 0.095  # of a ratio, which then has two significant digits
 TASK_TITLES = {
     "listops": "ListOps",
     "text": "Text",
@@ -89,7 +90,10 @@ def compact(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    return "" if isnan(value) else f"{value:.2f}{TIMES}"
+    """Show a ratio to a hundredth, a small one to two significant digits."""
+    if isnan(value):
+        return ""
+    return (f"{value:.2f}" if value >= SMALL else f"{value:.2g}") + TIMES
 
 
 def _three_digits(value: float) -> str:

@@ -14,7 +14,7 @@ from macformer.tables.entries import (
     row_labels,
 )
 from macformer.tables.layout import Entry, Row, Table, compact, task_title
-from macformer.tables.runs import BEFORE, OWN
+from macformer.tables.runs import BEFORE, ITSELF
 
 _COLUMNS = [
     ("test accuracy %", "best"),
@@ -63,8 +63,8 @@ def _notes(summary: pd.DataFrame) -> list[str]:
 
 def _cost_texts(result: Numbers) -> list[str]:
     """Show examples, hours and energy of both runs, in the order of the table's columns."""
-    texts = [compact(result[f"{run}.examples"]) for run in (BEFORE, OWN)]
-    alone = {BEFORE: result[f"{BEFORE}.exclusive"] == 1, OWN: result["exclusive"]}
+    texts = [compact(result[f"{run}.examples"]) for run in (BEFORE, ITSELF)]
+    alone = {BEFORE: result[f"{BEFORE}.exclusive"] == 1, ITSELF: result["exclusive"]}
     for quantity in ("seconds", "joules"):
         for run, exclusive in alone.items():
             # Counted for one device: hours, or watt-hours.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from macformer import record
-from macformer.record import METRICS_NAME
+from macformer.record import METRICS_NAME, walk_runs
 
 IDENTITY = list(record.IDENTITY)
 ACCURACIES = ["accuracy.best.test", "accuracy.last.test", "accuracy.best.val", "accuracy.last.val"]
@@ -34,11 +34,11 @@ COSTS = [
     *(f"cost.latency_{quantity}_ms" for quantity in ("mean", "p50", "p95")),
     *COUNTS,
 ]
-BEFORE, OWN = "pretraining", "use"  # of a run that came before, and of the run itself
+BEFORE, ITSELF = "pretraining", "use"  # of a run that came before, and of the run itself
 USES = [
     *(
         f"{run}.{name}"
-        for run in (BEFORE, OWN)
+        for run in (BEFORE, ITSELF)
         for name in ("seconds", "joules", "num_devices", "examples")
     ),
     f"{BEFORE}.exclusive",
@@ -63,12 +63,15 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     for folder in folders:
         if not folder.is_dir():
             raise TableError(f"no such folder: {folder}")
-    files = sorted({file.resolve() for folder in folders for file in folder.rglob(METRICS_NAME)})
+    found = (run_dir for run_dir, names in walk_runs(folders) if METRICS_NAME in names)
+    files = sorted({run_dir.resolve() / METRICS_NAME for run_dir in found})
     if not files:
         raise TableError(f"no {METRICS_NAME} below {', '.join(map(str, folders))}")
     records = [_read_record(file) for file in files]
     configs = [found.pop("config") for found in records]
-    floors = [_accuracies(found.pop("floors")) for found in records]
+    floors = [
+        _accuracies(found.pop("floors"), file) for found, file in zip(records, files, strict=True)
+    ]
     runs = pd.json_normalize(records)
     numbers = [*NUMBERS, *scores_of(runs)]
     runs = runs.reindex(columns=[*IDENTITY, *FACTS, *numbers])
@@ -115,8 +118,11 @@ def _numbers(given: pd.DataFrame, files: Sequence[Path]) -> pd.DataFrame:
     return numbers
 
 
-def _accuracies(floors: dict) -> dict[str, float]:
-    return {name: floor["accuracy"] for name, floor in floors.items()}
+def _accuracies(floors: dict, file: Path) -> dict[str, float]:
+    try:
+        return {name: float(floor["accuracy"]) for name, floor in floors.items()}
+    except (LookupError, TypeError, ValueError) as error:
+        raise TableError(f"{file} is damaged: floors are {floors}") from error
 
 
 def _fill_device(runs: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,7 @@ _ROW = ["task", *CHOICE, "recipe", "device", SHARED, OWN]
 _PARTS = ("attention", "ppsbn", "rotary", "mixer", "bounds", "model", "module")
 OF_A_ROW = {*_PARTS, "choices", "pretrain"}
 NO_OPTIONS = ("recipe", "protocol", "nuisance", "hydra", "pretrain.identity")
-SIZES = "model."  # how the keys begin that rows of any attention have
+SIZES = re.compile(r"model\.")  # begins the keys that rows of any attention have
 
 Options = dict[str, str]
 
@@ -69,7 +69,9 @@ def _options_called(name: str, known: Iterable[str]) -> list[str]:
 
 
 def find_options(runs: pd.DataFrame, *, tuned: Sequence[str] = ()) -> pd.DataFrame:
-    """Add the options in which each run differs from others of its task and recipe.
+    """Add the options in which runs differ from others of their task and recipe.
+
+    What differs in one task is named in all of them, so that a row has one name throughout.
 
     Args:
         runs: Columns ``task``, ``attention``, ``ppsbn``, ``recipe`` and ``config``.
@@ -78,28 +80,42 @@ def find_options(runs: pd.DataFrame, *, tuned: Sequence[str] = ()) -> pd.DataFra
     Returns:
         The runs with columns ``options`` and ``own_options``: dictionaries, mostly empty.
     """
-    found = {
-        column: pd.Series([Options() for _ in runs.index], runs.index, dtype=object)
-        for column in (SHARED, OWN)
-    }
-    flat = runs["config"].map(flatten)
-    for _, group in runs.groupby(["task", "recipe"]):
-        _collect(found[SHARED], flat[group.index], own=False, tuned=tuned)
-        for _, row in group.groupby(CHOICE):
-            options = {"own": True, "tuned": tuned, "shown": found[SHARED]}
-            _collect(found[OWN], flat[row.index], **options)
-        _name_sizes(found[OWN][group.index], flat[group.index])
-    names = short_names({key for column in found.values() for options in column for key in options})
-    return runs.assign(
-        **{column: found[column].map(partial(_rename, names=names)) for column in found}
+    shared, own = (
+        pd.Series([Options() for _ in runs.index], runs.index, dtype=object) for _ in range(2)
     )
+    flat = runs["config"].map(flatten)
+    for _, of_recipe in runs.groupby("recipe"):
+        keys = [
+            _differing(flat[of_task.index], own=False, tuned=tuned)
+            for _, of_task in of_recipe.groupby("task")
+        ]
+        _add(shared[of_recipe.index], flat, set().union(*keys))
+        for _, of_row in of_recipe.groupby(CHOICE):
+            keys = [
+                _differing(flat[cells.index], own=True, tuned=tuned, shown=shared[cells.index])
+                for _, cells in of_row.groupby("task")
+            ]
+            _add(own[of_row.index], flat, set().union(*keys))
+        # another row may have one of the sizes in which the runs of a row differ
+        sizes = {key for options in own[of_recipe.index] for key in options if SIZES.match(key)}
+        _add(own[of_recipe.index], flat, sizes, where_known=True)
+    names = short_names({key for column in (shared, own) for options in column for key in options})
+    rename = partial(_rename, names=names)
+    return runs.assign(**{SHARED: shared.map(rename), OWN: own.map(rename)})
 
 
-def _name_sizes(found: pd.Series, flat: pd.Series) -> None:
-    """Add the sizes in which the runs of a row differ to all rows: another may have one of them."""
-    sizes = sorted({key for options in found for key in options if key.startswith(SIZES)})
-    for options, config in zip(found, flat, strict=True):
-        options |= {key: config[key] for key in sizes if key in config}
+def _add(
+    found: pd.Series, flat: pd.Series, keys: Iterable[str], *, where_known: bool = False
+) -> None:
+    """Add options to runs that have a configuration, in an order that is the same in all of them.
+
+    Args:
+        where_known: Leave those out that a configuration does not have.
+    """
+    ordered = sorted(keys, key=_simplicity)
+    for options, config in zip(found, flat[found.index], strict=True):
+        if config:
+            options |= {k: config.get(k, "") for k in ordered if k in config or not where_known}
 
 
 def _rename(options: Options, names: Mapping[str, str]) -> Options:
@@ -186,8 +202,8 @@ def select_best(runs: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame,
     return pd.concat(kept), pd.DataFrame(chosen)
 
 
-def unfinished_beside(read: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Return the unfinished runs of the settings that were not chosen, named by all their options.
+def given_up(read: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the settings that were not chosen, named by all their options.
 
     Args:
         read: All runs, as :func:`macformer.tables.runs.read_runs` reads them.
@@ -196,7 +212,7 @@ def unfinished_beside(read: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     if len(kept) == len(read):
         return kept.iloc[:0]
     named, _ = name_runs(read, best_of=[])
-    return named[~named.index.isin(kept.index) & named["status"].ne("finished")]
+    return named[~named.index.isin(kept.index)]
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -212,18 +228,13 @@ def _select(options: Options, names: Sequence[str], *, chosen: bool = True) -> O
     return {name: value for name, value in options.items() if (name in names) is chosen}
 
 
-def _collect(
-    found: pd.Series,
-    flat: pd.Series,
-    *,
-    own: bool,
-    tuned: Sequence[str],
-    shown: pd.Series | None = None,
-) -> None:
-    """Add the options that differ among some runs: those that belong to a row, or all others.
+def _differing(
+    flat: pd.Series, *, own: bool, tuned: Sequence[str], shown: pd.Series | None = None
+) -> list[str]:
+    """Return the options that differ among some runs: those that belong to a row, or all others.
 
     Args:
-        tuned: Names of options that are added even where another varies alike.
+        tuned: Names of options that are returned even where another varies alike.
         shown: The options by which the runs are told apart already.
     """
     known = flat[flat.map(bool)]  # a run without a configuration differs in nothing that is known
@@ -231,14 +242,15 @@ def _collect(
     seen = {_pattern(before, name) for options in before for name in options}
     keys = sorted({key for options in known for key in options}, key=_simplicity)
     named = [next((k for k in keys if f".{k}".endswith(f".{name}")), None) for name in tuned]
+    found = []
     for key in sorted(keys, key=lambda key: key not in named):
         if (key.split(".")[0] in OF_A_ROW) is not own or _is_seed(known, key):
             continue
         pattern = _pattern(list(known), key)
         if any(pattern) and (pattern not in seen or key in named):
             seen.add(pattern)
-            for options, config in zip(found[known.index], known, strict=True):
-                options[key] = config.get(key, "")
+            found.append(key)
+    return found
 
 
 def _is_seed(known: pd.Series, key: str) -> bool:

@@ -1,17 +1,23 @@
 """How each cell of a sweep stands, read from its files."""
 
 import csv
-import os
+import fnmatch
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from macformer.heartbeat import PLANS, PROGRESS_NAME, is_alive, read_plans, read_sign
-from macformer.record import CONFIG_NAME, METRICS_NAME, DamagedRecord, printable, read_record
+from macformer.record import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    DamagedRecord,
+    printable,
+    read_record,
+    walk_runs,
+)
 
 CURVE_NAME = "metrics.csv"
 SILENT_SECONDS = 120.0  # of no sign, after which a cell is shown as silent
@@ -78,11 +84,14 @@ class SweepReader:
         """Return all cells as they stand now, by name, those that wait among them."""
         found: dict[Path, CellView] = {}
         plans: dict[Path, float] = {}
-        cells, parents = _walk(self.folders)
-        for parent in parents:
-            for plan in read_plans(parent):
-                names = plan.get("cells") or []
-                plans |= {parent / name: float(plan.get("time", 0.0)) for name in names}
+        cells = []
+        for folder, names in walk_runs(self.folders):
+            if METRICS_NAME in names:
+                cells.append(folder)
+            elif fnmatch.filter(names, PLANS):
+                for plan in read_plans(folder):
+                    planned = plan.get("cells") or []
+                    plans |= {folder / name: float(plan.get("time", 0.0)) for name in planned}
         for run_dir in cells:
             view = self._view(run_dir, planned=plans.get(run_dir))
             if view is not None:
@@ -113,10 +122,11 @@ class SweepReader:
             "options": _options(config),
             "sweep": run_dir.parent,
         }
-        if planned is not None and _modified(run_dir / METRICS_NAME) < planned:
+        sign = read_sign(run_dir / PROGRESS_NAME) or {}
+        if planned is not None and not _begun_since(planned, run_dir, record, sign):
             view |= {"state": "waiting", "reason": "", "step": 0}  # its turn is still to come
         elif record["status"] == "running":
-            view |= _progress(run_dir, view, self._stamps(run_dir))
+            view |= _progress(sign, view, self._stamps(run_dir))
         elif record["status"] == "finished":
             view |= {"accuracy": record["accuracy"]["best"]["test"], "step": view["max_steps"] or 0}
             view["seconds"] = _taken(run_dir, record)
@@ -140,31 +150,26 @@ class SweepReader:
         return self._known[path][1] if path in self._known else None
 
 
-def _walk(folders: Sequence[Path]) -> tuple[list[Path], set[Path]]:
-    """Find the folders of cells, and those that may hold plans; what vanishes is passed over.
-
-    Nothing below a cell is looked at: it may hold thousands of files of its loggers.
-    """
-    cells, parents = [], set(folders)
-    for folder in folders:
-        for at, below, names in os.walk(folder):
-            if METRICS_NAME in names:
-                cells.append(Path(at))
-                below.clear()
-            elif any(fnmatch(name, PLANS) for name in names):
-                parents.add(Path(at))
-    return cells, parents
-
-
 def _curve(path: Path) -> list[tuple[int, float]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = [(row["step"], row.get("val/accuracy")) for row in csv.DictReader(file)]
     return [(int(step), float(value)) for step, value in rows if value]
 
 
-def _progress(run_dir: Path, view: dict[str, Any], stamp: float) -> dict[str, Any]:
+def _begun_since(
+    planned: float, run_dir: Path, record: dict[str, Any], sign: dict[str, Any]
+) -> bool:
+    """Say whether a cell has begun since a sweep planned it, or is at work for another one."""
+    if _modified(run_dir / METRICS_NAME) >= planned:
+        return True
+    alive = is_alive(sign)
+    if alive is None:  # on another machine
+        alive = sign.get("time", 0.0) >= planned
+    return record["status"] == "running" and alive
+
+
+def _progress(sign: dict[str, Any], view: dict[str, Any], stamp: float) -> dict[str, Any]:
     """Say what a cell does that has not ended, or that its process has."""
-    sign = read_sign(run_dir / PROGRESS_NAME) or {}
     if sign and is_alive(sign) is False:
         return {"state": "interrupted", "reason": "its process has ended"}
     since = time.time() - stamp

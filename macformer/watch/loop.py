@@ -55,7 +55,8 @@ def _show(reader: SweepReader, page: Path, console: Console, wait: Callable[[flo
     with Live(console=console, auto_refresh=False, transient=False) as live:
         for look in itertools.count():
             views = reader.read()
-            live.update(render(views, height=console.height, now=datetime.now()), refresh=True)
+            shown = render(views, width=console.width, height=console.height, now=datetime.now())
+            live.update(shown, refresh=True)
             if look % looks == 0 or not at_work(views):
                 _write_page(page, views)
             if not at_work(views):

@@ -52,6 +52,16 @@ def state(view: CellView) -> str:
     return view.phase or "running"
 
 
+def shorten(text: str, *, width: int) -> str:
+    """Cut a text in its middle: rows of a table differ at either end."""
+    if len(text) <= width:
+        return text
+    front = max(width - 1, 0) // 2
+    return (
+        text[:front] + "\N{HORIZONTAL ELLIPSIS}" + text[len(text) - (max(width - 1, 0) - front) :]
+    )
+
+
 def sparkline(curve: Sequence[tuple[int, float]], *, width: int) -> str:
     """Draw a curve as bars from its least to its greatest value, the last `width` of them."""
     values = [value for _, value in curve][-width:]

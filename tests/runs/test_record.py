@@ -53,7 +53,11 @@ def test_a_truncated_configuration_has_a_copy(make_run):
 
 def test_predictions_come_back(tmp_path):
     assert record.read_predictions(tmp_path) is None
-    arrays = {"row": np.arange(3), "label": np.array([0, 2, 1])}
+    answers = np.array([0, 2, 1])
+    record.write_predictions(tmp_path, {"row": np.arange(3), "label": answers})
+    with pytest.raises(record.DamagedRecord, match=r"predictions\.npz lacks best_prediction$"):
+        record.read_predictions(tmp_path)
+    arrays = {"row": np.arange(3), "label": answers, "best_prediction": answers}
     record.write_predictions(tmp_path, arrays)
     found = record.read_predictions(tmp_path)
     assert found is not None and found.keys() == arrays.keys()

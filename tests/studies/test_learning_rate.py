@@ -104,11 +104,16 @@ def test_one_seed_or_equal_ones_have_wilson_s_interval(num_seeds):
     assert (mean, low, high) == pytest.approx((p, centre - half, centre + half))
 
 
-def test_several_seeds_have_student_s_interval():
-    seeds = [rows(seed=s, accuracy=(a, a, a))[0] for s, a in enumerate((0.3, 0.4, 0.5))]
+@pytest.mark.parametrize("spread", [0.1, 0.01, 1e-6])
+def test_several_seeds_vary_by_seed_and_by_example(spread):
+    """Wider than of seeds alone (Student's quantile at two degrees), or of 100 examples alone."""
+    seeds = [rows(seed=s, accuracy=(0.4 + d * spread,) * 3)[0] for s, d in enumerate((-1, 0, 1))]
     mean, low, high = learning_rate.interval(pd.DataFrame(seeds))
-    half = 4.302652729749464 * 0.1 / sqrt(3)  # Student's quantile at two degrees of freedom
-    assert (mean, low, high) == pytest.approx((0.4, 0.4 - half, 0.4 + half))
+    of_seeds = 4.302652729749464 * spread / sqrt(3)
+    of_examples = stats.norm.ppf(0.975) * sqrt(0.4 * 0.6 / 100)
+    assert mean == pytest.approx(0.4) and high - mean == pytest.approx(mean - low)
+    assert max(of_seeds, of_examples) < (high - mean) * 1.0001
+    assert high - mean < of_seeds + of_examples
 
 
 def test_the_table_states_choice_gain_and_failures():

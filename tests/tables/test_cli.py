@@ -48,17 +48,21 @@ def test_what_became_of_settings_that_were_not_chosen_is_listed(write_run, write
         write_stopped(**setting("rfa", rate), reason=f"stopped at {rate}")
     make_tables([sweep])
     with (sweep / "runs.csv").open() as file:
-        listed = [(row["attention"], row["options"], row["status"]) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    listed = [(row["attention"], row["options"], row["status"]) for row in rows]
+    assert [row["chosen"] for row in rows] == ["True", "True", "False", "False", "False"]
     assert listed == [
         ("rfa", "", "failed"),
         ("softmax", "", "finished"),
         ("rfa", "learning_rate=9.0", "failed"),
+        ("softmax", "learning_rate=0.2", "finished"),
         ("softmax", "learning_rate=9.0", "failed"),
     ]
     for name in ("table.md", "index.html"):
         text = (sweep / name).read_text()
         assert "failed: ListOps, softmax (learning_rate=9.0), seed 0: the loss is nan" in text
         assert "failed: ListOps, rfa (learning_rate=9.0), seed 0: stopped at 9.0" in text
+        assert "finished: " not in text  # a choice table says of how many settings one is
     runs = text.split('aria-label="Runs"')[1]
     assert runs.count('<td class="text failed">') == 3
 

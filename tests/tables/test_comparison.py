@@ -123,7 +123,7 @@ def test_one_seed_among_several_is_not_tested_as_if_seeds_did_not_differ(write_t
 
 @pytest.mark.parametrize(
     ("last", "level", "words"),
-    [(39, 0.005, ". A difference of"), (10, 0.01, "Beside the 1 found, a further difference of")],
+    [(39, 0.005, ". A difference of"), (10, 0.01, ". In rows without *, a difference of")],
 )
 def test_what_would_have_been_found_is_adjusted_like_what_was(
     write_tested, sweep, last, level, words
@@ -139,7 +139,34 @@ def test_what_would_have_been_found_is_adjusted_like_what_was(
     widths = [stats.norm.ppf(0.8) - stats.norm.ppf(x / 2) for x in (level, 0.05)]
     assert among / alone == pytest.approx(widths[0] / widths[1], rel=0.02)
     (note,) = comparison_notes(rows)
-    assert f"{words} {100 * rows['detectable'].median():.1f} points" in note
+    assert f"{words} {100 * among:.1f} points would have been found four times" in note
+
+
+def test_what_would_have_been_found_is_said_of_the_rows_that_were_not(write_tested, sweep):
+    """Fewer answers in which two rows differ show a smaller difference; rfa is found already."""
+    for attention, right in (("softmax", 40), ("rfa", 10), ("linear", 39), ("local", 36)):
+        write_tested(attention=attention, right=right)
+    rows = compared(sweep)
+    found = 100 * rows["detectable"].droplevel("ppsbn")
+    assert (rows["p"].droplevel("ppsbn") < 0.05).to_dict() == {
+        **dict.fromkeys(found.index, False),
+        "rfa": True,
+    }
+    (note,) = comparison_notes(rows)
+    assert f"a difference of {found['linear']:.1f} to {found['local']:.1f} points, by row," in note
+
+
+def test_an_accuracy_is_in_its_interval_though_a_seed_kept_no_predictions(
+    write_run, write_tested, sweep
+):
+    for seed in range(3):
+        write_tested(right=40 + seed, seed=seed)
+    write_tested(attention="rfa", right=30, seed=0)
+    write_tested(attention="rfa", right=32, seed=1)
+    write_run(attention="rfa", test=0.9, seed=2)
+    rfa = compared(sweep).loc[("rfa", "without")]
+    assert rfa[["low", "high"]].isna().all()
+    assert rfa["difference"] == pytest.approx(-0.095) and rfa["num_paired"] == 2
 
 
 def test_any_row_can_be_the_reference(write_tested, sweep):
@@ -172,11 +199,11 @@ def test_without_the_reference_there_is_no_column_of_differences_and_no_word_of_
 
 def test_the_table_shows_intervals_differences_and_floors(write_tested, sweep):
     floors = {"first token": {"accuracy": 0.35, "recipe": "look-up", "num_train_rows": 9}}
-    for attention, right in (("softmax", 40), ("rfa", 30)):
+    for attention, right in (("softmax", 40), ("rfa", 30), ("linear", 39)):
         write_tested(attention=attention, right=right, floors=floors)
     text = make_tables([sweep])[0].read_text()
     _, rfa, _ = [line for line in text.splitlines() if line.startswith("| rfa ")]
-    assert "30.00§" in rfa and "21.9 to 39.6" in rfa and r"-10.0\*" in rfa and "0.002" in rfa
+    assert "30.00§" in rfa and "21.9 to 39.6" in rfa and r"-10.0\*" in rfa and "0.0039" in rfa
     (floor,) = [line for line in text.splitlines() if line.startswith("| floor: first token")]
     assert "35.00" in floor
     assert "§ at or below the best of them" in text

@@ -2,7 +2,7 @@ from math import nan
 
 import pytest
 
-from macformer.tables.layout import compact, percent, ratio, row_label
+from macformer.tables.layout import TIMES, compact, percent, ratio, row_label
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,13 @@ from macformer.tables.layout import compact, percent, ratio, row_label
 )
 def test_compact_keeps_three_digits(value, text):
     assert compact(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "1.00"), (0.434, "0.43"), (0.0949, "0.095"), (0.00412, "0.0041")]
+)
+def test_a_small_ratio_is_not_rounded_away(value, text):
+    assert ratio(value) == text + TIMES
 
 
 def test_blanks_stay_blank():

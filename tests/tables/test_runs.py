@@ -9,6 +9,16 @@ def test_overlapping_folders_count_a_run_once(write_run, sweep):
     assert len(read_runs([sweep, folder])) == 2
 
 
+def test_linked_runs_count_once(write_run, sweep, tmp_path):
+    folder = write_run()
+    gathered = tmp_path / "gathered"
+    gathered.mkdir()
+    for name in ("one", "again"):
+        (gathered / name).symlink_to(folder)
+    (gathered / "round").symlink_to(gathered)
+    assert len(read_runs([gathered])) == len(read_runs([gathered, sweep])) == 1
+
+
 def test_columns_are_the_paths_inside_the_file(write_run, sweep):
     write_run(test=0.37, speed=123.0)
     run = read_runs([sweep]).iloc[0]

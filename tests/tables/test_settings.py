@@ -5,7 +5,7 @@ from math import nan
 import pandas as pd
 import pytest
 
-from macformer.tables import settings
+from macformer.tables import make_tables, settings
 from macformer.tables.runs import TableError
 from macformer.tables.settings import (
     find_options,
@@ -177,6 +177,18 @@ def test_a_setting_with_a_seed_missing_does_not_compete():
     best, chosen = select_best(find_options(runs), ["learning_rate"])
     assert {config["learning_rate"] for config in best["config"]} == {0.001}
     assert chosen.loc[0, ["num_settings", "num_short"]].tolist() == [1, 1]
+
+
+def test_what_differs_in_one_task_is_named_in_all(write_run, sweep):
+    """A single run at another rate in one task leaves the rows of both tasks one row each."""
+    for task in ("listops", "text"):
+        for row in ("softmax", "rfa"):
+            write_run(task=task, attention=row, config={"learning_rate": 0.1})
+    write_run(task="text", attention="rfa", config={"learning_rate": 0.3}, name="another")
+    text = make_tables([sweep])[0].read_text()
+    first = next(line for line in text.splitlines() if line.startswith("| rfa"))
+    assert first.startswith("| rfa (learning_rate=0.1) | 40.00 | 40.00 | 40.00 |")
+    assert "No finished softmax without ppSBN to relate to: Text, learning_rate=0.3." in text
 
 
 def test_what_is_tuned_is_named_though_another_option_varies_alike():

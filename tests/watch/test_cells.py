@@ -63,6 +63,24 @@ def test_a_cell_that_is_to_run_again_waits_until_it_has(sweep, write_cell, statu
         assert view.state == status
 
 
+def test_a_cell_at_work_for_another_sweep_runs(sweep, write_cell):
+    """It began between a second call's look at the cells and its plan."""
+    run_dir = write_cell()
+    os.utime(run_dir / "metrics.json", (1000, 1000))
+    write_progress(run_dir, phase="training", step=80, max_steps=200)
+    with announced([run_dir]):
+        (view,) = read(sweep).values()
+    assert (view.state, view.step) == ("running", 80)
+
+
+def test_linked_folders_are_looked_into_once(tmp_path, sweep, write_cell):
+    (tmp_path / "linked").symlink_to(sweep)
+    (sweep / "round").symlink_to(sweep)
+    write_cell()
+    assert len(SweepReader([tmp_path / "linked"]).read()) == 1
+    assert len(SweepReader([sweep, tmp_path / "linked"]).read()) == 1
+
+
 def test_a_cell_that_has_trained_and_gives_no_sign_is_finishing(sweep, write_cell):
     write_cell(curve=[(100, 0.25), (200, 0.3)])
     (view,) = read(sweep).values()

@@ -50,9 +50,9 @@ def test_a_drawn_curve_is_placed_over_the_whole_run():
     assert curve_svg([], max_steps=200) == ""
 
 
-def terminal(views, *, height=30) -> list[str]:
-    console = Console(file=StringIO(), width=150, force_terminal=False)
-    console.print(render(views, height=height, now=NOW))
+def terminal(views, *, width=150, height=30) -> list[str]:
+    console = Console(file=StringIO(), width=width, force_terminal=False)
+    console.print(render(views, width=width, height=height, now=NOW))
     return console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -72,6 +72,34 @@ def test_a_terminal_shows_what_runs_first_and_no_more_than_it_has_lines():
 def test_a_reason_stands_where_the_curve_would():
     views = [CellView("f", task="text", row="rfa", state="failed", reason="the loss is nan")]
     assert any("failed" in line and "the loss is nan" in line for line in terminal(views))
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_narrow_terminal_shows_every_number_and_tells_rows_apart(width):
+    rows = (
+        "rmfa_exp_scaled (learning_rate=0.001)",
+        "rmfa_exp_scaled + ppSBN (learning_rate=0.003)",
+    )
+    task = {"task": "selective_copy_small", "seed": 2, "max_steps": 8000}
+    running = {"state": "running", "phase": "validating", "step": 4000, "curve": [(2000, 0.365)]}
+    views = [CellView(row, row=row, pace=1.2, **task, **running) for row in rows]
+    reason = "the training loss is nan at step 12; a smaller learning_rate or ppsbn=with may help"
+    failed = {"state": "failed", "reason": reason}
+    views += [CellView(f"f{n}", row="rfa", **task, **failed) for n in range(3)]
+    views.append(CellView("d", row="softmax", state="finished", accuracy=0.4125, **task))
+    lines = terminal(views, width=width, height=24)
+    assert max(map(len, lines)) <= width and len(lines) <= 24
+    ours = [line for line in lines if "validating" in line]
+    assert len({line.partition(" 2 validating")[0] for line in ours}) == 2
+    assert all(re.search(r" 2 validating +50% +36\.5 +1 h 20 min$", line) for line in ours)
+    assert any(re.search(r"softmax +2 finished +41\.25", line) for line in lines)
+    assert [line for line in lines if line.startswith("rfa and 2 more: the training loss is nan")]
+
+
+def test_a_text_is_cut_in_its_middle():
+    assert words.shorten("selective_copy", width=14) == "selective_copy"
+    assert words.shorten("selective_copy", width=9) == "sele\N{HORIZONTAL ELLIPSIS}copy"
+    assert words.shorten("selective_copy", width=1) == "\N{HORIZONTAL ELLIPSIS}"
 
 
 def look(sweep, *, stop_after: int | None = None) -> tuple[str, list[float]]:

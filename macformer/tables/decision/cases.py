@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from macformer.tables.comparison import Tests, on_other_rows, pair_tests, read_tests
-from macformer.tables.decision.costs import OWN, PADDED, break_even, run_costs
+from macformer.tables.comparison import Pair, Tests, on_other_rows, pair_tests, read_tests
+from macformer.tables.decision.costs import PADDED, SERVED, break_even, run_costs
 from macformer.tables.decision.rates import Rates
-from macformer.tables.decision.verdicts import NOT_DECIDED, Case, Pair, Verdict, judge
+from macformer.tables.decision.verdicts import NOT_DECIDED, Case, Verdict, judge
 from macformer.tables.entries import row_labels
 from macformer.tables.runs import BEFORE
 from macformer.tables.summary import RESULT, keys_of, lacks_counterpart, references
@@ -18,7 +18,7 @@ from macformer.tables.uncertainty import paired_difference
 
 THOUSAND = 1000
 SPEEDS = {  # over the reference, from means over seeds
-    "speed.own": OWN,
+    "speed.own": SERVED,
     "speed.padded": PADDED,
     "speed.alone": "cost.latency_mean_ms",
     "speed.training": "trimmed.examples_per_second",
@@ -94,8 +94,8 @@ def decide(
 def _costs(runs: pd.DataFrame, rates: Rates) -> pd.DataFrame:
     """Price the finished runs; those of one task are served at lengths of one kind."""
     finished = runs[runs["status"] == "finished"]
-    own = finished[OWN].notna().groupby(finished["task"]).transform("all")
-    speed = finished[OWN].where(own, finished[PADDED])
+    own = finished[SERVED].notna().groupby(finished["task"]).transform("all")
+    speed = finished[SERVED].where(own, finished[PADDED])
     costs = run_costs(finished, rates, documents_per_second=speed)
     return finished[[*RESULT, "seed"]].join(costs.assign(own_lengths=own))
 
@@ -182,7 +182,7 @@ def _case(ours: _Side, theirs: _Side, rates: Rates) -> tuple[Case, int]:
     tests = pair_tests(ours.tests, theirs.tests)
     case = Case(
         reference=theirs.label,
-        accuracy=None if tests is None else Pair(*tests),
+        accuracy=tests,
         no_accuracy=_why_no_accuracy(ours, theirs),
         price=Pair(*map(np.log, prices)) if known else None,
         no_price=_why_no_price(ours, theirs, rates),

@@ -15,7 +15,7 @@ from macformer.tables.plots import read_curve
 
 SHORTEST = 60.0  # seconds of a run whose energy means something: counters move in steps
 STATED = "stated"  # where watts were given, for want of a counter
-PADDED, OWN = "inference.examples_per_second", "served.examples_per_second"
+PADDED, SERVED = "inference.examples_per_second", "served.examples_per_second"
 SECONDS_PER_HOUR = 3600.0
 
 

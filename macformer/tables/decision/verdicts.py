@@ -17,6 +17,7 @@ from math import exp, inf, isnan
 
 import numpy as np
 
+from macformer.tables.comparison import Pair
 from macformer.tables.decision.costs import break_even
 from macformer.tables.decision.rates import Rates
 from macformer.tables.layout import compact
@@ -24,18 +25,6 @@ from macformer.tables.uncertainty import MOST_SEEDS, paired_difference, seeds_to
 
 PAYS, DOES_NOT_PAY, NOT_DECIDED = "pays", "does not pay", "not decided"
 FEWEST_SEEDS = 3  # that tell how much seeds differ
-
-
-@dataclass(frozen=True)
-class Pair:
-    """What a row and its reference have shown, in lines of one seed and columns of one example."""
-
-    ours: np.ndarray
-    theirs: np.ndarray
-
-    @property
-    def num_seeds(self) -> int:
-        return len(self.ours)
 
 
 @dataclass(frozen=True)

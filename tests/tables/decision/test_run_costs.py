@@ -5,7 +5,7 @@ from math import inf, isnan, nan
 import pandas as pd
 import pytest
 
-from macformer.tables.decision.costs import OWN, PADDED, break_even, run_costs
+from macformer.tables.decision.costs import PADDED, SERVED, break_even, run_costs
 from macformer.tables.decision.rates import read_rates
 from macformer.tables.runs import read_runs
 
@@ -35,7 +35,7 @@ def test_a_document_costs_its_share_of_the_devices_and_of_their_power(write_run)
 
 
 def test_documents_are_served_at_the_rate_that_is_named(write_run):
-    cost = cost_of(write_run, "hour=1", rate=OWN, served={"examples_per_second": 400.0})
+    cost = cost_of(write_run, "hour=1", rate=SERVED, served={"examples_per_second": 400.0})
     assert cost["document_seconds"] == 0.005
 
 

@@ -6,13 +6,13 @@ from math import exp, log, nan
 import numpy as np
 import pytest
 
+from macformer.tables.comparison import Pair
 from macformer.tables.decision.rates import read_rates
 from macformer.tables.decision.verdicts import (
     DOES_NOT_PAY,
     NOT_DECIDED,
     PAYS,
     Case,
-    Pair,
     judge,
 )
 
