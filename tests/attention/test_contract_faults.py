@@ -20,6 +20,7 @@ CUTTING = "only a row that says positional tells padding between from none"
 FAULTS = {
     "MasksValuesOnly": "padding is inert",
     "ZeroKeysStay": "padding behind equals cutting it off",
+    "CountsPaddingInTraining": "padding behind equals cutting it off in training",
     "LeaksNaN": "padding is inert",
     "LeaksBackward": "padding is inert",
     "LearnsFromMasksAlone": "a mask without padding is no mask",
@@ -34,6 +35,8 @@ FAULTS = {
     "LosesTangents": "forward mode is right or refused",
     "BreaksOnTangents": "forward mode is right or refused",
     "RedrawsAtEvaluation": "evaluation draws nothing",
+    "ReseedsAtEvaluation": "evaluation draws nothing",
+    "ReseedsInTraining": "training leaves the generator its seed",
     "NeedlesslyPositional": CUTTING,
     "NeedlesslySelfAttentionOnly": (
         "only a row that says self attention only refuses other queries"
@@ -46,6 +49,10 @@ FAULTS = {
 }
 MIXER_FAULTS = {
     "ConvolvesPadding": "padding is inert",
+    "ConvolvesPaddingInTraining": "padding is inert",
+    "CountsPaddingInTraining": "padding equals cutting it off in training",
+    "ReseedsAtEvaluation": "evaluation draws nothing",
+    "ReseedsInTraining": "training leaves the generator its seed",
     "StatisticsOfBatch": "examples are independent",
     "ReversesPadded": "padding equals cutting it off however far it goes",
     "Detached": "gradients are those of central differences",

@@ -95,6 +95,28 @@ def test_padding_behind_equals_cutting_it_off(subject):
     assert_equals_cutting(subject, BEHIND)
 
 
+def train(attention: nn.Module, inputs: list[Tensor], mask: Tensor | None, seed: int) -> Tensor:
+    """Return the output of a first step of training that draws from a seed."""
+    module = copy.deepcopy(attention).train()
+    torch.manual_seed(seed)
+    return module(*inputs, key_padding_mask=mask)
+
+
+def test_padding_behind_equals_cutting_it_off_in_training(subject):
+    """Example by example, for some rows learn from a batch, and unless the row draws."""
+    for query_len in subject.query_lengths:
+        inputs = subject.draw(query_len)
+        if not torch.equal(*(train(subject.attention, inputs, None, seed) for seed in (1, 2))):
+            return
+        padded_queries = of_queries(BEHIND, inputs[0])
+        for b in range(len(BEHIND)):
+            present = [~where[b] for where in (padded_queries, BEHIND, BEHIND)]
+            alone = [x[b : b + 1] for x in inputs]
+            cut = [x[:, :, where] for x, where in zip(alone, present, strict=True)]
+            out = train(subject.attention, alone, BEHIND[b : b + 1], 1)
+            assert_close(out[:, :, present[0]], train(subject.attention, cut, None, 1))
+
+
 def test_only_a_row_that_says_positional_tells_padding_between_from_none(subject):
     if not subject.positional:
         assert_equals_cutting(subject, BETWEEN)
@@ -216,7 +238,18 @@ def test_evaluation_draws_nothing(subject):
     inputs = subject.draw(13)
     out = subject.attention(*inputs)
     torch.manual_seed(123)
+    state = torch.get_rng_state()
     assert torch.equal(subject.attention(*inputs), out)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_training_leaves_the_generator_its_seed(subject):
+    """Who sets one makes all that draw later draw the same, dropout at every step among them."""
+    states = []
+    for seed in (1, 2):
+        train(subject.attention, subject.draw(13), None, seed)
+        states.append(torch.get_rng_state())
+    assert not torch.equal(*states)
 
 
 def test_declarations_are_yes_or_no(subject):

@@ -75,9 +75,19 @@ def test_output_has_the_shape_and_dtype_of_the_input(mixer):
             assert out.shape == (2, N, D) and out.dtype == dtype and out.isfinite().all()
 
 
-def observe(module, x, mask: torch.Tensor | None = BEHIND):
+MODES = pytest.mark.parametrize("mode", ["evaluation", "training"])
+
+
+def run(module, x, mask: torch.Tensor | None, mode: str, seed: int = 1) -> torch.Tensor:
+    module = copy.deepcopy(module).train(mode == "training")
+    torch.manual_seed(seed)
+    return module(x, mask)
+
+
+def observe(module, x, mask: torch.Tensor | None = BEHIND, mode: str = "evaluation"):
     """Return present outputs, and the gradients of input and parameters that they send back."""
-    module = copy.deepcopy(module)
+    module = copy.deepcopy(module).train(mode == "training")
+    torch.manual_seed(1)
     x = x.clone().requires_grad_()
     out = module(x, mask)
     if mask is not None:
@@ -87,13 +97,14 @@ def observe(module, x, mask: torch.Tensor | None = BEHIND):
     return out.detach(), x.grad, {name: p.grad for name, p in module.named_parameters()}
 
 
+@MODES
 @pytest.mark.parametrize("poison", [1e3, math.nan, math.inf])
-def test_padding_is_inert(mixer, poison):
+def test_padding_is_inert(mixer, poison, mode):
     module, x = make(mixer), draw()
-    expected = observe(module, x)
+    expected = observe(module, x, mode=mode)
     assert_close(expected[1][BEHIND], torch.zeros_like(expected[1][BEHIND]))
     soiled = torch.where(BEHIND[..., None], poison * torch.rand_like(x), x)
-    out, grad, grads = observe(module, soiled)
+    out, grad, grads = observe(module, soiled, mode=mode)
     assert_close((out, grad), expected[:2])
     if math.isfinite(poison):  # a projection's own gradient is zero times what stands at padding
         assert_close(grads, expected[2])
@@ -108,10 +119,41 @@ def test_padding_equals_cutting_it_off_however_far_it_goes(mixer):
             assert_close(out[row, :present], module(x[row : row + 1, :present])[0])
 
 
-def test_a_mask_without_padding_is_no_mask(mixer):
+def test_padding_equals_cutting_it_off_in_training(mixer):
+    """Example by example, for a mixer may learn from a batch, and unless it draws."""
     module, x = make(mixer), draw()
-    expected = observe(module, x, torch.zeros_like(BEHIND))
-    assert_close(observe(module, x, None), expected)
+    if not torch.equal(*(run(module, x, None, "training", seed) for seed in (1, 2))):
+        return
+    for row, present in enumerate((9, 12)):
+        alone = x[row : row + 1]
+        out = run(module, alone, BEHIND[row : row + 1], "training")
+        assert_close(out[:, :present], run(module, alone[:, :present], None, "training"))
+
+
+@MODES
+def test_a_mask_without_padding_is_no_mask(mixer, mode):
+    module, x = make(mixer), draw()
+    expected = observe(module, x, torch.zeros_like(BEHIND), mode)
+    assert_close(observe(module, x, None, mode), expected)
+
+
+def test_evaluation_draws_nothing(mixer):
+    module, x = make(mixer), draw()
+    out = run(module, x, BEHIND, "evaluation", 1)
+    assert torch.equal(run(module, x, BEHIND, "evaluation", 2), out)
+    torch.manual_seed(2)
+    expected = torch.get_rng_state()
+    run(module, x, BEHIND, "evaluation", 2)
+    assert torch.equal(torch.get_rng_state(), expected)
+
+
+def test_training_leaves_the_generator_its_seed(mixer):
+    """Who sets one makes all that draw later draw the same, dropout at every step among them."""
+    states = []
+    for seed in (1, 2):
+        run(make(mixer), draw(), BEHIND, "training", seed)
+        states.append(torch.get_rng_state())
+    assert not torch.equal(*states)
 
 
 def test_examples_are_independent(mixer):

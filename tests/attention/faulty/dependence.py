@@ -78,6 +78,24 @@ class RedrawsAtEvaluation(Sound):
         return (x @ projection).exp()
 
 
+class ReseedsAtEvaluation(Sound):
+    """The same output every time, and the same of all that draw behind it."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        if not self.training:
+            torch.manual_seed(1)
+        return super().forward(query, key, value, key_padding_mask=key_padding_mask)
+
+
+class ReseedsInTraining(Sound):
+    """All that draw behind it, such as dropout, draw the same at every step."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        if self.training:
+            torch.manual_seed(1)
+        return super().forward(query, key, value, key_padding_mask=key_padding_mask)
+
+
 class NeedlesslyPositional(Sound):
     """Says that places matter, and does not look at them."""
 

@@ -1,5 +1,6 @@
 """Mixers, which have no queries, keys and values: sound ones, and faults."""
 
+import torch
 from torch import nn
 
 
@@ -29,6 +30,36 @@ class ConvolvesPadding(Sound):
 
     def forward(self, x, key_padding_mask=None):
         return super().forward(x)
+
+
+class ConvolvesPaddingInTraining(Sound):
+    def forward(self, x, key_padding_mask=None):
+        return super().forward(x, None if self.training else key_padding_mask)
+
+
+class CountsPaddingInTraining(Sound):
+    """A mean over positions, padding among them."""
+
+    def forward(self, x, key_padding_mask=None):
+        out = super().forward(x, key_padding_mask)
+        if not self.training:
+            return out
+        present = 1 if key_padding_mask is None else ~key_padding_mask[..., None]
+        return out - (out * present).mean(1, keepdim=True)
+
+
+class ReseedsAtEvaluation(Sound):
+    def forward(self, x, key_padding_mask=None):
+        if not self.training:
+            torch.manual_seed(1)
+        return super().forward(x, key_padding_mask)
+
+
+class ReseedsInTraining(Sound):
+    def forward(self, x, key_padding_mask=None):
+        if self.training:
+            torch.manual_seed(1)
+        return super().forward(x, key_padding_mask)
 
 
 class StatisticsOfBatch(Sound):

@@ -24,6 +24,15 @@ class ZeroKeysStay(Sound):
         return super().forward(query, key, value)
 
 
+class CountsPaddingInTraining(ZeroKeysStay):
+    """A mask that a module heeds in evaluation alone."""
+
+    def forward(self, query, key, value, *, key_padding_mask=None):
+        if self.training:
+            return super().forward(query, key, value, key_padding_mask=key_padding_mask)
+        return Sound.forward(self, query, key, value, key_padding_mask=key_padding_mask)
+
+
 class LeaksNaN(Sound):
     """Weights of zero times what is not finite."""
 
