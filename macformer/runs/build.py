@@ -121,10 +121,16 @@ def _instantiate(cfg: DictConfig, node: Any, **kwargs: Any) -> Any:
         raise ConfigError(one_line(error)) from error
 
 
+_HYDRAS = (InstantiationException, ImportError)  # the latter of a target that cannot be loaded
+
+
 def _innermost(error: InstantiationException) -> str:
-    """Say what the innermost error says, and which key of the configuration led there."""
+    """Say what went wrong within Hydra's own errors, and which key of the configuration led there.
+
+    Where a part says why something failed, its words count, not those of what failed.
+    """
     cause: BaseException = error
-    while cause.__cause__ is not None:
+    while isinstance(cause, _HYDRAS) and cause.__cause__ is not None:
         cause = cause.__cause__
     key = str(error).partition("full_key: ")[2].strip()
     message = " ".join(str(cause).split("\n")[0].split())

@@ -125,7 +125,8 @@ def _is_flag(argument: str) -> bool:
 
 
 def _options(arguments: Sequence[str]) -> list[str]:
-    return [argument for argument in arguments if "=" in argument and not _is_flag(argument)]
+    given = [argument for argument in arguments if not _is_flag(argument)]
+    return [argument for argument in given if "=" in argument or argument.startswith("~")]
 
 
 def _with_options(arguments: Sequence[str], options: Sequence[str]) -> list[str]:

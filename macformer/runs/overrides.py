@@ -45,6 +45,7 @@ def _read_override(override: str) -> str:
             (parsed,) = parse_overrides([candidate])
         except HydraException:
             continue
+        _check_deletion(parsed)
         _check_choice(parsed, value)
         return candidate
     key, equals, value = override.partition("=")
@@ -55,6 +56,14 @@ def _read_override(override: str) -> str:
         f"the value of {key} has characters that must be quoted, for the shell and within: "
         f"'{key}=\"{quoted}\"'"
     )
+
+
+def _check_deletion(override: Override) -> None:
+    """Refuse to leave out what every run has, however much a part may be left out of it."""
+    key = override.key_or_group
+    if override.is_delete() and key not in EMPTIABLE and re.fullmatch(r"\w+", key):
+        other = f"{key}=NAME chooses another" if is_group(key) else f"{key}=... changes it"
+        raise ValueError(f"~{key} would leave out what every run has; {other}")
 
 
 def _check_choice(override: Override, value: str) -> None:

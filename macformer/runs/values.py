@@ -92,6 +92,8 @@ def _faults(key: str, cfg: DictConfig, files: DictConfig) -> Iterator[str]:
         return
     value = OmegaConf.select(cfg, key, default=ABSENT)
     example = OmegaConf.select(files, key, default=ABSENT)
+    if value is ABSENT:  # it was deleted after it was given
+        return
     if example is ABSENT:
         yield from _unknown(key, value, cfg)
     elif OmegaConf.is_dict(value) and OmegaConf.is_dict(example):

@@ -98,7 +98,8 @@ def find_options(runs: pd.DataFrame, *, tuned: Sequence[str] = ()) -> pd.DataFra
             _add(own[of_row.index], flat, set().union(*keys))
         # another row may have one of the sizes in which the runs of a row differ
         sizes = {key for options in own[of_recipe.index] for key in options if SIZES.match(key)}
-        _add(own[of_recipe.index], flat, sizes, where_known=True)
+        searched = _searched(flat[of_recipe.index], tuned)
+        _add(own[of_recipe.index], flat, sizes | searched, where_known=True)
     names = short_names({key for column in (shared, own) for options in column for key in options})
     rename = partial(_rename, names=names)
     return runs.assign(**{SHARED: shared.map(rename), OWN: own.map(rename)})
@@ -241,7 +242,7 @@ def _differing(
     before = [] if shown is None else list(shown[known.index])
     seen = {_pattern(before, name) for options in before for name in options}
     keys = sorted({key for options in known for key in options}, key=_simplicity)
-    named = [next((k for k in keys if f".{k}".endswith(f".{name}")), None) for name in tuned]
+    named = _called(tuned, keys)
     found = []
     for key in sorted(keys, key=lambda key: key not in named):
         if (key.split(".")[0] in OF_A_ROW) is not own or _is_seed(known, key):
@@ -251,6 +252,22 @@ def _differing(
             seen.add(pattern)
             found.append(key)
     return found
+
+
+def _searched(flat: pd.Series, tuned: Sequence[str]) -> set[str]:
+    """Return the tuned options of rows in which runs differ, though no row may have tried two."""
+    found = set()
+    for key in filter(None, _called(tuned, {key for options in flat for key in options})):
+        values = {options[key] for options in flat if key in options}
+        if key.split(".")[0] in OF_A_ROW and len(values) > 1:
+            found.add(key)
+    return found
+
+
+def _called(names: Sequence[str], keys: Iterable[str]) -> list[str | None]:
+    """Return for each name the simplest key that ends with it."""
+    ordered = sorted(keys, key=_simplicity)
+    return [next((k for k in ordered if f".{k}".endswith(f".{name}")), None) for name in names]
 
 
 def _is_seed(known: pd.Series, key: str) -> bool:

@@ -1,10 +1,13 @@
-"""Read columns of Parquet files; pyarrow is imported when the first one is opened."""
+"""Read columns of Parquet files; a column may be a field within a structure, as body.message.
+
+pyarrow is imported when the first file is opened.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tasks.columns.row import Advance, Row, find_column
 from tasks.errors import DataError
@@ -13,26 +16,41 @@ _ROWS_AT_ONCE = 1000
 
 
 def fields_of(path: Path) -> list[str]:
-    """Return the names of a file's columns."""
-    return list(_open(path).schema_arrow.names)
+    """Return the names of a file's columns, those of fields within one joined by dots."""
+    return [".".join(place) for place, _ in _fields(_open(path).schema_arrow)]
 
 
 def read_parquet(path: Path, columns: Sequence[str], *, advance: Advance) -> Iterator[Row]:
     """Yield the values of some columns; null and NaN are None, times are written as ISO 8601."""
     file = _open(path)
-    names = list(file.schema_arrow.names)
+    fields = list(_fields(file.schema_arrow))
+    names = [".".join(place) for place, _ in fields]
+    places = []
     for column in columns:
-        find_column(path, column, names)
-        _check_type(path, column, file.schema_arrow.field(column).type)
+        place, kind = fields[find_column(path, column, names)]
+        _check_type(path, column, kind)
+        places.append(place)
     number, size, total = 1, path.stat().st_size, file.metadata.num_rows
-    for values in _batches(file, path, columns):
+    for values in _batches(file, path, places):
         for row in zip(*values, strict=True):
             yield Row(path, number, [_as_text(value) for value in row])
             number += 1
         advance(size * (number - 1) // total)
 
 
-def _batches(file: Any, path: Path, columns: Sequence[str]) -> Iterator[list[list[Any]]]:
+def _fields(parents: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield where each column without columns of its own lies, and its type."""
+    from pyarrow import types
+
+    for field in parents:
+        place = (*above, field.name)
+        if types.is_struct(field.type) and field.type.num_fields:
+            yield from _fields(field.type, place)
+        else:
+            yield place, field.type
+
+
+def _batches(file: Any, path: Path, places: Sequence[tuple[str, ...]]) -> Iterator[list[list[Any]]]:
     """Yield the values of each column, some rows at a time.
 
     Raises:
@@ -40,11 +58,19 @@ def _batches(file: Any, path: Path, columns: Sequence[str]) -> Iterator[list[lis
     """
     import pyarrow
 
+    read = list(dict.fromkeys(column for column, *_ in places))
     try:
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(dict.fromkeys(columns))):
-            yield [batch.column(column).to_pylist() for column in columns]
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=read):
+            yield [_values(batch, *place) for place in places]
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _values(batch: Any, column: str, *within: str) -> list[Any]:
+    from pyarrow import compute
+
+    array, functions = batch.column(column), cast(Any, compute)  # made when it is imported
+    return (functions.struct_field(array, within) if within else array).to_pylist()
 
 
 def _open(path: Path) -> Any:

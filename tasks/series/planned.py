@@ -65,7 +65,7 @@ def plan_series(
     rows, scans = [], {}
     for split, recorded in found.items():
         if missing == "refuse":
-            _refuse_gaps(split, recorded)
+            _refuse_gaps(split, recorded, columns.channels or ())
         kept, left_out = cut(recorded, windows, patch=tokens.patch)
         seen = as_scan(recorded, kept, decide, tokens=tokens, seed=shares.seed, left_out=left_out)
         rows.append(kept)
@@ -134,13 +134,19 @@ def _refuse_columns(
             )
 
 
-def _refuse_gaps(split: str, recorded: Recorded) -> None:
+def _refuse_gaps(split: str, recorded: Recorded, channels: Sequence[str]) -> None:
+    """Refuse series with gaps; channels that have no names go by their numbers, from 0."""
     gaps = np.isnan(recorded.values).sum(axis=0)
     if gaps.any():
-        shown = ", ".join(f"{count:,} in channel {i}" for i, count in enumerate(gaps) if count)
+        shown = ", ".join(
+            f"{count:,} in channel {channels[i] if channels else i}"
+            for i, count in enumerate(gaps)
+            if count
+        )
         raise DataError(
             f"values are missing among those of {split}: {shown} of {len(recorded.values):,} "
-            "steps; fill them, or leave them to the model (task.missing=indicator)"
+            "steps; fill them, or leave them to the model (task.missing=indicator, which "
+            "macformer-describe --missing indicator writes)"
         )
 
 

@@ -1,6 +1,7 @@
 """``model=encoder``: an encoder of transformers as the model of a run."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -206,3 +207,9 @@ def test_a_folder_with_another_attention_is_no_start(transformers, folder):
 def test_a_mixer_without_attention_is_refused_when_composing():
     with pytest.raises(ConfigError, match="takes an attention, and mixer=s4d has none"):
         compose(*SMALL, BERT, "mixer=s4d")
+
+
+def test_without_transformers_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match=r'^model=encoder needs .*"macformer\[hf\]" \(in model\)$'):
+        build_model(compose(*SMALL, BERT))

@@ -84,6 +84,19 @@ def test_flags_may_stand_among_options(typed, read):
     assert flags_first(typed.split()) == read.split()
 
 
+@pytest.mark.parametrize(
+    ("deletion", "other"),
+    [
+        ("~model", "model=NAME chooses another"),
+        ("~attention=softmax", "attention=NAME"),
+        ("~seed", "seed=... changes it"),
+    ],
+)
+def test_what_every_run_has_cannot_be_left_out(deletion, other):
+    with pytest.raises(ValueError, match=f"^{deletion.partition('=')[0]} would leave .*{other}"):
+        read_overrides([deletion])
+
+
 def test_what_the_grammar_refuses_is_shown_quoted():
     with pytest.raises(ValueError, match="must be quoted") as caught:
         read_overrides(["paths.data_dir=/a(b"])

@@ -191,6 +191,24 @@ def test_what_differs_in_one_task_is_named_in_all(write_run, sweep):
     assert "No finished softmax without ppSBN to relate to: Text, learning_rate=0.3." in text
 
 
+def test_a_setting_that_no_row_tried_twice_is_shown_as_chosen():
+    """A search of two trials: each row has one setting, and they differ."""
+    config = {"best_of": ["learning_rate", "attention.num_features"]}
+    kept, chosen = name_runs(
+        pd.DataFrame(
+            run("rfa", val=0.2)
+            | {"ppsbn": ppsbn}
+            | {"config": {**config, "learning_rate": rate, "attention": {"num_features": n}}}
+            for ppsbn, rate, n in (("with", 0.1, 64), ("with_batch", 0.2, 128))
+        )
+    )
+    assert [sorted(options.items()) for options in chosen["chosen"]] == [
+        [("learning_rate", "0.1"), ("num_features", "64")],
+        [("learning_rate", "0.2"), ("num_features", "128")],
+    ]
+    assert set(kept["options"]) == set(kept["own_options"]) == {""}
+
+
 def test_what_is_tuned_is_named_though_another_option_varies_alike():
     """Rows padded to their greatest length, and trials of which each has values of its own."""
     pairs = [(0.1, 512, 0.3), (0.2, 1024, 0.5), (0.3, 2048, 0.4)]

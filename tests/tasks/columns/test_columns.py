@@ -67,6 +67,20 @@ def test_a_parquet_file_of_pandas_is_read_with_its_categoricals_and_gaps(tmp_pat
     ]
 
 
+def test_a_field_within_a_structure_of_a_parquet_file_is_a_column(tmp_path):
+    """What a missing structure would hold is missing."""
+    path = tmp_path / "a.parquet"
+    body = [{"message": "a", "size": {"n": 1}}, None, {"message": None, "size": {"n": 3}}]
+    pd.DataFrame({"body": body, "b.c": ["x", "y", "z"]}).to_parquet(path)
+    assert values(path, "body.message", "body.size.n", "b.c") == [
+        ["a", "1", "x"],
+        [None, None, "y"],
+        [None, "3", "z"],
+    ]
+    with pytest.raises(DataError, match=r"no column 'body'; it has 'body.message', 'body.size.n'"):
+        values(path, "body")
+
+
 def test_line_breaks_and_long_values_in_quotes_are_part_of_a_value(tmp_path):
     long = "x" * 200_000  # the csv module's own limit is 131,072
     path = written(tmp_path, "a.csv", f'text,n\n"one\r\ntwo, ""three""",1\n"{long}",2\n')

@@ -139,7 +139,7 @@ HOSTILE = {
     "inf.csv": ({"temp": np.inf}, r"inf\.csv, line 2: 'inf' is not finite"),
     "gaps.csv": (
         {"temp": [np.nan, *range(359)]},
-        r"missing among those of train: 1 in channel 0 of 360 steps; fill them, or .*indicator",
+        r"missing among those of train: 1 in channel temp of 360 steps; fill them, or .*indicator",
     ),
     "twice.csv": ({"step": 1}, r"series 'm0' has two steps of one time \(330 such steps in all"),
     "labels.csv": (
