@@ -211,5 +211,5 @@ def test_a_mixer_without_attention_is_refused_when_composing():
 
 def test_without_transformers_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ConfigError, match=r'^model=encoder needs .*"macformer\[hf\]" \(in model\)$'):
+    with pytest.raises(ConfigError, match=r'needs transformers: .*"macformer\[hf\]" \(in model\)$'):
         build_model(compose(*SMALL, BERT))
