@@ -42,11 +42,13 @@ def test_a_task_is_prepared_and_described(run, tmp_path):
 def test_floors_are_described(run):
     many = ["task.num_examples={train: 120, validation: 5, test: 110}"]
     _, out, _ = run("task=listops_short", *many)
-    first, second = out.splitlines()[-2:]
-    assert re.fullmatch(
-        r"  floor \d+\.\d %, first_token: the most frequent training label .*", first
-    )
-    assert re.match(r"  floor \d+\.\d %, first_token_and_arguments: ", second)
+    lines = out.splitlines()[-3:]
+    for name, line in zip(
+        ("first_token", "first_token_and_arguments", "root_over_digits"), lines, strict=True
+    ):
+        assert re.fullmatch(
+            rf"  floor \d+\.\d %, {name}: the most frequent training label .*", line
+        )
 
 
 def test_the_length_of_expressions_is_the_task_s_own(run):

@@ -1,4 +1,4 @@
-"""Floors of texts and expressions: first tokens, n-grams, and how much of them a pair shares."""
+"""Floors of texts: n-grams, and how much of them a pair shares."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64, Integer, UInt64
 
 from tasks.floors.measure import Floor
-from tasks.floors.models import linear, look_up, standardised, threshold
+from tasks.floors.models import linear, standardised, threshold
 from tasks.floors.sample import Sample
 
 if TYPE_CHECKING:
@@ -61,29 +61,6 @@ def floor_of_pairs(*, max_rows: int) -> Floor:
     )
 
 
-def predict_by_first_token(train: Sample, test: Sample) -> Int64[np.ndarray, "rows"]:
-    """Look the label up by the first token."""
-    return look_up(_first_tokens(train), train.labels, _first_tokens(test))
-
-
-def predict_by_root(
-    train: Sample, test: Sample, *, closing: int, num_operators: int
-) -> Int64[np.ndarray, "rows"]:
-    """Look the label up by the first token and the number of arguments of the root.
-
-    Args:
-        closing: Token that ends an expression; those from 1 to num_operators begin one.
-    """
-    keys = []
-    for sample in (train, test):
-        texts = sample.texts(sample.documents)
-        arguments = [
-            _count_arguments(text, closing=closing, num_operators=num_operators) for text in texts
-        ]
-        keys.append(256 * np.array(arguments) + _first_tokens(sample))
-    return look_up(keys[0], train.labels, keys[1])
-
-
 def predict_by_ngrams(
     train: Sample, test: Sample, *, lengths: Sequence[int], strength: float
 ) -> Int64[np.ndarray, "rows"]:
@@ -117,17 +94,6 @@ def ngrams(sample: Sample, *, lengths: Sequence[int]) -> "csr_array":
     ends = np.concatenate([[0], np.cumsum(sizes)])
     indices = np.concatenate(columns).astype(np.int32)
     return csr_array((values, indices, ends), shape=(len(columns), 2**_BUCKET_BITS))
-
-
-def _first_tokens(sample: Sample) -> Int64[np.ndarray, "rows"]:
-    return sample.items[sample.offsets[sample.documents]].astype(np.int64)
-
-
-def _count_arguments(text: Integer[np.ndarray, "_"], *, closing: int, num_operators: int) -> int:
-    opens = (text >= 1) & (text <= num_operators)
-    depth = np.cumsum(opens.astype(np.int64) - (text == closing))
-    # An argument is a digit directly below the root, or an operator that opens there.
-    return int(((depth == 1) & ~opens & (text != closing)).sum() + ((depth == 2) & opens).sum())
 
 
 def _hash_ngrams(

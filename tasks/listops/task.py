@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import check_generator, check_rows, check_wholes, one_of
-from tasks.floors import Floor, add_floors
-from tasks.floors.sequences import predict_by_first_token, predict_by_root
+from tasks.floors import add_floors
+from tasks.listops.floors import floors_of_listops
 from tasks.listops.generate import VOCABULARY, check_law, generate_listops
 from tasks.listops.generate import Chunk as RawChunk
 from tasks.listops.release import read_listops_tsv
@@ -24,6 +24,7 @@ from tasks.store.rows import TokenRows, open_split
 from tasks.store.write import Chunk, Contents, Split
 
 NUM_CLASSES = 10
+_FLOOR_ROWS = 100_000
 
 # Raise it, and task.generator_version in YAML, when a seed gives other bytes than before: old
 # folders are then no longer used, and runs on the new data are new runs.
@@ -36,21 +37,6 @@ _FILES = {
 }
 
 _CLOSE = VOCABULARY.index("]")
-
-_FIRST_TOKEN = {
-    "first_token": Floor(
-        "the most frequent training label of the first token, which is the operator of the root",
-        predict_by_first_token,
-        max_rows=100_000,
-    )
-}
-_ROOT = {
-    "first_token_and_arguments": Floor(
-        "the most frequent training label of the root's operator and number of arguments",
-        partial(predict_by_root, closing=_CLOSE, num_operators=_CLOSE - 1),
-        max_rows=100_000,
-    )
-}
 
 
 def prepare(
@@ -117,8 +103,7 @@ def prepare(
         paired=False,
         num_bytes=sum(num_examples.values()) * max_len,
     )
-    # Without closing brackets nobody knows where an argument ends.
-    return add_floors(folder, _FIRST_TOKEN if brackets == "drop" else _FIRST_TOKEN | _ROOT)
+    return add_floors(folder, floors_of_listops(brackets=brackets == "keep", max_rows=_FLOOR_ROWS))
 
 
 def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> TokenRows:

@@ -1,7 +1,5 @@
 """What floors see of a row, against plain Python."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,15 +9,10 @@ from tasks.floors.pictures import dots, predict_by_dots, predict_by_statistics, 
 from tasks.floors.sample import Sample
 from tasks.floors.sequences import (
     ngrams,
-    predict_by_first_token,
     predict_by_ngrams,
     predict_by_overlap,
     predict_by_overlap_threshold,
-    predict_by_root,
 )
-from tasks.listops.generate import VOCABULARY
-
-CLOSE = VOCABULARY.index("]")
 
 
 def sample_of(documents, labels, *, pairs=None) -> Sample:
@@ -30,34 +23,6 @@ def sample_of(documents, labels, *, pairs=None) -> Sample:
         documents=np.arange(len(documents)) if pairs is None else np.asarray(pairs),
         labels=np.asarray(labels),
     )
-
-
-def expression(text: str) -> list[int]:
-    return [VOCABULARY.index(token) for token in text.split()]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("7", 0),
-        ("[MAX 2 9 ]", 2),
-        ("[MAX 2 [MIN 4 7 1 ] 9 0 ]", 4),
-        ("[MED [SM 1 2 ] [MIN [MAX 3 4 ] 5 ] ]", 2),
-    ],
-)
-def test_arguments_of_the_root_are_counted(text, expected):
-    count = sequences._count_arguments(
-        np.array(expression(text), dtype=np.uint8), closing=CLOSE, num_operators=4
-    )
-    assert count == expected
-
-
-def test_the_root_says_more_than_its_operator():
-    texts = ["[MAX 1 2 ]", "[MAX 1 2 3 ]", "[MIN 4 5 ]", "[MIN 4 [MAX 1 2 ] ]"]
-    sample = sample_of([expression(text) for text in texts], [1, 2, 3, 3])
-    by_root = partial(predict_by_root, closing=CLOSE, num_operators=4)
-    assert predict_by_first_token(sample, sample).tolist() == [1, 1, 3, 3]
-    assert by_root(sample, sample).tolist() == [1, 2, 3, 3]
 
 
 def test_ngrams_are_marked_once_and_rows_have_norm_1():
