@@ -1,5 +1,6 @@
 """How long a run holds its devices, what energy they draw meanwhile, and who else uses them."""
 
+from math import isnan, nan
 from time import perf_counter
 from typing import Any
 
@@ -98,11 +99,11 @@ class DeviceUse(Callback):
         self._strangers = state_dict["strangers"]
 
     def _read(self) -> dict[str, float]:
-        ran, waited, others = core_times() or (0.0, 0.0, 0.0)
+        ran, waited, others = core_times() or (nan, nan, nan)
         joules = self._energy.read()
         return {
             "seconds": perf_counter(),
-            "joules": float("nan") if joules is None else joules,
+            "joules": nan if joules is None else joules,
             "ran": ran,
             "waited": waited,
             "others": others,
@@ -123,6 +124,8 @@ class DeviceUse(Callback):
         passed = {name: read[name] - self._started[name] for name in read}
         # More threads than cores wait for each other; what others did not run, they did not take.
         passed["waited"] = max(min(passed["waited"], passed["others"]), 0.0)
+        if isnan(passed["ran"]):  # the system did not tell, at one end: that says nothing of others
+            passed |= {"ran": 0.0, "waited": 0.0}
         totals = self._test if self._stage == "test" else self._totals
         for name in totals:
             totals[name] += passed[name]

@@ -17,14 +17,21 @@ def core_times() -> tuple[float, float, float] | None:
     times = os.times()
     ran = times.user + times.system
     try:
-        tasks = [path.read_text() for path in Path("/proc/self/task").glob("*/schedstat")]
-        waited = sum(int(text.split()[1]) for text in tasks) / 1e9
+        waited = sum(map(_waited, Path("/proc/self/task").glob("*/schedstat"))) / 1e9
         fields = [int(field) for field in Path("/proc/stat").read_text().split()[1:9]]
     except (OSError, ValueError, IndexError):
         return None
     user, nice, system, _, _, irq, softirq, steal = fields
     everybody = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
     return ran, waited, everybody - ran
+
+
+def _waited(schedstat: Path) -> int:
+    """Return the nanoseconds that a thread waited; none of one that has ended meanwhile."""
+    try:
+        return int(schedstat.read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def gpu_handle(device: torch.device) -> tuple[Any, Any] | None:

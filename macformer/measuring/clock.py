@@ -28,4 +28,6 @@ def now(device: torch.device, *, cpu_time: bool = False) -> float:
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.process_time() if cpu_time and device.type == "cpu" else time.perf_counter()

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,6 +84,7 @@ def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str
         for is_timed in (False, True):  # the first pass warms up
             started = now(device)
             for batch in _on_device(examples, device):
+                torch.clear_autocast_cache()  # a request of its own casts the weights anew
                 predict(built.module.model, batch)
                 read = now(device)
                 if is_timed:
@@ -100,7 +100,7 @@ def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str
 
 def _time_trimmed(built: Run, device: torch.device, cfg: DictConfig) -> dict[str, Any] | None:
     """Time training on batches of like length; None in a step that knows one shape, too."""
-    batches = _batches(built, cfg, split="train") if built.module.takes_any_shape else None
+    batches = _batches(built, cfg, split="train") if built.module.takes_any_shape(device) else None
     if batches is None:
         return None
     with _kept(built.module):
@@ -112,8 +112,12 @@ def _time_served(built: Run, device: torch.device, cfg: DictConfig) -> dict[str,
     batches = _batches(built, cfg, split="test")
     if batches is None:
         return None
+
+    def answer(batch: Batch) -> None:
+        torch.clear_autocast_cache()
+        predict(built.module.model, batch)
+
     with torch.no_grad():
-        answer = partial(predict, built.module.model)
         return _time_passes(batches, device, cfg.cost.trimmed_passes, answer)
 
 

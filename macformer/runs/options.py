@@ -130,6 +130,7 @@ def check_options(cfg: DictConfig) -> None:
         if value is not ABSENT and value != its:
             found.append(fault(key, value, one_of(its, instead=other)))
     found += _misplaced(cfg)
+    found += _accumulated(cfg)
     if not found and cfg.padded_len < cfg.max_seq_len:
         found = [
             f"padded_len is {cfg.padded_len}; "
@@ -149,6 +150,13 @@ def _misplaced(cfg: DictConfig) -> Iterator[str]:
         plain: Any = OmegaConf.to_container(part, resolve=False) if OmegaConf.is_dict(part) else {}
         if "dirpath" in plain and not PLACE.accepts(plain["dirpath"]):
             yield fault(f"callbacks.{name}.dirpath", plain["dirpath"], PLACE)
+
+
+def _accumulated(cfg: DictConfig) -> Iterator[str]:
+    """Refuse parts of a batch to an objective that is no mean over what it scores."""
+    target = OmegaConf.select(cfg, "objective._target_", default="")
+    if cfg.accumulate > 1 and target.endswith(".transfer_attention"):
+        yield fault("accumulate", cfg.accumulate, one_of(1)) + " under objective=transfer"
 
 
 def _validated(cfg: DictConfig) -> list[str]:

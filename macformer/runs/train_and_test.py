@@ -62,8 +62,8 @@ def train_and_test(
         built.trainer.fit(built.module, built.data, ckpt_path=start and str(start))
         _check_time(built)
         results, predictions = score_run(built, eval_interval=cfg.eval_interval)
-        cost = measure_cost(built, cfg)
-        metrics = {**(record or {}), **measurements(built), **cost, **results}
+        measured = measurements(built)  # first: the passes of the cost are others than the run's
+        metrics = {**(record or {}), **measured, **measure_cost(built, cfg), **results}
         for logger in built.trainer.loggers:
             logger.log_metrics(flat(metrics), step=built.trainer.global_step)
     if record is not None:

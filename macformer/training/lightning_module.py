@@ -15,7 +15,7 @@ from macformer.partials import without_hydra
 from macformer.training.capture import CapturedGradients, can_capture
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
 from macformer.training.objectives import Batch, Loss, Objective, judge
-from macformer.training.scores import Accuracy, MeanLoss
+from macformer.training.scores import Accuracy, MeanLoss, at_least_float32
 from macformer.training.step import Clip, optimisation_step
 
 
@@ -112,7 +112,7 @@ class ClassificationModule(pl.LightningModule):
                 cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
             )
             for name, value in result._asdict().items():
-                self._interval[name] = self._interval[name] + value
+                self._interval[name] = self._interval[name] + at_least_float32(value)
             batches.append(batch)
         self._interval["num_steps"] += len(batches)
         count_steps(self.trainer, len(batches))
@@ -120,11 +120,14 @@ class ClassificationModule(pl.LightningModule):
             self._log_interval(float(learning_rate))
         return {"batches": batches}
 
-    @property
-    def takes_any_shape(self) -> bool:
-        """Whether batches may differ in shape, as those of a captured step may not."""
+    def takes_any_shape(self, device: torch.device) -> bool:
+        """Say whether batches may differ in shape, as those of a captured step may not.
+
+        Args:
+            device: That of the training; Lightning leaves the module elsewhere behind a test.
+        """
         factory = getattr(self._make_gradients, "func", self._make_gradients)
-        return not (factory is CapturedGradients and can_capture(self.device))
+        return not (factory is CapturedGradients and can_capture(device))
 
     def step_beside(self) -> Callable[[Batch], Loss]:
         """Return the step that training takes, with an optimiser and a schedule of its own.
@@ -178,7 +181,9 @@ class ClassificationModule(pl.LightningModule):
             )
 
     def _sum_over_ranks(self, sums: dict[str, Tensor | float]) -> dict[str, float]:
-        values = torch.tensor([float(value) for value in sums.values()], device=self.device)
+        # behind a validation of the trainer's own the module is no longer where ranks can meet
+        device = self.trainer.strategy.root_device
+        values = torch.tensor([float(value) for value in sums.values()], device=device)
         total = cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))
         return dict(zip(sums, total.tolist(), strict=True))
 

@@ -25,6 +25,12 @@ class Accuracy(Metric):
         return self.correct.to("cpu", torch.float64) / self.scored.cpu()
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return a number of 16 bits in 32, and any other as it is: sums lose what they cannot hold."""
+    is_half = x.is_floating_point() and x.element_size() < torch.float32.itemsize
+    return x.float() if is_half else x
+
+
 class MeanLoss(Metric):
     """The mean loss over all that is scored; not finite where that of one batch is not."""
 
@@ -37,7 +43,8 @@ class MeanLoss(Metric):
         self.add_state("scored", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, loss: Tensor, num_scored: Tensor) -> None:
-        self.total += loss.to(self.total.dtype) * num_scored
+        # a precision of 16 bits makes the total one, too, which would soon stand still or overflow
+        self.total = at_least_float32(self.total) + at_least_float32(loss) * num_scored
         self.scored += num_scored
 
     def compute(self) -> Tensor:

@@ -72,6 +72,24 @@ def test_a_run_that_waited_for_cores_that_others_used_says_so(
         assert "23 % of the time" in str(use.others)
 
 
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_reading_that_the_system_does_not_give_says_nothing_of_others(clock, monkeypatch, silent):
+    times = [(100.0, 60.0, 5000.0), (110.0, 60.0, 5010.0)]
+    times[silent] = None
+    found = iter(times)
+    monkeypatch.setattr(device_use, "core_times", lambda: next(found))
+    use = DeviceUse()
+    spend(use, clock, 10)
+    assert use.others is None and use.seconds == 10
+
+
+def test_a_thread_that_has_ended_has_not_waited(tmp_path):
+    schedstat = tmp_path / "schedstat"
+    assert neighbours._waited(schedstat) == 0
+    schedstat.write_text("1 23 4\n")
+    assert neighbours._waited(schedstat) == 23
+
+
 def test_other_processes_on_the_gpu_are_noticed(monkeypatch):
     monkeypatch.setattr(device_use, "stranger_counter", lambda _: lambda: 2)
     use = DeviceUse()

@@ -72,7 +72,13 @@ def test_trimmed_training_is_left_out_where_it_would_mean_nothing(built_run):
     cases = [
         (short, pooling, "counts_padding", False, False),
         (cfg, pooling, "counts_padding", True, False),
-        (cfg, type(module), "takes_any_shape", False, True),  # answers need no captured step
+        (
+            cfg,
+            type(module),
+            "takes_any_shape",
+            lambda self, device: False,
+            True,
+        ),  # answers need no captured step
         (cfg, type(data), "trimmed_batches", lambda self, number, split: None, False),
     ]
     for options, owner, name, value, is_served in cases:
@@ -93,11 +99,11 @@ def test_a_run_may_leave_its_cost_out_and_stays_the_same_run(built_run):
 
 def test_a_captured_step_knows_one_shape(built_run, monkeypatch):
     built, _ = built_run
-    assert built.module.takes_any_shape
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert built.module.takes_any_shape(cuda)
     monkeypatch.setattr(built.module, "_make_gradients", CapturedGradients)
-    assert built.module.takes_any_shape  # without graphs it captures nothing
-    monkeypatch.setattr("macformer.training.lightning_module.can_capture", lambda device: True)
-    assert not built.module.takes_any_shape
+    assert built.module.takes_any_shape(cpu)  # without graphs it captures nothing
+    assert not built.module.takes_any_shape(cuda)  # wherever the module is by now
 
 
 def test_what_cannot_be_measured_costs_no_run_its_results(built_run, monkeypatch, caplog):

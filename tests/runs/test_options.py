@@ -286,3 +286,11 @@ def test_a_sweep_goes_on_without_the_cells_that_no_run_can_be(
     for value in (0, -1):
         assert f"batch_size is {value}; it must be a whole number of at least 1" in reasons[0]
     assert "seed is abc; it must be a whole number" in reasons[plan.NO_SEED]
+
+
+def test_an_objective_that_is_no_mean_takes_no_batch_in_parts():
+    """The error over the signal is a ratio of sums, of which parts give another gradient."""
+    chosen = ("task=listops_short", "recipe=smoke", "objective=transfer")
+    with pytest.raises(ConfigError, match=r"accumulate is 2; it must be 1 under objective=tran"):
+        compose(*chosen, "accumulate=2")
+    compose(*chosen)

@@ -2,9 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
-from macformer.training.scores import Accuracy, MeanLoss
+from macformer.training.scores import Accuracy, MeanLoss, at_least_float32
 
 
 def test_losses_weigh_by_what_they_are_means_of():
@@ -27,3 +28,19 @@ def test_accuracy_counts_answers_and_not_batches_to_every_digit():
     accuracy.update(torch.tensor(4), torch.tensor(8))
     accuracy.update(torch.tensor(1), torch.tensor(1))
     assert float(accuracy.compute()) == 5 / 9
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_of_a_run_do_not_round_the_sum_of_its_losses(dtype):
+    """As Lightning casts a module for trainer.precision=bf16-true: 300 batches of 32."""
+    loss = MeanLoss().to(dtype)
+    for _ in range(2):
+        for _ in range(300):
+            loss.update(torch.tensor(2.3, dtype=dtype), torch.tensor(32))
+        assert float(loss.compute()) == pytest.approx(float(torch.tensor(2.3, dtype=dtype)))
+        loss.reset()
+
+
+def test_only_halves_are_widened():
+    for dtype in (torch.float32, torch.float64, torch.int64, torch.uint8):
+        assert at_least_float32(torch.zeros((), dtype=dtype)).dtype == dtype
