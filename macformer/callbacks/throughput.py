@@ -108,7 +108,8 @@ class Throughput(Callback):
     those of its checkpoint.
 
     Args:
-        warmup_batches: Batches left out; at most half of a short run.
+        warmup_batches: Batches left out, up to the end of a call; at most half of a short run of
+            many calls.
         interval: Optimiser steps of an interval, or batches of a test; best those between points of
             the training curve, where the device is waited for anyway.
     """

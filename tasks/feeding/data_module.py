@@ -164,7 +164,7 @@ class TaskDataModule(pl.LightningDataModule):
         return {split: len(rows) for split, rows in self.rows.items()}
 
     def majority_rate(self, split: str) -> float:
-        """Return the accuracy of always answering with the most frequent class, or token."""
+        """Return the share of a split's most frequent class, or token: of the best one answer."""
         labels = [self.rows[split].labels.flatten().long()]
         if self.hidden_share is not None:
             labels = [batch["labels"].flatten() for batch in self._evaluation(split, None)]

@@ -22,10 +22,9 @@ class Mqar(NamedTuple):
 
     The places of queries are drawn without replacement, the one at distance g behind the pairs with
     a probability in proportion to g ** (distance_power - 1). Which pair is asked for where is drawn
-    apart from that: in the authors' code an earlier pair tends to be asked for earlier, so that the
-    place of a query says something of its answer. There a query is followed by its answer, as a
-    causal model has it; ours, which look ahead, would read it, so that a query stands alone and its
-    answer is in the pair only.
+    apart from that: in the authors' code (HazyResearch/zoology, data/multiquery_ar.py) an earlier
+    pair tends to be asked for earlier, so that the place of a query says something of its answer.
+    There queries stand at every other place, and the law runs over these; here at any.
 
     Attributes:
         max_len: Tokens of an example.

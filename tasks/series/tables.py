@@ -51,7 +51,8 @@ def read_long(
         decider: The column that decides the split of each series.
 
     Raises:
-        DataError: If a row lacks its series or its label, or is out of order.
+        DataError: If a row lacks its series or its label, or is out of order; if files share a
+            series and no time says how its steps follow each other.
     """
     assert columns.series is not None
     if not columns.channels:
@@ -63,6 +64,7 @@ def read_long(
     names: dict[str, int] = {}
     label_names: dict[str, int] = {}
     groups: dict[int, str] = {}
+    homes: dict[str, Path] = {}
     for row in read_rows(paths, asked, form=form, advance=advance):
         values.extend(parse_value(x, row.path, row.number) for x in row.values[:num_channels])
         rest = iter(row.values[num_channels:])
@@ -70,6 +72,11 @@ def read_long(
             _present(next(rest), columns.series, row),
             _present(next(rest), columns.label, row),
         )
+        if not columns.time and homes.setdefault(name, row.path) != row.path:
+            raise DataError(
+                f"{row.place}: series {name!r} is in {homes[name]}, too, and no column of the time "
+                "(time) says how its steps follow each other; give each series a name of its own"
+            )
         code = names.setdefault(name, len(names))
         codes.append(code)
         labels.append(label_names.setdefault(label, len(label_names)))

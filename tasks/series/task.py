@@ -173,9 +173,13 @@ def _contents(planned: Sequence[Planned], *, tokens: Tokens, classes: Sequence[s
         for place, (name, count) in enumerate(zip(SPLITS, rows_of_splits(parts), strict=True))
     ]
     mean, deviation = training_statistics(planned)
+    width = tokens.patch * planned[0].recorded.values.shape[1]
+    longest = np.inf if tokens.max_len is None else tokens.max_len
+    num_tokens = sum(float(np.minimum(part.scan.lengths, longest).sum()) for part in parts)
     return Contents(
         splits,
-        num_channels=tokens.patch * planned[0].recorded.values.shape[1],
+        num_channels=width,
+        num_bytes=int(num_tokens * width * np.dtype(np.float32).itemsize),
         facts={
             **facts_of(parts, classes=classes, max_len=tokens.max_len),
             "channel_mean": mean.tolist(),

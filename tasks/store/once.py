@@ -86,7 +86,9 @@ def prepare_once(
                 _check_free_space(partial, num_bytes)
                 partial.mkdir(exist_ok=True)
                 try:
-                    written = write(partial, contents(), num_classes=num_classes, paired=paired)
+                    found = contents()
+                    _check_free_space(partial, found.num_bytes)
+                    written = write(partial, found, num_classes=num_classes, paired=paired)
                 except DataError as error:
                     # What was read before the fault came from the same source.
                     if not isinstance(error, Unavailable) or not (partial / PROGRESS).exists():

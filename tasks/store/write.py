@@ -68,6 +68,7 @@ class Contents(NamedTuple):
             as a whole.
         num_channels: Of the values of a series; None for ids of tokens.
         confirm: Called when all is written; a DataError of it discards that.
+        num_bytes: The space that the splits need, where that is known by now.
     """
 
     splits: Iterable[Split]
@@ -77,6 +78,7 @@ class Contents(NamedTuple):
     num_questions: int | None = None
     num_channels: int | None = None
     confirm: Callable[[], None] = lambda: None
+    num_bytes: int = 0
 
 
 def write(folder: Path, contents: Contents, *, num_classes: int, paired: bool) -> dict[str, Any]:

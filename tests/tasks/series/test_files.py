@@ -1,5 +1,8 @@
 """Series come from tables, archives of NumPy and .ts files; what is wrong in them is named."""
 
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +26,31 @@ def test_a_wide_table_has_a_series_in_a_row_and_blanks_at_its_end(prepare, tmp_p
     assert {tuple(values[:, 0]) for values, _ in rows} == {
         tuple(range(i, i + 3 + i % 4)) for i in range(40)
     }
+
+
+def test_files_share_a_series_only_where_times_order_its_steps(prepare, tmp_path, frame):
+    """Two recordings of one machine; without times nobody knows whether they are one series."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for part in (0, 1):
+        frame[part::2].to_csv(folder / f"{part}.csv", index=False)
+    prepare(path=str(folder))
+    with pytest.raises(DataError, match=r"1\.csv, line 2: series 'm0' is in .*0\.csv, too, and no"):
+        prepare(path=str(folder), time=None)
+
+
+def test_windows_that_do_not_fit_on_the_disk_are_refused_before_anything_is_written(
+    prepare, tmp_path, frame, monkeypatch
+):
+    path = str(tmp_path / "a.csv")
+    frame.to_csv(path, index=False)
+    free = SimpleNamespace(free=2000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(DataError, match=r"needs about .* GiB"):
+        prepare(path=path)
+    assert not list(tmp_path.glob("**/*.npy"))
+    free.free = 10**9
+    prepare(path=path)
 
 
 def test_an_archive_holds_series_of_their_lengths(prepare, tmp_path, rows_of):
