@@ -52,14 +52,20 @@ def test_a_pixel_is_its_grey_value_plus_one(prepare, cifar):
     assert not batch["key_padding_mask"].any()
 
 
-def test_validation_is_the_end_of_training(prepare, cifar):
+def test_validation_is_drawn_from_training_by_content(prepare, cifar):
+    """The labels of all are kept, and which are held out has nothing to do with their places."""
     splits = read_manifest(prepare())["splits"]
     assert [splits[name]["rows"] for name in ("train", "validation", "test")] == [27, 3, 7]
     rows = image.load(
         prepare(), "validation", vocab_size=257, append_eos=False, zero_is_padding=False
     )
-    _, labels = pictures_of(cifar, "data_batch_5")
-    assert rows.labels.tolist() == labels[-3:]
+    every = [pictures_of(cifar, f"data_batch_{i}") for i in range(1, 6)]
+    pictures, labels = (np.concatenate(part) for part in zip(*every, strict=True))
+    expected = image.by_content(pictures, labels)[1].tolist()
+    assert rows.labels.tolist() == expected[-3:]
+    assert sorted(expected) == sorted(labels.tolist()) and expected != labels.tolist()
+    mixed = np.random.default_rng(0).permutation(len(labels))
+    assert image.by_content(pictures[mixed], labels[mixed])[1].tolist() == expected
 
 
 def test_black_pixels_can_be_padding(prepare):
@@ -75,12 +81,14 @@ def test_black_pixels_can_be_padding(prepare):
     assert legacy["key_padding_mask"].any()
 
 
-def test_the_hub_gives_the_same_bytes_as_the_folder(prepare, tmp_path, cifar, monkeypatch):
+def test_the_hub_gives_the_same_bytes_as_the_folder_in_whatever_order(
+    prepare, tmp_path, cifar, monkeypatch
+):
     def load_dataset(name: str):
         assert name == "uoft-cs/cifar10"
         splits = {}
         for split, names in (
-            ("train", [f"data_batch_{i}" for i in range(1, 6)]),
+            ("train", [f"data_batch_{i}" for i in (4, 3, 2, 5, 1)]),  # as an archive may list them
             ("test", ["test_batch"]),
         ):
             rows = [
