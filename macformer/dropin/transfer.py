@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from macformer.attention import SoftmaxAttention, UniformAttention
 from macformer.dropin.observe import Call, answered
 from macformer.dropin.sites import DropinError
-from macformer.training.objectives import Batch, Loss, inputs_of, predict
+from macformer.training.objectives import Batch, Loss, inputs_of, predict, with_counts
 
 _SIZES = {"num_heads": 1, "head_dim": 1}  # which neither of the two has any use for
 
@@ -55,9 +55,7 @@ def transfer_attention(model: nn.Module, batch: Batch) -> Loss:
         )
     if not model.training:
         logits = predict(model, batch)
-    labels = batch["labels"]
-    num_correct = (logits.argmax(-1) == labels).sum()
-    return Loss(loss, num_correct, num_correct.new_full((), labels.numel()))
+    return with_counts(loss, logits, batch["labels"])
 
 
 def compare_with_softmax(call: Call) -> tuple[Float[Tensor, ""], Tensor]:

@@ -37,7 +37,7 @@ def read_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def _read_override(override: str) -> str:
-    key, _, value = override.partition("=")
+    key, equals, value = override.partition("=")
     if value == "null" and key in EMPTIABLE:
         return f"~{key}"
     for candidate in (override, HOME.sub(os.path.expanduser("~"), override)):
@@ -48,7 +48,6 @@ def _read_override(override: str) -> str:
         _check_deletion(parsed)
         _check_choice(parsed, value)
         return candidate
-    key, equals, value = override.partition("=")
     if not equals:
         raise ValueError(f"{override!r} is not of the form key=value")
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')

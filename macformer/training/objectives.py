@@ -35,9 +35,7 @@ Objective = Callable[[nn.Module, Batch], Loss]
 def classify(model: nn.Module, batch: Batch) -> Loss:
     """Take the mean cross entropy of the labels, of which a sequence may have several."""
     logits, labels = predict(model, batch), batch["labels"]
-    num_correct = (logits.detach().argmax(-1) == labels).sum()
-    num_scored = num_correct.new_full((), labels.numel())
-    return Loss(cross_entropy(logits.flatten(0, -2), labels.flatten()), num_correct, num_scored)
+    return with_counts(cross_entropy(logits.flatten(0, -2), labels.flatten()), logits, labels)
 
 
 class BalancedClassification:
@@ -69,10 +67,15 @@ class BalancedClassification:
         if self._weights.device != labels.device:  # once, before any graph is recorded
             self._weights = self._weights.to(labels.device)
         losses = cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
-        losses = losses * self._weights[labels.flatten()]
-        num_correct = (logits.detach().argmax(-1) == labels).sum()
-        num_scored = num_correct.new_full((), labels.numel())
-        return Loss(losses.mean(), num_correct, num_scored)
+        return with_counts((losses * self._weights[labels.flatten()]).mean(), logits, labels)
+
+
+def with_counts(
+    loss: Float[Tensor, ""], logits: Float[Tensor, "*answers C"], labels: Int[Tensor, "*answers"]
+) -> Loss:
+    """Say beside a loss how many predictions there are, and how many of them are right."""
+    num_correct = (logits.detach().argmax(-1) == labels).sum()
+    return Loss(loss, num_correct, num_correct.new_full((), labels.numel()))
 
 
 def predict(
