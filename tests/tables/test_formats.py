@@ -95,6 +95,14 @@ def test_terminal_shows_every_cell_whole():
     assert "On a card #1" in text
 
 
+def test_without_a_terminal_no_text_is_folded():
+    reason = "not decided with 0 seeds: accuracy differs by -1.2 to +3.4 points " * 3
+    rows = [Row("rfa", [Entry("38.37"), Entry("1.50"), Entry(reason.strip())])]
+    console = Console(file=StringIO(), width=60, force_terminal=False)
+    print_tables([replace(TABLE, rows=rows)], console=console)
+    assert reason.strip() in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_a_narrow_terminal_breaks_no_number_and_fits_what_stands_below():
     console = Console(width=20, record=True, file=StringIO())
     print_tables([TABLE], console=console)

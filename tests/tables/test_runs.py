@@ -54,6 +54,10 @@ def test_a_folder_without_runs_is_named(tmp_path):
         ('{"schema": 2}', "is not the record of a run"),
         ('{"schema": 1, "status": "failed", "task": "text"}', "lacks attention, ppsbn"),
         ('{"schema": 1, "status": "finished"}', "says finished and holds no accuracy"),
+        (
+            '{"schema": 1, "status": "finished", "accuracy": {"best": {"val": 1}}}',
+            "says finished and holds no accuracy",
+        ),
     ],
 )
 def test_a_file_that_is_no_record_is_named(tmp_path, content, complaint):
@@ -72,6 +76,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path, content, complaint):
         ({"num_parameters": [1, 2]}, "num_parameters is .1, 2., which is no number"),
         ({"config": "max_steps: 3"}, "config is max_steps: 3, which names nothing"),
         ({"floors": [0.3]}, "floors is .0.3., which names nothing"),
+        ({"floors": {"first": {"recipe": "a look"}}}, "is damaged: floors are"),
     ],
 )
 def test_a_record_with_a_value_of_another_kind_is_named(write_run, sweep, keys, complaint):
