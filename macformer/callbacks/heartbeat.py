@@ -22,6 +22,8 @@ class Heartbeat(Callback):
         self.run_dir = Path(run_dir)
         self.interval = interval
         self._last = float("-inf")
+        self._first = 0
+        self._started: float | None = None  # a run that had been trained before is only tested
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._first, self._started = trainer.global_step, perf_counter()
@@ -46,6 +48,6 @@ class Heartbeat(Callback):
             return
         self._last = at
         steps = {"step": trainer.global_step, "max_steps": trainer.max_steps}
-        if hasattr(self, "_started"):  # else a run that had been trained before is only tested
+        if self._started is not None:
             steps |= {"first_step": self._first, "seconds": at - self._started}
         write_progress(self.run_dir, phase=phase, **steps)

@@ -23,6 +23,7 @@ class Progress(Callback):
 
     def __init__(self, *, refresh_interval: int):
         self.refresh_interval = refresh_interval
+        self._bar = Bar(disable=True)  # until training starts
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._validation = ""
@@ -81,5 +82,4 @@ class Progress(Callback):
         self._bar.stop()
 
     def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
-        if hasattr(self, "_bar"):
-            self._bar.stop()
+        self._bar.stop()

@@ -121,6 +121,7 @@ class Throughput(Callback):
         self.interval = interval
         self.train = summarise([], num_ranks=1)
         self.inference = summarise([], num_ranks=1)
+        self._train_watch: Stopwatch | None = None
         self._before: list[Interval] = []
         self._num_ranks = 1
         self._seen = 0
@@ -191,5 +192,5 @@ class Throughput(Callback):
         self.train = summarise(self._train_intervals(), num_ranks=self._num_ranks)
 
     def _train_intervals(self) -> list[Interval]:
-        watch = getattr(self, "_train_watch", None)
+        watch = self._train_watch
         return self._before + (watch.intervals if watch else [])
