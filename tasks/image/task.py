@@ -143,7 +143,7 @@ def _splits(read: Callable[[str], Pictures], *, validation_fraction: float) -> I
 def by_content(pictures: np.ndarray, labels: np.ndarray) -> Pictures:
     """Order pictures by a hash of their pixels and label, whatever order they come in."""
     hashes = [
-        blake2b(picture.tobytes() + bytes([label]), digest_size=16).digest()
+        blake2b(picture.tobytes() + b"%d" % label, digest_size=16).digest()
         for picture, label in zip(pictures, labels.tolist(), strict=True)
     ]
     order = np.argsort(np.array(hashes, dtype="S16"), kind="stable")

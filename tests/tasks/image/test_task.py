@@ -119,6 +119,7 @@ def test_the_hub_gives_the_same_bytes_as_the_folder_in_whatever_order(
         ),
         ("L", 32, 3, r"row 0 of train is of shape \(32, 32\) and type uint8; it must be a picture"),
         ("RGB", 32, "cat", "has labels as .*'cat'.* in train; they must be whole numbers"),
+        ("RGB", 32, -1, r"labels range over -1\.\.-1, not 0\.\.9"),
     ],
 )
 def test_a_set_of_the_hub_that_is_of_another_kind_is_named(
@@ -133,7 +134,8 @@ def test_a_set_of_the_hub_that_is_of_another_kind_is_named(
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(made))
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *args, **kwargs: None)
     with pytest.raises(DataError, match=message):
-        image.prepare(tmp_path, **OPTIONS | {"source": "hub", "source_dir": None})
+        hub = {"source": "hub", "source_dir": None, "source_rows": {"train": 1, "test": 1}}
+        image.prepare(tmp_path, **OPTIONS | hub)
 
 
 class Trap:
