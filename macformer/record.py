@@ -34,6 +34,7 @@ CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.npz"
 CHECKPOINTS_NAME = "checkpoints"
+CURVE_NAME = "metrics.csv"
 
 SCHEMA = 1
 # On disk a run that was killed still says that it is running; the lock of a running one is held.

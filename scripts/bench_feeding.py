@@ -24,6 +24,7 @@ from macformer.measuring import now
 from macformer.runs.build import build_data, build_model
 from macformer.runs.config import compose
 from macformer.training import classify
+from macformer.training.objectives import to_device
 
 _FEEDING_SECONDS = 5.0
 _TRAINING_STEPS = 2
@@ -66,14 +67,10 @@ def _measure(cfg: DictConfig, device: torch.device) -> dict[str, float]:
     if cfg.task.device_resident:
         # A trainer would have said which device it is.
         data.rows = {split: rows.to(device) for split, rows in data.rows.items()}
-    batches = map(partial(_move, device=device), data.train_dataloader())
+    batches = map(partial(to_device, device=device), data.train_dataloader())
     fed = _examples_per_second(batches, device, seconds=_FEEDING_SECONDS)
     trained = _training_rate(cfg, batches, device)
     return {"fed": fed, "trained": trained, "ratio": fed / trained}
-
-
-def _move(batch: Batch, *, device: torch.device) -> Batch:
-    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def _training_rate(cfg: DictConfig, batches: Iterator[Batch], device: torch.device) -> float:

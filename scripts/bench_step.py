@@ -29,7 +29,7 @@ from pytorch_lightning.callbacks import Callback
 from macformer.measuring import now
 from macformer.runs import config
 from macformer.runs.build import Run, build_run
-from macformer.training.objectives import Batch
+from macformer.training.objectives import Batch, to_device
 from macformer.training.step import Gradients, optimisation_step
 from tasks.store.rows import TokenRows
 
@@ -157,7 +157,7 @@ def bare_steps(twin: Run, trainer: pl.Trainer) -> Iterator[None]:
             return gradients(batch)
 
     for batch in trainer.datamodule.train_dataloader():
-        batch = {name: value.to(module.device) for name, value in batch.items()}
+        batch = to_device(batch, module.device)
         optimisation_step(autocast_gradients, batch, optimizer, schedule["scheduler"])
         yield
 

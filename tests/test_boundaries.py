@@ -41,7 +41,7 @@ ROOMS = {
         "tables": {"watch"},
         "runs": RUN,
         "benchmark": TOOLS,
-        "features": TOOLS | {"benchmark"},
+        "features": TOOLS,
         "check": TOOLS,
         "dropin": TOOLS,
         "studies": TOOLS | {"benchmark", "features"},

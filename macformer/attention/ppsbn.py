@@ -23,6 +23,7 @@ from macformer.attention.contract import (
     state_size,
 )
 from macformer.attention.inputs.ranks import sum_over_ranks
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.sphere import to_sphere
 
 
@@ -43,7 +44,7 @@ class PreSBN(nn.Module):
     def forward(
         self, x: Float[Tensor, "B H N E"], padding_mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B H N E"]:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = x.to(accumulation_dtype(x))
         return to_sphere(wide - wide.mean(-1, keepdim=True)).to(x.dtype)
 
 
@@ -76,7 +77,7 @@ class BatchPreSBN(nn.Module):
     def forward(
         self, x: Float[Tensor, "B H N E"], padding_mask: Bool[Tensor, "B N"] | None
     ) -> Float[Tensor, "B H N E"]:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        wide = x.to(accumulation_dtype(x))
         if self.training:
             mean, var = self._batch_statistics(wide, padding_mask)
         else:
@@ -124,7 +125,7 @@ class PostSBN(nn.Module):
         self.beta = nn.Parameter(torch.ones(num_heads, 1, 1)) if beta else None
 
     def forward(self, x: Float[Tensor, "B H L E"]) -> Float[Tensor, "B H L E"]:
-        out = x.to(torch.promote_types(x.dtype, torch.float32))
+        out = x.to(accumulation_dtype(x))
         if self.beta is not None:
             out = out * (out.square() + self.eps**2).pow((self.beta - 1) / 2)
         if self.gamma is not None:

@@ -13,6 +13,7 @@ from macformer.attention.contract import (
     is_self_attention_only,
     state_size,
 )
+from macformer.ops.precision import accumulation_dtype
 
 
 class Rotary(nn.Module):
@@ -82,7 +83,7 @@ class Rotary(nn.Module):
         return self.attention(query, key, value, key_padding_mask=key_padding_mask)
 
     def _rotate(self, x: Float[Tensor, "B H N E"]) -> Float[Tensor, "B H N E"]:
-        half, dtype = x.shape[-1] // 2, torch.promote_types(x.dtype, torch.float32)
+        half, dtype = x.shape[-1] // 2, accumulation_dtype(x)
         position = torch.arange(x.shape[2], device=x.device, dtype=dtype)[:, None]
         channel = torch.arange(half, device=x.device, dtype=dtype)
         angle = position * self.base ** (-channel / half)

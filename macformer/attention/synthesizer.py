@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
 from macformer.ops.flash import to_one_width
+from macformer.ops.precision import accumulation_dtype
 
 
 class RandomSynthesizer(nn.Module):
@@ -95,7 +96,7 @@ class DenseSynthesizer(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         _check_length(query, key, max_seq_len=self.max_seq_len)
-        hidden = query.relu().to(torch.promote_types(query.dtype, torch.float32))
+        hidden = query.relu().to(accumulation_dtype(query))
         blocks, places = (hidden @ w.to(hidden.dtype) for w in (self.blocks, self.places))
         scores = (blocks[..., :, None] * places[..., None, :]).flatten(-2)[..., : key.shape[2]]
         scores = scores.to(hidden.dtype)  # halves under autocast

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from macformer.attention.contract import check_mask
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 
 
 class UniformAttention(nn.Module):

@@ -3,20 +3,17 @@
 import resource
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
-from torch.profiler import ProfilerActivity, profile
 
 from macformer.benchmark.cases import Case, attempt, build_cases, builders, is_gpu
 from macformer.benchmark.clock import Call, make_stopwatch
 from macformer.benchmark.table import describe_case, relate
-from macformer.measuring import GIB, MIB, count_flops
+from macformer.measuring import GIB, MIB, count_flops, measure_peak
 
 
 def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
@@ -74,22 +71,6 @@ def _measure_once(case: Case, cfg: DictConfig) -> None:
     case.peak_mib = measure_peak(call, cfg.device) / MIB
     case.gflop = count_flops(call) / 1e9
     case.stopwatch = _stopwatch(case.calls, cfg)
-
-
-def measure_peak(run: Callable[[], object], device: str) -> int:
-    """Return the most bytes that tensors hold at once during a run, above those before it."""
-    if torch.device(device).type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        result = run()
-    del result
-    assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
-    events: Any = profiler.profiler.kineto_results.events()
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    return int(np.cumsum([0, *(nbytes for _, nbytes in changes)]).max())
 
 
 def _stopwatch(calls: list[Call], cfg: DictConfig) -> Callable[[], float]:

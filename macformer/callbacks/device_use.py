@@ -49,7 +49,7 @@ class DeviceUse(Callback):
     @property
     def joules(self) -> float | None:
         joules = self._totals["joules"] + self._test["joules"]
-        return joules if joules == joules else None
+        return None if isnan(joules) else joules
 
     @property
     def others(self) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from macformer.check.variants import Variant
-from macformer.record import read_metrics, write_config
+from macformer.record import CURVE_NAME, read_metrics, write_config
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
@@ -67,7 +67,7 @@ def train(
     metrics = read_metrics(run_dir) or {}
     if not finished:
         return Training(failure=metrics.get("reason") or "stopped from outside")
-    losses = _read_losses(run_dir / "metrics.csv")
+    losses = _read_losses(run_dir / CURVE_NAME)
     quarter = max(1, len(losses) // 4)
     return Training(
         steps=metrics["train"]["steps"],

@@ -17,7 +17,7 @@ import configs
 from macformer.attention import SoftmaxAttention
 from macformer.dropin.inspection import draw, inspect_layers, limit_of, load_batches, summarise
 from macformer.dropin.replace import find_sites, replace_attention
-from macformer.dropin.sites import put_in
+from macformer.dropin.sites import inserted_attention
 from macformer.plotting import save
 from macformer.runs.allowed import COUNT, TEXT, list_of, number, read_settings, whole
 from macformer.runs.build import build_attention, build_model
@@ -74,7 +74,7 @@ def inspect(
     learnt = {}
     if cfg.model.get("start") is not None:
         row = [o for o in chosen if o.startswith(("attention", "ppsbn"))]
-        learnt[" ".join([*row, "learnt"])] = put_in(model)
+        learnt[" ".join([*row, "learnt"])] = inserted_attention(model)
     softmax = partial(SoftmaxAttention, dropout=0.0)
     replace_attention(model.encoder, softmax, max_seq_len=cfg.padded_len)
     layers = [site.name for site in find_sites(model.encoder)]

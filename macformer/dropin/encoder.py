@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from macformer.attention.contract import state_size
 from macformer.dropin.replace import find_sites, replace_attention
 from macformer.dropin.rows import Factory
-from macformer.dropin.sites import DropinError, Layers, put_in
+from macformer.dropin.sites import DropinError, Layers, inserted_attention
 from macformer.models import SequenceClassifier
 from macformer.record import CHECKPOINTS_NAME
 from macformer.runs.checkpoint import load_weights
@@ -48,7 +48,7 @@ class PretrainedEncoder(nn.Module):
         """
         num_calls = self._count_calls()
         kept = {name: 2 * seq_len * size for name, (_, size) in self._sizes.items()}
-        for name, child in put_in(self).items():
+        for name, child in inserted_attention(self).items():
             size = self._sizes[name][1]
             kept[name] = state_size(child, seq_len=seq_len, head_dim=size, value_dim=size)
         return sum(

@@ -1,22 +1,22 @@
 """What each row would make of the layers of a model, measured before anything is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from statistics import median
 from typing import Any
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from macformer.dropin.observe import Call, answered
 from macformer.dropin.rows import Factory
+from macformer.dropin.savings import upper_limit
 from macformer.dropin.transfer import compare_with_softmax
 from macformer.measuring import now
 from macformer.plotting import draw_legend, draw_lines, draw_panels
-from macformer.runs.build import build_data
+from macformer.runs.build import first_validation_batches
 from macformer.training.objectives import Batch, predict
 
 _SOFTMAX = "softmax"
@@ -28,18 +28,14 @@ def load_batches(cfg: DictConfig, *, num_batches: int, batch_size: int) -> list[
     Raises:
         ValueError: If there is but one, which warms up.
     """
-    cfg = OmegaConf.merge(cfg, {"data": {"batch_size": batch_size}})  # pyright: ignore
-    data: Any = build_data(cfg)
-    data.prepare_data()
-    data.setup("validate")
-    batches = [_trimmed(batch) for batch in islice(data.val_dataloader(), num_batches)]
+    batches, data = first_validation_batches(cfg, num_batches=num_batches, batch_size=batch_size)
     if len(batches) < 2:
         rows = data.num_examples["validation"]
         raise ValueError(
             f"batch_size is {batch_size}, and {cfg.task.name} has {rows} rows of validation: less "
             "than two batches, of which the first warms up"
         )
-    return batches
+    return [_trimmed(batch) for batch in batches]
 
 
 def _trimmed(batch: Batch) -> Batch:
@@ -163,7 +159,7 @@ def limit_of(lines: pd.DataFrame, whole: float) -> tuple[float, float]:
     """Return softmax's share of a model's time, and the speed-up by an attention without any."""
     softmax = lines[lines["row"] == _SOFTMAX]
     share = float(softmax.groupby("layer")["seconds"].median().sum()) / whole
-    return share, 1 / max(1 - share, 1e-9)
+    return share, upper_limit(share)
 
 
 def draw(lines: pd.DataFrame, *, layers: Sequence[str]) -> Figure:

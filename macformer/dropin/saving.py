@@ -49,11 +49,11 @@ def load(
     named = {} if attention else {key: row[key] for key in NAMED if key != "attention"}
     config._attn_implementation = None  # softmax, until it is replaced
     state = _read(folder)
-    put_in = {name: tensor for name, tensor in state.items() if _is_put_in(name)}
+    inserted = {name: tensor for name, tensor in state.items() if _is_inserted(name)}
     model, found = getattr(transformers, config.architectures[0]).from_pretrained(
         None,
         config=config,
-        state_dict={name: tensor for name, tensor in state.items() if name not in put_in},
+        state_dict={name: tensor for name, tensor in state.items() if name not in inserted},
         output_loading_info=True,
     )
     _check(folder, missing=found["missing_keys"], unexpected=found["unexpected_keys"])
@@ -65,13 +65,13 @@ def load(
         max_seq_len=row["max_seq_len"],
         **named,
     )
-    result = model.load_state_dict(_renamed(put_in, model), strict=False)
-    missing = filter(_is_put_in, result.missing_keys)
+    result = model.load_state_dict(_renamed(inserted, model), strict=False)
+    missing = filter(_is_inserted, result.missing_keys)
     _check(folder, missing=missing, unexpected=result.unexpected_keys)
     return model.eval()
 
 
-def _is_put_in(name: str) -> bool:
+def _is_inserted(name: str) -> bool:
     return f".{CHILD}." in name
 
 

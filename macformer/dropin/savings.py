@@ -38,7 +38,7 @@ def attention_share(
 
 def upper_limit(share: float) -> float:
     """Return how much faster a model gets at most, by an attention that takes no time at all."""
-    return 1 / (1 - share)
+    return 1 / max(1 - share, 1e-9)
 
 
 def _layer_of(model: nn.Module, site: Site, sites: Sequence[Site]) -> nn.Module:

@@ -37,7 +37,7 @@ class Site:
     window: int | None = None
 
 
-def put_in(model: nn.Module) -> dict[str, nn.Module]:
+def inserted_attention(model: nn.Module) -> dict[str, nn.Module]:
     """Return the attention that was put into a model, by the names of the modules around it."""
     return {
         module.__dict__[NAME]: child

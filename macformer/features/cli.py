@@ -5,7 +5,7 @@ macformer-features checkpoint=outputs/runs/<cell> error=0.05
 
 import shlex
 import sys
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from macformer.features.search import (
     search,
 )
 from macformer.measuring import check_device
-from macformer.record import CONFIG_NAME, read_config
+from macformer.record import CHECKPOINTS_NAME, CONFIG_NAME, read_config
 from macformer.runs.allowed import (
     COUNT,
     DEVICE,
@@ -42,12 +42,12 @@ from macformer.runs.allowed import (
     list_of,
     one_of,
 )
-from macformer.runs.build import build_data, build_model
+from macformer.runs.build import build_model, first_validation_batches
 from macformer.runs.checkpoint import CheckpointError, load_weights
 from macformer.runs.config import VERSION_BASE, run_main
 from macformer.runs.hydra_bridge import output_folder
 from macformer.runs.overrides import write_override
-from macformer.training.objectives import Batch
+from macformer.training.objectives import to_device
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")
@@ -133,8 +133,12 @@ def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
         )
     attention = attentions[0]  # of every layer: they differ in what they drew and learnt alone
     kernel = kernel_of(attention)
-    batches = [{k: v.to(cfg.device) for k, v in batch.items()} for batch in load_batches(run, cfg)]
-    calls = [call for batch in batches for call in record_attention(model, batch)]
+    batches, _ = first_validation_batches(
+        run, num_batches=cfg.num_batches, batch_size=cfg.batch_size
+    )
+    calls = [
+        call for batch in batches for call in record_attention(model, to_device(batch, cfg.device))
+    ]
     inputs = prepare_inputs(calls, num_layers=len(attentions))
     dot_bound = attention.dot_bound if isinstance(attention, RMFA) else find_dot_bound(inputs)
     found = _search_all(inputs, kernel, dot_bound, cfg)
@@ -155,7 +159,7 @@ def find_checkpoint(path: Path, weights: str) -> tuple[Path, Path | None]:
         raise SearchError(f"{run_dir} is not the folder of a run: it has no {CONFIG_NAME}")
     if path == run_dir and weights == "start":
         return run_dir, None
-    checkpoint = run_dir / "checkpoints" / f"{weights}.ckpt" if path == run_dir else path
+    checkpoint = run_dir / CHECKPOINTS_NAME / f"{weights}.ckpt" if path == run_dir else path
     if not checkpoint.exists():
         raise SearchError(f"{checkpoint} does not exist; weights=start takes an untrained model")
     return run_dir, checkpoint
@@ -174,15 +178,6 @@ def load_model(run: DictConfig, checkpoint: Path | None) -> nn.Module:
         except CheckpointError as error:
             raise SearchError(str(error)) from error
     return model
-
-
-def load_batches(run: DictConfig, cfg: DictConfig) -> list[Batch]:
-    """Take the first batches of a run's validation data, pairs of documents one by one."""
-    run = OmegaConf.merge(run, {"data": {"batch_size": cfg.batch_size}})  # pyright: ignore
-    data: Any = build_data(run)
-    data.prepare_data()
-    data.setup("validate")
-    return list(islice(data.val_dataloader(), cfg.num_batches))
 
 
 def _search_all(

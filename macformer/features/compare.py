@@ -10,9 +10,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from macformer.attention import RMFA, SoftmaxAttention
-from macformer.benchmark.measure import measure_peak
 from macformer.features.search import Choice, Inputs, Kernel, attend_exactly, measure_own_error
-from macformer.measuring import MIB, now
+from macformer.measuring import MIB, measure_peak, now
 from macformer.ops import maclaurin_attention
 
 

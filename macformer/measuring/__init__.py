@@ -2,5 +2,6 @@
 
 from macformer.measuring.clock import GIB, MIB, check_device, now
 from macformer.measuring.flops import count_flops
+from macformer.measuring.memory import measure_peak
 
-__all__ = ["GIB", "MIB", "check_device", "count_flops", "now"]
+__all__ = ["GIB", "MIB", "check_device", "count_flops", "measure_peak", "now"]

@@ -9,6 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
+def counts_padding(model: nn.Module) -> bool:
+    """Say whether what a model says of a row depends on how far the row is padded."""
+    return bool(getattr(getattr(model, "pooling", None), "counts_padding", False))
+
+
 class MeanPooling(nn.Module):
     """Average the states of the tokens that are not padding."""
 

@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, glu
 
+from macformer.ops.precision import accumulation_dtype
+
 
 class S4D(nn.Module):
     r"""Convolve each channel with the responses of a diagonal state space, forwards and backwards.
@@ -88,7 +90,7 @@ class S4D(nn.Module):
 
 
 def _widened(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(accumulation_dtype(x))
 
 
 def _convolve(u: Float[Tensor, "B D N"], kernels: Float[Tensor, "2 D N"]) -> Float[Tensor, "B D N"]:

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from macformer.ops.flash import round_up
-from macformer.ops.linear import guard_denominator, leave_padding_out, without_autocast
+from macformer.ops.linear import guard_denominator, leave_padding_out
+from macformer.ops.precision import without_autocast
 from macformer.ops.union import Part, bias, span
 
 TILE = 192  # queries at once: fewer see fewer keys in vain, and the kernel takes them less well

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 
 
 def clip_norm(

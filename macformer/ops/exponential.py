@@ -22,7 +22,8 @@ from torch import Tensor
 
 from macformer.ops.dispatch import takes_kernels
 from macformer.ops.exponential_tiled import attend_twice, prepare, pull_twice
-from macformer.ops.linear import linear_attention, without_autocast
+from macformer.ops.linear import linear_attention
+from macformer.ops.precision import without_autocast
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiling import Results, on_folded
 
@@ -73,8 +74,8 @@ def _forward(
     assert scale == 1  # on a GPU queries and keys are scaled before
     peaks = exponential_triton.find_peaks(key, omega, key_padding_mask)
     queries, keys = exponential_triton.exponentials(query, omega, peaks)
-    options = {"key_map": keys, "key_padding_mask": key_padding_mask, "eps": eps}
-    out, denominator, state = fused.fused_forward(query, key, value, queries, **options)
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    out, denominator, state = fused.fused_forward(query, key, value, queries, keys, **options)
     return out, denominator, torch.cat([state, peaks], dim=-2)
 
 
@@ -100,8 +101,8 @@ def _backward(
     *results, state = results
     state, peaks = state[..., :-1, :].contiguous(), state[..., -1:, :].contiguous()
     queries, keys = exponential_triton.exponentials(query, omega, peaks)
-    options = {"key_map": keys, "key_padding_mask": key_padding_mask, "eps": eps}
-    return list(fused.fused_backward(query, key, value, queries, *results, state, **options))
+    options = {"key_padding_mask": key_padding_mask, "eps": eps}
+    return list(fused.fused_backward(query, key, value, queries, keys, *results, state, **options))
 
 
 def _size(query: torch.Size, omega: torch.Size, scale: float) -> Size:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from macformer.ops.flash import attend, heads_as_examples, lowest, to_one_width
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.tiling import HeadMatrices, Results, key_lengths, tile_tokens
 
 

@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from macformer.ops.fused import FusedMap, block_sizes, dense, on_their_device, rows, slice_grid
+from macformer.ops.fused import FusedMap, block_sizes, dense, on_their_device, slice_grid
 from macformer.ops.fused_tiles import dot, keep_rows, load_rows, of_features, project
+from macformer.ops.tiling import contiguous_rows
 
 NUM_STAGES = 1  # loads ahead take registers, which a state over queries is short of
 
@@ -155,7 +156,7 @@ def find_peaks(key: Tensor, omega: Tensor, key_padding_mask: Tensor | None) -> T
     """Return the largest exponent of each feature over a head's present keys, 0 without any."""
     batch, heads, length, head_dim = key.shape
     omega, num_features, stride = _addressed(omega)
-    padding, key = dense(key_padding_mask), rows(key)
+    padding, key = dense(key_padding_mask), contiguous_rows(key)
     grid, per_split, blocks = slice_grid("state", key, head_dim, num_features)
     peaks = key.new_empty(batch, heads, grid[1], num_features, dtype=torch.float32)
     peak_kernel[grid](
@@ -185,7 +186,7 @@ def exponentials(query: Tensor, omega: Tensor, peaks: Tensor) -> tuple[FusedMap,
 def _find_maxima(query: Tensor, omega: Tensor, peaks: Tensor, stride: int) -> Tensor:
     """Return the largest exponent of each query."""
     batch, heads, length, head_dim = query.shape
-    query, blocks = rows(query), block_sizes("read", query, head_dim)
+    query, blocks = contiguous_rows(query), block_sizes("read", query, head_dim)
     maxima = query.new_empty(batch, heads, length, dtype=torch.float32)
     maximum_kernel[batch * heads, triton.cdiv(length, blocks["N"])](
         query, omega, peaks, maxima,

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from macformer.ops.precision import accumulation_dtype
+from macformer.ops.tiling import contiguous_rows
+
 _aten = torch.ops.aten
 _flash = _aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = _aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -66,7 +69,7 @@ def attend(
         return attend_reference(query, key, value, mask, scale=scale)
     if not query.numel() or not key.numel():  # the kernel would divide by their number
         return _attend_nothing(query, value)
-    tensors = map(_in_rows, (query, key, value))
+    tensors = map(contiguous_rows, (query, key, value))
     out, normaliser = _flash(*tensors, 0.0, False, attn_mask=mask, scale=scale)
     return out, normaliser[..., None]
 
@@ -94,7 +97,7 @@ def attend_backward(
         )
     if not query.numel() or not key.numel():
         return query.new_zeros(query.shape), key.new_zeros(key.shape), value.new_zeros(value.shape)
-    tensors = map(_in_rows, (grad, query, key, value, out))
+    tensors = map(contiguous_rows, (grad, query, key, value, out))
     z = normaliser.squeeze(-1)
     return _flash_backward(*tensors, z, 0.0, False, attn_mask=mask, scale=scale)
 
@@ -129,16 +132,11 @@ def attend_backward_reference(
 
 
 def _attend_nothing(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    shape, dtype = query.shape[:-1], torch.promote_types(query.dtype, torch.float32)
+    shape, dtype = query.shape[:-1], accumulation_dtype(query)
     out = value.new_zeros(*shape, value.shape[-1])
     return out, query.new_full((*shape, 1), lowest(dtype), dtype=dtype)
 
 
-def _in_rows(x: Tensor) -> Tensor:
-    """Copy vectors that do not lie in one piece, which the kernel reads as if they did."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
 def _logits(query: Tensor, key: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
-    logits = scale * (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32))
+    logits = scale * (query @ key.mT).to(accumulation_dtype(query))
     return logits if mask is None else logits + mask

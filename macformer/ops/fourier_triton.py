@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from macformer.ops.fused import FusedMap, Gradient, rows, slice_grid, sources
+from macformer.ops.fused import FusedMap, Gradient, slice_grid, sources
 from macformer.ops.fused_tiles import (
     dot,
     keep_rows,
@@ -21,6 +21,7 @@ from macformer.ops.fused_tiles import (
     of_features,
     project,
 )
+from macformer.ops.tiling import contiguous_rows
 
 NUM_STAGES = 2
 QUARTER_TURN = tl.constexpr(1.5707963267948966)
@@ -163,7 +164,7 @@ def _pull_omega(
     """Add the gradient at omega, first summed for each example, slice and feature."""
     batch, heads, length, head_dim = x.shape
     value_dim, num_features = y.shape[-1], state.shape[-1]
-    x, y = rows(x), rows(y)
+    x, y = contiguous_rows(x), contiguous_rows(y)
     grid, per_split, blocks = slice_grid("omega", x, value_dim, num_features)
     parts = state.new_empty(batch, heads, grid[1], num_features, head_dim)
     out, denominator, eps = sources(x, gradient)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from macformer.ops.fused_backward import backward_kernel
 from macformer.ops.fused_kernels import read_kernel, reduce_kernel, state_kernel
-from macformer.ops.linear import without_autocast
+from macformer.ops.precision import without_autocast
+from macformer.ops.tiling import contiguous_rows
 
 NUM_PROGRAMS = 264  # two for each multiprocessor of an H100 or H200
 SUMMED_BLOCK = 1024  # entries of the state that a program sums over slices
@@ -103,27 +104,23 @@ def fused_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    feature_map: FusedMap,
+    query_map: FusedMap,
+    key_map: FusedMap,
     *,
-    key_map: FusedMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the output, its denominator before the guard, and the state of the keys.
-
-    Args:
-        key_map: That of the keys, where it is not that of the queries.
-    """
-    state, total = _sum_state(key, value, key_map or feature_map, dense(key_padding_mask))
+    """Return the output, its denominator before the guard, and the state of the keys."""
+    state, total = _sum_state(key, value, key_map, dense(key_padding_mask))
     batch, heads, length, head_dim = query.shape
     value_dim = value.shape[-1]
     out = query.new_empty(batch, heads, length, value_dim, dtype=torch.float32)
     denominator = query.new_empty(batch, heads, length, 1, dtype=torch.float32)
-    x, blocks = rows(query), block_sizes("read", query, value_dim)
+    x, blocks = contiguous_rows(query), block_sizes("read", query, value_dim)
     read_kernel[batch * heads, triton.cdiv(length, blocks["N"])](
-        x, feature_map.parameters, state, total, out, denominator,
-        heads, length, head_dim, value_dim, feature_map.num_features, eps, *x.stride()[:3],
-        FEATURES=feature_map.features, **feature_map.compiled(blocks),
+        x, query_map.parameters, state, total, out, denominator,
+        heads, length, head_dim, value_dim, query_map.num_features, eps, *x.stride()[:3],
+        FEATURES=query_map.features, **query_map.compiled(blocks),
     )  # fmt: skip
     return out, denominator, state
 
@@ -134,40 +131,40 @@ def fused_backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    feature_map: FusedMap,
+    query_map: FusedMap,
+    key_map: FusedMap,
     grad_out: Tensor,
     out: Tensor,
     denominator: Tensor,
     state: Tensor,
     *,
-    key_map: FusedMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients at query, key and value."""
-    key_map, padding = key_map or feature_map, dense(key_padding_mask)
-    gradient = Gradient(rows(grad_out), out, denominator, eps)
-    grad_state, grad_total = _sum_state(query, gradient.grad_out, feature_map, None, gradient)
+    padding = dense(key_padding_mask)
+    gradient = Gradient(contiguous_rows(grad_out), out, denominator, eps)
+    grad_state, grad_total = _sum_state(query, gradient.grad_out, query_map, None, gradient)
     grads = [
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
     ]
     batch, heads, query_len, head_dim = query.shape
     key_len, value_dim = value.shape[-2:]
-    q, k, v, g = (rows(x) for x in (query, key, value, grad_out))
+    q, k, v, g = (contiguous_rows(x) for x in (query, key, value, grad_out))
     blocks = block_sizes("backward", query, value_dim)
     tiles = triton.cdiv(query_len, blocks["N"]) + triton.cdiv(key_len, blocks["N"])
     backward_kernel[batch * heads, tiles](
         q, k, v, g, out, denominator, q if padding is None else padding,
-        feature_map.parameters, key_map.parameters, state, grad_state, grad_total, *grads,
-        heads, query_len, key_len, head_dim, value_dim, feature_map.num_features, eps,
+        query_map.parameters, key_map.parameters, state, grad_state, grad_total, *grads,
+        heads, query_len, key_len, head_dim, value_dim, query_map.num_features, eps,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *g.stride()[:3],
-        PULL_QUERIES=feature_map.pull, PULL_KEYS=key_map.pull, KEY_FEATURES=key_map.features,
+        PULL_QUERIES=query_map.pull, PULL_KEYS=key_map.pull, KEY_FEATURES=key_map.features,
         HAS_PADDING=padding is not None, TOGETHER=max(head_dim, value_dim) <= 64,
-        **feature_map.compiled(blocks),
+        **query_map.compiled(blocks),
     )  # fmt: skip
-    if feature_map.pull_parameters is not None:
-        feature_map.pull_parameters(query, g, None, state, gradient)
-        feature_map.pull_parameters(key, value, padding, grad_state, None)
+    if query_map.pull_parameters is not None:
+        query_map.pull_parameters(query, g, None, state, gradient)
+        query_map.pull_parameters(key, value, padding, grad_state, None)
     return grads[0], grads[1], grads[2]
 
 
@@ -184,7 +181,7 @@ def _sum_state(
     """
     batch, heads, length, head_dim = x.shape
     value_dim, num_features = y.shape[-1], feature_map.num_features
-    x, y = rows(x), rows(y)
+    x, y = contiguous_rows(x), contiguous_rows(y)
     grid, per_split, blocks = slice_grid("state", x, value_dim, num_features)
     shape = batch, heads, grid[1], value_dim + 1
     parts = x.new_empty(*shape, num_features, dtype=torch.float32)
@@ -220,11 +217,6 @@ def sources(x: Tensor, gradient: Gradient | None) -> tuple[Tensor, Tensor, float
 def dense(key_padding_mask: Tensor | None) -> Tensor | None:
     """Return a mask as the kernels address it, which an expanded or a sliced one is not."""
     return None if key_padding_mask is None else key_padding_mask.contiguous()
-
-
-def rows(x: Tensor) -> Tensor:
-    """Return x with rows that are contiguous, which it copies only where they are not."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def slice_grid(

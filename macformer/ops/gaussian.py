@@ -6,11 +6,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from macformer.ops.flash import attend, attend_backward
-from macformer.ops.linear import without_autocast
+from macformer.ops.flash import attend, attend_backward, lowest, to_one_width
+from macformer.ops.precision import accumulation_dtype, without_autocast
 from macformer.ops.present import mark_present
 
-NEVER = -1e30  # a logit whose weight is zero, and whose products are finite
 ALIGNMENT = 4  # of vectors of float32 in the fused kernels of CUDA
 
 
@@ -34,7 +33,7 @@ def gaussian_attention(
     Args:
         dropout: Share of the weights dropped.
     """
-    dtype = torch.promote_types(value.dtype, torch.float32)
+    dtype = accumulation_dtype(value)
     q, k, v = (x.to(dtype) for x in (query, key, value))
     present = mark_present(key, key_padding_mask)
     if key_padding_mask is not None:
@@ -42,9 +41,7 @@ def gaussian_attention(
         k, v = k.masked_fill(padding, 0), v.masked_fill(padding, 0)
     if dropout or q.device.type != "cpu":
         return _by_null_key(q, k, v, present, dropout=dropout).to(value.dtype)
-    width = max(q.shape[-1], v.shape[-1])  # the kernel knows one
-    q, k, v = (pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in (q, k, v))
-    out = _Rescaled.apply(q, k, v, present, query.shape[-1] ** -0.5)
+    out = _Rescaled.apply(*to_one_width(q, k, v), present, query.shape[-1] ** -0.5)
     return out[..., : value.shape[-1]].to(value.dtype)
 
 
@@ -63,9 +60,10 @@ class _Rescaled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query: Tensor, key: Tensor, value: Tensor, present: Tensor, scale: float):
-        mask = torch.where(present[:, None, :, None], scale * _half_square(key), NEVER).mT
+        norms = scale * _minus_half_square(key)
+        mask = torch.where(present[:, None, :, None], norms, lowest(norms.dtype)).mT
         out, normaliser = attend(query, key, value, mask, scale=scale)
-        out *= (normaliser + scale * _half_square(query)).exp()
+        out *= (normaliser + scale * _minus_half_square(query)).exp()
         ctx.scale = scale
         ctx.save_for_backward(query, key, value, mask, out)
         return out
@@ -75,7 +73,7 @@ class _Rescaled(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         query, key, value, mask, out = ctx.saved_tensors
         nothing = grad.new_zeros(grad.shape[-1]).expand_as(grad)
-        normaliser = -ctx.scale * _half_square(query)
+        normaliser = -ctx.scale * _minus_half_square(query)
         tensors = (grad, query, key, value, nothing, normaliser, mask)
         grad_query, grad_key, grad_value = attend_backward(*tensors, scale=ctx.scale)
         of_queries = (grad * out).sum(-1, keepdim=True)
@@ -98,11 +96,11 @@ def _by_null_key(
     """
     count = present.sum(1).clamp(min=1).to(q.dtype)[:, None, None, None]
     value_dim, scale = v.shape[-1], q.shape[-1] ** -0.5
-    bias = torch.where(present[:, None, :, None], _half_square(k), NEVER)
+    bias = torch.where(present[:, None, :, None], _minus_half_square(k), lowest(k.dtype))
     null = (count.log() / scale).expand(-1, k.shape[1], -1, -1)
     is_null = (torch.arange(k.shape[2] + 1, device=k.device) == k.shape[2]).to(q.dtype)[:, None]
     width = -(-max(q.shape[-1] + 2, value_dim + 1) // ALIGNMENT) * ALIGNMENT
-    q = _widen(q, _half_square(q), torch.ones_like(q[..., :1]), width=width)
+    q = _widen(q, _minus_half_square(q), torch.ones_like(q[..., :1]), width=width)
     k = _widen(pad(k, (0, 0, 0, 1)), 1 - is_null, torch.cat([bias, null], dim=2), width=width)
     v = _widen(pad(v, (0, 0, 0, 1)), is_null, width=width)
 
@@ -119,11 +117,11 @@ def gaussian_kernel(
     x: Float[Tensor, "*batch L E"], y: Float[Tensor, "*batch S E"]
 ) -> Float[Tensor, "*batch L S"]:
     """Return the weights as a matrix."""
-    logits = x @ y.mT + _half_square(x) + _half_square(y).mT
+    logits = x @ y.mT + _minus_half_square(x) + _minus_half_square(y).mT
     return torch.exp(logits / x.shape[-1] ** 0.5)
 
 
-def _half_square(x: Tensor) -> Tensor:
+def _minus_half_square(x: Tensor) -> Tensor:
     return x.square().sum(-1, keepdim=True) / -2
 
 

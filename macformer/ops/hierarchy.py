@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from macformer.ops.flash import attend, attend_backward, lowest
 from macformer.ops.levels import Layout, in_pairs, masks_of_levels, some_heads
-from macformer.ops.linear import accumulation_dtype, without_autocast
+from macformer.ops.precision import accumulation_dtype, without_autocast
 
 
 @without_autocast

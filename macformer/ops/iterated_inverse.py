@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from macformer.ops.linear import without_autocast
+from macformer.ops.precision import accumulation_dtype, without_autocast
 
 
 @without_autocast
@@ -30,7 +30,7 @@ def iterated_solve(
     Args:
         eps: Keeps the start of a matrix of zeros finite.
     """
-    dtype = torch.promote_types(value.dtype, torch.float32)
+    dtype = accumulation_dtype(value)
     a, v = matrix.to(dtype), value.to(dtype)
     size = a.abs()
     norms = size.sum(-2).amax(-1) * size.sum(-1).amax(-1)

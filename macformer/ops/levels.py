@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from macformer.ops.blocks import count_blocks
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.union import bias
 
 TILE = 32  # queries at once: more see too many keys in vain, and fewer are slow to multiply

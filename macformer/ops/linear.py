@@ -1,28 +1,9 @@
 """Attention in linear time through explicit feature maps."""
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
-
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def without_autocast(function: Callable[Concatenate[Tensor, P], T]) -> Callable[..., T]:
-    """Let a function of tensors choose its own precision, under autocast too."""
-
-    @wraps(function)
-    def run(first: Tensor, *args: P.args, **kwargs: P.kwargs) -> T:
-        if not torch.is_autocast_enabled(first.device.type):
-            return function(first, *args, **kwargs)
-        with torch.autocast(first.device.type, enabled=False):
-            return function(first, *args, **kwargs)
-
-    return run
+from macformer.ops.precision import accumulation_dtype, without_autocast
 
 
 def guard_denominator(
@@ -77,7 +58,3 @@ def leave_padding_out(
         return phi_q, phi_k, value
     padding = key_padding_mask[:, None, :, None]
     return phi_q, phi_k.masked_fill(padding, 0), value.masked_fill(padding, 0)
-
-
-def accumulation_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
+from macformer.ops.linear import linear_attention
 from macformer.ops.maclaurin_tiled import Products
 from macformer.ops.passes import Grads, through_maps
+from macformer.ops.precision import accumulation_dtype, without_autocast
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import FeatureMap
 
@@ -79,7 +80,7 @@ def maclaurin_attention_reference(
     eps: float = 1e-6,
 ) -> Float[Tensor, "B H L Ev"]:
     """Define :func:`maclaurin_attention`: every feature is stored, autograd does the rest."""
-    dtype = torch.promote_types(query.dtype, torch.float32)
+    dtype = accumulation_dtype(query)
     phi_q, phi_k = maclaurin_features(query.to(dtype), key.to(dtype), features)
     out = linear_attention(
         phi_q, phi_k, value.to(dtype), key_padding_mask=key_padding_mask, eps=eps

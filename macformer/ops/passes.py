@@ -48,7 +48,7 @@ def through_maps(
         *parameters, mask, eps = rest
         inputs = query, key, value
         attend, _, queries, keys = choose(*inputs, parameters, [None] * num_learnt)
-        return attend(*inputs, queries, key_map=keys, key_padding_mask=mask, eps=eps)
+        return attend(*inputs, queries, keys, key_padding_mask=mask, eps=eps)
 
     def backward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> list[Tensor]:
         *parameters, mask, eps, learnt_need_grad, grad_out, out, denominator, state = rest
@@ -57,8 +57,7 @@ def through_maps(
         of_learnt = [torch.zeros_like(x, dtype=state.dtype) for x in learnt]
         grads: Grads = of_learnt if learnt_need_grad else [None] * num_learnt
         _, pull, queries, keys = choose(*inputs, parameters, grads)
-        options = {"key_map": keys, "key_padding_mask": mask, "eps": eps}
-        of_inputs = pull(*inputs, queries, *results, **options)
+        of_inputs = pull(*inputs, queries, keys, *results, key_padding_mask=mask, eps=eps)
         rounded = (g.to(x.dtype, copy=True) for g, x in zip(of_learnt, learnt, strict=True))
         return [*of_inputs, *rounded]
 

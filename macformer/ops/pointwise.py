@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.linear import accumulation_dtype, linear_attention, without_autocast
+from macformer.ops.linear import linear_attention
 from macformer.ops.passes import Grads, MakeMaps, through_maps
+from macformer.ops.precision import accumulation_dtype, without_autocast
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import FeatureMap, Features, Pull, where_positive
 from macformer.ops.tiling import Tile

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 
 Forward = Callable[..., tuple[Tensor, Tensor, Tensor]]
 Backward = Callable[..., Sequence[Tensor]]

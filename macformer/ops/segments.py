@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import locate, mark_present, take
 
 
@@ -37,7 +38,7 @@ def segment_means(
     """
     present = mark_present(x, padding_mask)
     segments, sizes = _divide(present, num_segments)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = x.to(accumulation_dtype(x))
     sums = _SumSegments.apply(wide, *segments)
     return sums / sizes.clamp(min=1)[:, None, :, None], sizes == 0
 

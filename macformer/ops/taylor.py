@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from macformer.ops.linear import accumulation_dtype
 from macformer.ops.maclaurin import MaclaurinFeatures
 from macformer.ops.passes import Grads, through_maps
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.registration import Size, register_attention
 from macformer.ops.tiled import FeatureMap, Features, Pull
 from macformer.ops.tiling import Memory, Tile

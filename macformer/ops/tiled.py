@@ -19,7 +19,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from macformer.ops.linear import accumulation_dtype, guard_denominator, without_autocast
+from macformer.ops.linear import guard_denominator
+from macformer.ops.precision import accumulation_dtype, without_autocast
 from macformer.ops.tiling import (
     Results,
     Tile,
@@ -67,23 +68,19 @@ def tiled_forward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    feature_map: FeatureMap,
+    query_map: FeatureMap,
+    key_map: FeatureMap,
     *,
-    key_map: FeatureMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> Results:
-    """Return the output, its denominator before the guard, and the state of the keys.
-
-    Args:
-        key_map: That of the keys, where it is not that of the queries.
-    """
+    """Return the output, its denominator before the guard, and the state of the keys."""
 
     def forward(query: Tensor, key: Tensor, value: Tensor, **mask: Tensor | None) -> Results:
-        sums = sum_over_keys(key, value, key_map or feature_map, **mask)
-        return apply_state(query, feature_map, *sums, eps=eps)
+        sums = sum_over_keys(key, value, key_map, **mask)
+        return apply_state(query, query_map, *sums, eps=eps)
 
-    options = {"num_columns": feature_map.num_columns, "key_padding_mask": key_padding_mask}
+    options = {"num_columns": query_map.num_columns, "key_padding_mask": key_padding_mask}
     return on_folded(forward, (query, key, value), **options)
 
 
@@ -127,20 +124,20 @@ def tiled_backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    feature_map: FeatureMap,
+    query_map: FeatureMap,
+    key_map: FeatureMap,
     grad_out: Tensor,
     out: Tensor,
     denominator: Tensor,
     state: Tensor,
     *,
-    key_map: FeatureMap | None = None,
     key_padding_mask: Tensor | None,
     eps: float,
 ) -> Results:
     """Return the gradients at query, key and value."""
-    maps = {"feature_map": feature_map, "key_map": key_map or feature_map}
+    maps = {"query_map": query_map, "key_map": key_map}
     tensors = query, key, value, grad_out, out, denominator, state
-    options = {"num_columns": feature_map.num_columns, "key_padding_mask": key_padding_mask}
+    options = {"num_columns": query_map.num_columns, "key_padding_mask": key_padding_mask}
     return on_folded(partial(_gradients, **maps, eps=eps), tensors, **options)
 
 
@@ -153,7 +150,7 @@ def _gradients(
     denominator: Tensor,
     state: Tensor,
     *,
-    feature_map: FeatureMap,
+    query_map: FeatureMap,
     key_map: FeatureMap,
     key_padding_mask: Tensor | None,
     eps: float,
@@ -161,20 +158,20 @@ def _gradients(
     batch, _, query_len, _ = query.shape
     dtype = state.dtype
     grad_state = torch.zeros_like(state)
-    grad_total = _new_total(feature_map, state)
+    grad_total = _new_total(query_map, state)
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     rows = query, grad_out, out, *guarded_inverse(denominator, eps=eps), grad_query
     states = state, grad_state, grad_total
-    lengths, num_columns = [query_len] * batch, feature_map.num_columns
+    lengths, num_columns = [query_len] * batch, query_map.num_columns
     for tile, (q, *gradient, into), (s, grad_s, grad_t) in tiles(
         rows, states, lengths, num_columns
     ):
         grad = grad_numerator(*gradient)
-        phi, pull = feature_map.pullback(q.to(dtype), tile)
+        phi, pull = query_map.pullback(q.to(dtype), tile)
         _add_products(grad_s, grad, phi)
         _add_rows(grad_t, grad)
         into.copy_(pull(grad, s))
-    grad_state, grad_total = _weighted(grad_state, grad_total, feature_map)
+    grad_state, grad_total = _weighted(grad_state, grad_total, query_map)
 
     grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
     grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)

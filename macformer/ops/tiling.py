@@ -201,6 +201,11 @@ def padding_of(key_padding_mask: Tensor | None, key: Tensor) -> Tensor | None:
     return padding[..., None].expand(*key.shape[:-1], 1)
 
 
+def contiguous_rows(x: Tensor) -> Tensor:
+    """Return x, copied where its vectors do not lie in one piece, as kernels read them."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def new_rows(like: Tensor, num_columns: int, dtype: torch.dtype) -> Tensor:
     """Return memory for a row of each token, a multiple of 4 numbers apart.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from macformer.ops.flash import attend, attend_backward, lowest, to_one_width
+from macformer.ops.precision import accumulation_dtype
 
 
 @runtime_checkable
@@ -137,7 +138,7 @@ class _Union(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         q, k, v = (x.contiguous() for x in (query, key, value))
-        dtype = torch.promote_types(q.dtype, torch.float32)
+        dtype = accumulation_dtype(q)
         total = torch.empty_like(q, dtype=dtype)
         normaliser = torch.empty_like(q[..., :1], dtype=dtype)
         for is_first, part in _in_turn(layers):

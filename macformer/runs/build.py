@@ -3,7 +3,8 @@
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 from hydra.errors import InstantiationException
@@ -13,10 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from macformer.attention.contract import build
+from macformer.models.pooling import counts_padding
 from macformer.runs.config import ConfigError
 from macformer.runs.hydra_messages import one_line
 from macformer.runs.importing import make_importable
 from macformer.training.lightning_module import ClassificationModule
+from macformer.training.objectives import Batch
+
+CallbackT = TypeVar("CallbackT", bound=pl.Callback)
 
 
 @dataclass
@@ -27,6 +32,10 @@ class Run:
     data: pl.LightningDataModule
     trainer: pl.Trainer
     callbacks: dict[str, pl.Callback]
+
+    def callback(self, kind: type[CallbackT]) -> CallbackT | None:
+        """Return the callback of a kind, whatever the configuration calls it; None without one."""
+        return next((c for c in self.callbacks.values() if isinstance(c, kind)), None)
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
@@ -68,6 +77,17 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule:
     return _instantiate(cfg, cfg.data)
 
 
+def first_validation_batches(
+    cfg: DictConfig, *, num_batches: int, batch_size: int
+) -> tuple[list[Batch], Any]:
+    """Prepare a task's data; return its first batches of validation, and the data module."""
+    cfg = OmegaConf.merge(cfg, {"data": {"batch_size": batch_size}})  # pyright: ignore
+    data: Any = build_data(cfg)
+    data.prepare_data()
+    data.setup("validate")
+    return list(islice(data.val_dataloader(), num_batches)), data
+
+
 def build_run(cfg: DictConfig) -> Run:
     """Build everything that one run needs, weights drawn from its seed.
 
@@ -101,10 +121,10 @@ def _quieten() -> None:
 
 
 def _check_padding(cfg: DictConfig, model: Any) -> None:
-    pooling = getattr(model, "pooling", None)
-    if cfg.data.trim_batches and getattr(pooling, "counts_padding", False):
+    if cfg.data.trim_batches and counts_padding(model):
+        pooling = type(model.pooling).__name__
         raise ConfigError(
-            f"task.trim_batches=true cuts padding off, and {type(pooling).__name__} counts it: "
+            f"task.trim_batches=true cuts padding off, and {pooling} counts it: "
             "the result would depend on the batch; use task.trim_batches=false"
         )
 

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from macformer.record import (
     CHECKPOINTS_NAME,
+    CURVE_NAME,
     PREDICTIONS_NAME,
     describe_run,
     read_config,
@@ -112,7 +113,7 @@ def _reason(error: BaseException) -> str:
 
 def _remove_results(run_dir: Path) -> None:
     results = [*(run_dir / CHECKPOINTS_NAME).glob("*"), run_dir / PREDICTIONS_NAME]
-    results += [run_dir / "metrics.csv", run_dir / JOURNAL, *run_dir.glob("hpc_ckpt_*")]
+    results += [run_dir / CURVE_NAME, run_dir / JOURNAL, *run_dir.glob("hpc_ckpt_*")]
     for file in results:
         file.unlink(missing_ok=True)
 

@@ -7,15 +7,14 @@ from torch import nn
 from macformer.attention import SoftmaxAttention
 from macformer.callbacks import DeviceUse, PeakMemory, Throughput
 from macformer.runs.build import Run
-from macformer.runs.score import find_callback
 
 
 def measurements(built: Run) -> dict[str, Any]:
     """Collect what a finished run has measured; what nothing watched is blank."""
     data: Any = built.data
-    throughput = find_callback(built, Throughput)
-    memory = find_callback(built, PeakMemory)
-    use = find_callback(built, DeviceUse)
+    throughput = built.callback(Throughput)
+    memory = built.callback(PeakMemory)
+    use = built.callback(DeviceUse)
     rows_of_a_step = data.batch_size * data.accumulate * built.trainer.world_size
     return {
         "num_parameters": sum(p.numel() for p in built.module.model.parameters()),

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import nn
 
 from macformer.callbacks import Stopwatch, summarise
 from macformer.measuring import count_flops, now
+from macformer.models.pooling import counts_padding
 from macformer.runs.build import Run
 from macformer.training import ClassificationModule
-from macformer.training.objectives import predict
+from macformer.training.objectives import Batch, predict, to_device
 
 # Of a run's steps: what its training without padding may take, the pass that warms up included.
 LARGEST_SHARE = 0.1
-
-Batch = dict[str, Tensor]
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,8 @@ def _state_size(model: nn.Module, seq_len: int) -> int | None:
 
 def _count_forward(built: Run, device: torch.device) -> int:
     data: Any = built.data
-    (batch,) = _on_device(data.single_examples(1, trim=False), device)
+    (example,) = data.single_examples(1, trim=False)
+    batch = to_device(example, device)
     with torch.no_grad():
         return count_flops(lambda: predict(built.module.model, batch))
 
@@ -78,14 +78,14 @@ def _count_forward(built: Run, device: torch.device) -> int:
 def _time_examples(built: Run, device: torch.device, *, number: int) -> dict[str, float | int]:
     """Time examples one at a time, from the data to the logits."""
     data: Any = built.data
-    examples = data.single_examples(number, trim=_may_trim(built))
+    examples = data.single_examples(number, trim=not counts_padding(built.module.model))
     milliseconds = []
     with torch.no_grad():
         for is_timed in (False, True):  # the first pass warms up
             started = now(device)
-            for batch in _on_device(examples, device):
+            for example in examples:
                 torch.clear_autocast_cache()  # a request of its own casts the weights anew
-                predict(built.module.model, batch)
+                predict(built.module.model, to_device(example, device))
                 read = now(device)
                 if is_timed:
                     milliseconds.append(1000 * (read - started))
@@ -130,7 +130,7 @@ def _batches(built: Run, cfg: DictConfig, *, split: str) -> Iterable[Batch] | No
     data: Any = built.data
     share = int(LARGEST_SHARE * built.trainer.max_steps) // (cfg.cost.trimmed_passes + 1)
     number = min(cfg.cost.trimmed_batches, share)
-    if number < 1 or built.trainer.world_size > 1 or not _may_trim(built):
+    if number < 1 or built.trainer.world_size > 1 or counts_padding(built.module.model):
         return None
     return data.trimmed_batches(number, split=split)
 
@@ -143,8 +143,8 @@ def _time_passes(
     for index in range(passes + 1):
         if index == 1:
             watch.start()
-        for batch in _on_device(batches, device):
-            work(batch)
+        for batch in batches:
+            work(to_device(batch, device))
             watch.count(batch)
         watch.lap()
     return summarise(watch.intervals, num_ranks=1)
@@ -161,12 +161,3 @@ def _kept(module: ClassificationModule) -> Iterator[None]:
         module.zero_grad(set_to_none=True)
         module.model.load_state_dict(before)
         module.model.eval()
-
-
-def _may_trim(built: Run) -> bool:
-    return not getattr(getattr(built.module.model, "pooling", None), "counts_padding", False)
-
-
-def _on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    for batch in batches:
-        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}

@@ -1,6 +1,6 @@
 """Score a run at the end of its training, by the last weights and by the best in validation."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,13 +17,6 @@ DECIDING: dict[type[pl.Callback], str] = {  # a run without one of them has anot
     RandomStates: "random_states",
 }
 
-CallbackT = TypeVar("CallbackT", bound=pl.Callback)
-
-
-def find_callback(built: Run, kind: type[CallbackT]) -> CallbackT | None:
-    """Return the callback of a kind, whatever the configuration calls it; None without one."""
-    return next((c for c in built.callbacks.values() if isinstance(c, kind)), None)
-
 
 def score_run(
     built: Run, *, eval_interval: int
@@ -39,7 +32,7 @@ def score_run(
         run has further metrics, ``scores`` with each one's under the same names; and the arrays of
         :func:`macformer.record.read_predictions`.
     """
-    best = find_callback(built, BestCheckpoint)
+    best = built.callback(BestCheckpoint)
     assert best is not None
     step = built.trainer.global_step
     val = _validate_last(built, best, ended_on_validation=step % eval_interval == 0)

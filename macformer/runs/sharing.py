@@ -15,7 +15,6 @@ from macformer.callbacks import DeviceUse
 from macformer.record import NOT_EXCLUSIVE, write_metrics
 from macformer.runs.build import Run
 from macformer.runs.devices import Claim
-from macformer.runs.score import find_callback
 
 
 def sharing_so_far(
@@ -51,7 +50,7 @@ def sharing(
     built: Run, record: Mapping[str, Any] | None, claim: Claim | None
 ) -> dict[str, bool | str | None]:
     """Say at the end whether others have used the device meanwhile, and how that is known."""
-    use = find_callback(built, DeviceUse)
+    use = built.callback(DeviceUse)
     reasons = [(record or {}).get("sharing"), claim and claim.sharing, use and use.others]
     reason = next(filter(None, reasons), None)
     return {"exclusive": reason is None, "sharing": reason}

@@ -17,7 +17,7 @@ from macformer.runs.checkpoint import WholeCheckpoints, find_start
 from macformer.runs.devices import Claim
 from macformer.runs.measurements import flat, measurements
 from macformer.runs.model_cost import measure_cost
-from macformer.runs.score import DECIDING, find_callback, score_run
+from macformer.runs.score import DECIDING, score_run
 from macformer.runs.sharing import sharing, sharing_so_far
 from macformer.runs.stop import TIME_LIMIT, Stopped
 from macformer.training.loggers import close_wandb
@@ -43,7 +43,7 @@ def train_and_test(
     checkpoints = run_dir / CHECKPOINTS_NAME
     built = build_run(cfg)
     for kind, key in DECIDING.items():
-        if find_callback(built, kind) is None:
+        if built.callback(kind) is None:
             raise ValueError(f"callbacks.{key} is missing; a run cannot do without it")
     built.trainer.strategy.checkpoint_io = WholeCheckpoints()
     start = None if cfg.overwrite else find_start(checkpoints)

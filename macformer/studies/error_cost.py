@@ -27,6 +27,7 @@ from macformer.studies.reverse import TEST_SEED, reverse_batches
 from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
 from macformer.studies.toy_training import evaluate, train
+from macformer.training.objectives import to_device
 
 SCORES = {
     "accuracy": "its own features",
@@ -60,7 +61,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     settings, seed = cfg.study.settings, point["seed"]
     task = settings.reverse
     test = list(islice(reverse_batches(**task, batch_size=256, seed=TEST_SEED), 4))
-    test = [{name: x.to(cfg.device) for name, x in batch.items()} for batch in test]
+    test = [to_device(batch, cfg.device) for batch in test]
     model = _build(point, cfg, seed=seed)
     outcome = train(
         model,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
 
-from macformer.training.objectives import Batch, classify, judge, predict
+from macformer.training.objectives import Batch, classify, judge, predict, to_device
 from macformer.training.schedules import one_cycle
 from macformer.training.step import Gradients, optimisation_step
 
@@ -67,8 +67,8 @@ def train(
 
     gradients = Gradients(model, objective=classify, accumulate=1, clip=record, compile=None)
     for _ in range(num_steps):
-        optimisation_step(gradients, _to(next(batches), device), optimizer, scheduler)
-    loss, right = evaluate(model, [_to(batch, device) for batch in test])
+        optimisation_step(gradients, to_device(next(batches), device), optimizer, scheduler)
+    loss, right = evaluate(model, [to_device(batch, device) for batch in test])
     norm = torch.stack(norms)
     return Outcome(
         accuracy=float(right.mean()),
@@ -105,7 +105,3 @@ def label_entropy(labels: Tensor) -> float:
     """Return the entropy of the labels' frequencies, in nats."""
     shares = torch.bincount(labels).double() / len(labels)
     return float(-torch.special.xlogy(shares, shares).sum())
-
-
-def _to(batch: Batch, device: str) -> Batch:
-    return {name: x.to(device) for name, x in batch.items()}

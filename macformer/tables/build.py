@@ -133,7 +133,7 @@ def comparison_table(summary: pd.DataFrame, *, against: str) -> Table:
 def cost_tables(runs: pd.DataFrame, summary: pd.DataFrame) -> list[Table]:
     """Show what the rows of one task cost beside training; columns without any value are left out.
 
-    None where no run has finished.
+    Without a finished run there is no table.
     """
     if not summary["num_finished"].any():
         return []

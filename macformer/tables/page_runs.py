@@ -8,11 +8,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from macformer.record import CONFIG_NAME, CURVE_NAME, METRICS_NAME
 from macformer.tables.entries import result_key, row_labels
 from macformer.tables.layout import percent, task_title
 from macformer.tables.summary import ranked
 
-CONFIGS = ("config.yaml", ".hydra/config.yaml", "metrics.json")
+CONFIGS = (CONFIG_NAME, METRICS_NAME)  # the latter has a copy
 COLUMNS = ("task", "row", "seed", "status", "best acc. %", "last acc. %", "files", "reason")
 TEXT = ' class="text"'
 NUMBERS = ("seed", "best acc. %", "last acc. %")
@@ -43,7 +44,7 @@ def runs_html(runs: pd.DataFrame, *, beside: Path) -> str:
 def _run(run: dict[Any, Any], *, label: str, anchor: str, beside: Path) -> str:
     folder: Path = run["folder"]
     config = next(folder / name for name in CONFIGS if (folder / name).is_file())
-    logs = sorted([*folder.glob("*.log"), *folder.glob("metrics.csv")])
+    logs = sorted([*folder.glob("*.log"), *folder.glob(CURVE_NAME)])
     files = [(folder, "folder"), *((path, path.name) for path in (config, *logs))]
     links = " ".join(
         f'<a href="{quote(os.path.relpath(path, beside))}">{escape(name)}</a>'

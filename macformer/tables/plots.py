@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from macformer.record import CURVE_NAME
 from macformer.tables.entries import result_key
 from macformer.tables.fronts import draw_front
 from macformer.tables.layout import Plot
@@ -98,7 +99,7 @@ def _curves(seeds: pd.DataFrame, column: str) -> pd.DataFrame:
     """
     finished = seeds[seeds["status"] == "finished"]
     folders = (seeds if finished.empty else finished)["folder"]
-    curves = [read_curve(folder / "metrics.csv", column) for folder in folders]
+    curves = [read_curve(folder / CURVE_NAME, column) for folder in folders]
     logged = [curve for curve in curves if not curve.empty]
     return pd.concat(logged, axis=1).dropna().sort_index() if logged else pd.DataFrame()
 

@@ -68,7 +68,7 @@ def accuracy_interval(correct: Correct) -> Estimate:
         count = round(mean * num_examples)
         wilson = stats.binomtest(count, num_examples).proportion_ci(LEVEL, "wilson")
         return Estimate(mean, float(wilson.low), float(wilson.high))
-    half = _half_width(_law(correct.astype(float)))
+    half = _margin(_law(correct.astype(float)))
     return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0))
 
 
@@ -93,7 +93,7 @@ def paired_difference(correct: Correct, reference: Correct) -> Estimate:
         half = NORMAL_WIDTH * float(difference.std(ddof=1)) / math.sqrt(num_examples)
     else:
         law = _law(difference)
-        half, p_value = _half_width(law), _tails(mean, law)
+        half, p_value = _margin(law), _tails(mean, law)
     return Estimate(mean, mean - half, mean + half, float(p_value))
 
 
@@ -122,7 +122,7 @@ def detectable_difference(correct: Correct, reference: Correct, *, level: float)
     shares = (np.arange(NUM_SPREADS) + 0.5) / NUM_SPREADS
     spreads = first.variance * stats.chi2.ppf(shares, first.degrees) / first.degrees
     laws = [_mix([first._replace(variance=float(spread)), *others]) for spread in spreads]
-    bounds = np.array([_half_width(law, level) for law in laws])
+    bounds = np.array([_margin(law, level) for law in laws])
 
     def lacking(size: float) -> float:
         return float(special.ndtr((size - bounds) / error).mean()) - POWER
@@ -149,7 +149,7 @@ def seeds_to_clear(correct: Correct, reference: Correct, *, threshold: float) ->
         for part in of_examples:
             common = max(part.variance - seeds_apart, 0.0)
             parts.append(part._replace(variance=common + seeds_apart * share))
-        if _half_width(_mix(parts)) < distance:
+        if _margin(_mix(parts)) < distance:
             return num_seeds
     return None
 
@@ -163,7 +163,7 @@ def half_width(*, of_seeds: float, num_seeds: int, of_examples: float) -> float:
     """
     if num_seeds == 1:
         return NORMAL_WIDTH * math.sqrt(of_examples)
-    return _half_width(_mix([_Part(of_seeds, num_seeds - 1), _Part(of_examples, num_seeds)]))
+    return _margin(_mix([_Part(of_seeds, num_seeds - 1), _Part(of_examples, num_seeds)]))
 
 
 def _interaction(values: Float[np.ndarray, "seeds examples"]) -> float:
@@ -227,7 +227,7 @@ def _tails(mean: float, law: _Law) -> float:
     return min(float(share), 1.0)  # the weights sum to one but for rounding
 
 
-def _half_width(law: _Law, level: float = 1 - LEVEL) -> float:
+def _margin(law: _Law, level: float = 1 - LEVEL) -> float:
     """Return how far from its mean a law's tails of a level begin."""
     if law.error == 0:
         return 0.0

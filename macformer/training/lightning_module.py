@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from macformer.partials import without_hydra
 from macformer.training.capture import CapturedGradients, can_capture
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
-from macformer.training.objectives import Batch, Loss, Objective, judge
+from macformer.training.objectives import Batch, Loss, Objective, judge, to_device
 from macformer.training.scores import Accuracy, MeanLoss, at_least_float32
 from macformer.training.step import Clip, optimisation_step
 
@@ -72,7 +72,7 @@ class ClassificationModule(pl.LightningModule):
         self.val_metrics = MetricCollection(dict(metrics or {}), prefix="val/")
         self.test_metrics = self.val_metrics.clone(prefix="test/")
         self.train_loss = float("nan")
-        self._interval = _no_sums()
+        self._sums = _no_sums()
         self._compute_gradients: Callable[[Batch], Loss] | None = None  # in training only
         self._logits = torch.empty(0)  # of the last batch that was scored
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -103,7 +103,7 @@ class ClassificationModule(pl.LightningModule):
         scheduler = self.lr_schedulers()
         batches, learning_rate = [], float("nan")
         for host_batch, *_ in islice(dataloader_iter, self._num_steps_of_call()):
-            batch = {k: v.to(self.device, non_blocking=True) for k, v in host_batch.items()}
+            batch = to_device(host_batch, self.device)
             learning_rate = optimizer.param_groups[0]["lr"]
             result = optimisation_step(
                 self._compute_gradients,
@@ -112,12 +112,12 @@ class ClassificationModule(pl.LightningModule):
                 cast(torch.optim.lr_scheduler.LRScheduler, scheduler),
             )
             for name, value in result._asdict().items():
-                self._interval[name] = self._interval[name] + at_least_float32(value)
+                self._sums[name] = self._sums[name] + at_least_float32(value)
             batches.append(batch)
-        self._interval["num_steps"] += len(batches)
+        self._sums["num_steps"] += len(batches)
         count_steps(self.trainer, len(batches))
         if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
-            self._log_interval(float(learning_rate))
+            self._log_curve_point(float(learning_rate))
         return {"batches": batches}
 
     def takes_any_shape(self, device: torch.device) -> bool:
@@ -153,13 +153,13 @@ class ClassificationModule(pl.LightningModule):
             limits.append(trainer.max_steps - step)
         return min(limits)
 
-    def _log_interval(self, learning_rate: float) -> None:
+    def _log_curve_point(self, learning_rate: float) -> None:
         """Log the means since the last point, and the rate of the last step.
 
         The one place where training waits for the device.
         """
-        sums = self._sum_over_ranks(self._interval)
-        self._interval = _no_sums()
+        sums = self._sum_over_ranks(self._sums)
+        self._sums = _no_sums()
         self.train_loss = sums["loss"] / sums["num_steps"]
         self._check_finite("training", self.train_loss)
         values = {
@@ -188,12 +188,12 @@ class ClassificationModule(pl.LightningModule):
         return dict(zip(sums, total.tolist(), strict=True))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["interval"] = self._sum_over_ranks(self._interval)
+        checkpoint["interval"] = self._sum_over_ranks(self._sums)
         checkpoint["train_loss"] = self.train_loss
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The sums are those of all ranks: one of them goes on from there.
-        self._interval = dict(checkpoint["interval"]) if self.global_rank == 0 else _no_sums()
+        self._sums = dict(checkpoint["interval"]) if self.global_rank == 0 else _no_sums()
         self.train_loss = checkpoint["train_loss"]
 
     def on_validation_start(self) -> None:

@@ -78,6 +78,11 @@ def with_counts(
     return Loss(loss, num_correct, num_correct.new_full((), labels.numel()))
 
 
+def to_device(batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
+    """Put a batch on a device; from pinned memory without waiting for the copy."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
 def predict(
     model: nn.Module, batch: Batch
 ) -> Float[Tensor, "B C"] | Float[Tensor, "B questions C"]:

@@ -12,6 +12,7 @@ from typing import Any
 from macformer.heartbeat import PLANS, PROGRESS_NAME, is_alive, read_plans, read_sign
 from macformer.record import (
     CONFIG_NAME,
+    CURVE_NAME,
     METRICS_NAME,
     DamagedRecord,
     printable,
@@ -19,7 +20,6 @@ from macformer.record import (
     walk_runs,
 )
 
-CURVE_NAME = "metrics.csv"
 SILENT_SECONDS = 120.0  # of no sign, after which a cell is shown as silent
 STATES = ("running", "waiting", "finished", "interrupted", "failed")
 NAME = re.compile(r"(?P<task>.+?)-(?P<row>.+)-ppsbn_(?P<ppsbn>\w+)-.+-seed(?P<seed>\d+)-[0-9a-f]+")

@@ -19,7 +19,7 @@ from macformer.dropin.inspection import (
     load_batches,
     summarise,
 )
-from macformer.dropin.sites import put_in
+from macformer.dropin.sites import inserted_attention
 from macformer.plotting import save
 from macformer.runs.build import build_model
 from macformer.runs.config import compose
@@ -56,7 +56,7 @@ def test_softmax_has_no_error_and_the_mean_of_the_values_has_one():
         "same": lambda max_seq_len, **sizes: SOFTMAX(**sizes),
         "mean": lambda max_seq_len, **sizes: UniformAttention(**sizes),
     }
-    layers = put_in(model)
+    layers = inserted_attention(model)
     first = next(iter(layers))
     learnt = {"learnt": {first: UniformAttention(num_heads=HEADS, head_dim=DIM // HEADS)}}
     lines, whole = inspect_layers(model, batches(3), rows, learnt=learnt, max_seq_len=LENGTH)

@@ -15,7 +15,6 @@ from macformer.features.cli import (
     describe_choice,
     describe_command,
     find_checkpoint,
-    load_batches,
     load_model,
 )
 from macformer.features.error import error_over_signal
@@ -29,7 +28,7 @@ from macformer.features.search import (
     prepare_inputs,
 )
 from macformer.record import CONFIG_NAME, read_config
-from macformer.runs.build import build_attention, build_model
+from macformer.runs.build import build_attention, build_model, first_validation_batches
 from macformer.runs.config import compose
 from macformer.runs.hydra_bridge import parse_overrides
 
@@ -83,7 +82,9 @@ def test_the_choice_meets_the_error_as_an_attention_of_its_own(run_dir, tmp_path
     assert attention.num_features == table["features"].iloc[0]
     run = read_config(run_dir)
     model = build_model(run)
-    (batch,) = load_batches(run, cfg)
+    (batch,), _ = first_validation_batches(
+        run, num_batches=cfg.num_batches, batch_size=cfg.batch_size
+    )
     inputs = prepare_inputs(record_attention(model, batch), num_layers=2)
     assert measure_error(inputs, [attention]) < 2 * 0.25  # other weights, another draw
 
@@ -219,7 +220,9 @@ def test_the_error_of_the_models_own_features_is_that_of_each_layer_by_its_own(r
     run = read_config(run_dir)
     torch.manual_seed(run.seed)
     model = build_model(run).eval()
-    (batch,) = load_batches(run, cfg)
+    (batch,), _ = first_validation_batches(
+        run, num_batches=cfg.num_batches, batch_size=cfg.batch_size
+    )
     calls = record_attention(model, batch)
     own = [
         float(error_over_signal(call.out, x.exact, x.value, key_padding_mask=x.key_padding_mask))

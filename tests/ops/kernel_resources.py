@@ -86,9 +86,8 @@ def main(dtype: str, head_dim: str) -> None:
     padding = torch.zeros(BATCH, LENGTH, dtype=torch.bool)
     options = {"key_padding_mask": padding, "eps": 1e-6}
     for name, (queries, keys) in feature_maps(*inputs[:2], padding):
-        options["key_map"] = keys
-        results = fused.fused_forward(*inputs, queries, **options)
-        fused.fused_backward(*inputs, queries, inputs[2], *results, **options)
+        results = fused.fused_forward(*inputs, queries, keys, **options)
+        fused.fused_backward(*inputs, queries, keys, inputs[2], *results, **options)
         for use in kernels:
             print(json.dumps({"features": name, **use}))
         kernels.clear()

@@ -102,8 +102,8 @@ def test_denominators_of_the_kernels_are_at_least_one():
     query, key, value, omega = (x.detach().to(DEVICE) for x in (*inputs, omega))
     peaks = exponential_triton.find_peaks(key, omega, None)
     queries, keys = exponential_triton.exponentials(query, omega, peaks)
-    options = {"key_map": keys, "key_padding_mask": None, "eps": 1e-6}
-    _, denominator, _ = fused.fused_forward(query, key, value, queries, **options)
+    options = {"key_padding_mask": None, "eps": 1e-6}
+    _, denominator, _ = fused.fused_forward(query, key, value, queries, keys, **options)
     assert float(denominator.min()) >= 1 - 1e-6
 
 
@@ -187,9 +187,8 @@ def run_triton(inputs, omega, mask, grad):
     options = {"key_padding_mask": mask, "eps": 1e-6}
     peaks = exponential_triton.find_peaks(key, omega, mask)
     queries, keys = exponential_triton.exponentials(query, omega, peaks)
-    options["key_map"] = keys
-    results = fused.fused_forward(query, key, value, queries, **options)
-    grads = fused.fused_backward(query, key, value, queries, grad, *results, **options)
+    results = fused.fused_forward(query, key, value, queries, keys, **options)
+    grads = fused.fused_backward(query, key, value, queries, keys, grad, *results, **options)
     return [results[0], *grads]
 
 

@@ -40,8 +40,8 @@ def run_triton(inputs, mask, grad):
     options = {"key_padding_mask": mask, "eps": EPS}
     grad_omega = torch.zeros_like(omega)
     waves = fourier_triton.waves(omega, grad_omega)
-    results = fused.fused_forward(query, key, value, waves, **options)
-    grads = fused.fused_backward(query, key, value, waves, grad, *results, **options)
+    results = fused.fused_forward(query, key, value, waves, waves, **options)
+    grads = fused.fused_backward(query, key, value, waves, waves, grad, *results, **options)
     return [results[0], *grads, grad_omega]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from macformer.benchmark.measure import measure_peak
+from macformer.measuring import measure_peak
 from macformer.ops import gaussian, gaussian_attention, gaussian_kernel
 
 

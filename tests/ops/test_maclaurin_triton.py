@@ -30,8 +30,8 @@ def draw_inputs(query_len, key_len, sign_heads, dtype):
 
 def run(forward, backward, feature_map, inputs, mask, grad):
     options = {"key_padding_mask": mask, "eps": EPS}
-    out = forward(*inputs, feature_map, **options)
-    return [*out, *backward(*inputs, feature_map, grad, *out, **options)]
+    out = forward(*inputs, feature_map, feature_map, **options)
+    return [*out, *backward(*inputs, feature_map, feature_map, grad, *out, **options)]
 
 
 def run_tiled(tensors, mask, grad):

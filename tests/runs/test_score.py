@@ -47,13 +47,12 @@ def test_a_metric_that_was_added_before_a_resume_has_no_value_of_earlier_weights
     best = SimpleNamespace(step=1, metrics={"val/accuracy": 0.4})
     last = {"val/accuracy": 0.3, "val/f1": 0.2}
     tests = {"test/accuracy": 0.5, "test/f1": 0.6}
-    monkeypatch.setattr(score, "find_callback", lambda built, kind: best)
     monkeypatch.setattr(score, "_validate_last", lambda *args, **options: last)
     for name in ("_test", "_test_best"):
         monkeypatch.setattr(score, name, lambda *args: (tests, {}))
     monkeypatch.setattr(score, "_join", lambda best, last: {})
     built: Any = object.__new__(Run)
-    built.trainer = SimpleNamespace(global_step=2)
+    built.trainer, built.callback = SimpleNamespace(global_step=2), lambda kind: best
     results, _ = score.score_run(built, eval_interval=1)
     assert results["scores"]["best"] == {"val": {"f1": None}, "test": {"f1": 0.6}}
     assert results["scores"]["last"]["val"] == {"f1": 0.2}

@@ -15,7 +15,7 @@ def test_ranks_that_resume_count_the_sums_of_their_checkpoint_once():
     ranks: list[Any] = [SimpleNamespace(global_rank=rank) for rank in range(3)]
     for rank in ranks:
         ClassificationModule.on_load_checkpoint(rank, {"interval": sums, "train_loss": 0.5})
-    assert {name: sum(float(r._interval[name]) for r in ranks) for name in sums} == sums
+    assert {name: sum(float(r._sums[name]) for r in ranks) for name in sums} == sums
     assert [rank.train_loss for rank in ranks] == [0.5] * 3
 
 

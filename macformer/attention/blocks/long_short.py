@@ -14,7 +14,7 @@ from macformer.ops.blocks import (
     to_blocks,
     to_windows,
 )
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import mark_present
 
 

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from macformer.attention.contract import blank_padding
+from macformer.attention.pool import draw_from
 from macformer.ops.blocks import count_blocks, fill_up
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import mark_present
 from macformer.ops.sphere import to_sphere
 from macformer.ops.union import Part, bias, union_attention
@@ -95,11 +96,7 @@ class Reformer(nn.Module):
         self, query: Float[Tensor, "B H L E"], present: Bool[Tensor, "B L"]
     ) -> Int[Tensor, "rounds B H L"]:
         """Return, for each round, the places of the tokens by bucket and place, padding last."""
-        if self.training and self.redraw:
-            self.pool_index.add_(1).remainder_(len(self.pool))
-            rotations = self.pool.index_select(0, self.pool_index)[0]
-        else:
-            rotations = self.pool[0]
+        rotations = draw_from(self.pool, self.pool_index, walk=self.training and self.redraw)
         dtype = accumulation_dtype(query)  # rounding would move tokens to other buckets
         with torch.autocast(query.device.type, enabled=False):
             projected = query.to(dtype) @ rotations[:, None].to(dtype)

@@ -12,7 +12,7 @@ from macformer.ops.blocks import (
     present_in_windows,
     to_blocks,
 )
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import mark_present
 from macformer.ops.union import bias
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.ops import linear_attention
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 
 
 class LinearAttention(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
+from macformer.attention.pool import draw_from
 from macformer.ops import exponential_attention
 
 
@@ -25,7 +26,7 @@ class Performer(nn.Module):
 
     Args:
         num_features: Random features per head.
-        directions: How they are drawn; see :mod:`macformer.attention.directions`.
+        directions: How they are drawn; see :mod:`macformer.attention.feature_maps.directions`.
         logit_scale: s; None is :math:`1 / \sqrt E`. Skyformer's code scales twice, by :math:`1/E`.
         input_norm: The norm that queries and keys do not exceed; None where nothing bounds them.
         guard: The :math:`|q \cdot k| / \sqrt{E}` to which dot products are held by clipping norms,
@@ -73,11 +74,8 @@ class Performer(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        if self.training and self.redraw:
-            self.pool_index.add_(1).remainder_(len(self.pool))
-            omega = self.pool.index_select(0, self.pool_index)
-        else:
-            omega = self.pool[:1]
+        walk = self.training and self.redraw
+        omega = draw_from(self.pool, self.pool_index, walk=walk)[None]
         query, key = bound_inputs(
             query, key, scale=None, guard=self.guard, key_padding_mask=key_padding_mask
         )

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
+from macformer.attention.pool import draw_from
 from macformer.ops import arccos_attention, fourier_attention
 from macformer.partials import without_hydra
 
@@ -71,11 +72,7 @@ class RFA(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        if self.training and self.redraw:
-            self.pool_index.add_(1).remainder_(len(self.pool))
-            directions = self.pool.index_select(0, self.pool_index)[0]
-        else:
-            directions = self.pool[0]
+        directions = draw_from(self.pool, self.pool_index, walk=self.training and self.redraw)
         return self.attend(
             query,
             key,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
-from macformer.ops.linear import accumulation_dtype
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import locate, mark_present, query_padding, take
 
 CHUNK = 2**18  # scores of a head to hold at once

@@ -7,7 +7,7 @@ from torch.nn.functional import conv2d, scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
 from macformer.ops import iterated_solve, segment_means
-from macformer.ops.linear import without_autocast
+from macformer.ops.precision import without_autocast
 from macformer.ops.present import query_padding
 
 

@@ -5,7 +5,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from macformer.attention.contract import blank_padding
+from macformer.attention.pool import draw_from
 from macformer.ops import gaussian_attention, gaussian_kernel, iterated_solve
+from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import locate, mark_present, query_padding, take
 
 
@@ -76,16 +78,11 @@ class Skyformer(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         q, k, v = blank_padding(query, key, value, key_padding_mask)
         queries = query_padding(q, k, key_padding_mask)
-        of_queries, of_keys = self._fractions()
+        walk = self.training and self.redraw
+        of_queries, of_keys = draw_from(self.pool, self.pool_index, walk=walk)
         x = torch.cat([_draw(q, of_queries, queries), _draw(k, of_keys, key_padding_mask)], dim=2)
         near = gaussian_attention(x, k, v, key_padding_mask=key_padding_mask)
         return gaussian_attention(q, x, self._solve(x, near)).to(v.dtype)
-
-    def _fractions(self) -> Float[Tensor, "2 R"]:
-        if not (self.training and self.redraw):
-            return self.pool[0]
-        self.pool_index.add_(1).remainder_(len(self.pool))
-        return self.pool.index_select(0, self.pool_index)[0]
 
     def _solve(
         self, x: Float[Tensor, "B H M E"], values: Float[Tensor, "B H M Ev"]
@@ -121,4 +118,4 @@ def _draw(
     present = mark_present(tokens, padding_mask)
     ranks = landmark_ranks(fractions, present.sum(1))
     rows = take(tokens, locate(present, ranks))
-    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return rows.to(accumulation_dtype(rows))

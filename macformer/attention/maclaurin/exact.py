@@ -11,6 +11,7 @@ from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin.kernels import Kernel, check_bound, in_closed_form
 from macformer.ops import guard_denominator
+from macformer.ops.precision import accumulation_dtype
 
 
 class KernelizedAttention(nn.Module):
@@ -62,7 +63,7 @@ class KernelizedAttention(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        dtype = torch.promote_types(value.dtype, torch.float32)
+        dtype = accumulation_dtype(value)
         q, k, v = blank_padding(query, key, value, key_padding_mask)
         with torch.autocast(query.device.type, enabled=False):
             q, k = bound_inputs(

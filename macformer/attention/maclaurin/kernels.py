@@ -81,7 +81,7 @@ def check_bound(kernel: Kernel, *, dot_bound: float) -> None:
     if dot_bound >= kernel.radius:
         raise ValueError(
             f"kernel {kernel.name} has the radius {kernel.radius:g}, and dot products are bounded "
-            f"by {dot_bound:.3g}; guard and assumed_dot must lie below the radius"
+            f"by {dot_bound:.3g}; lower guard or, in RMFA without one, assumed_dot"
         )
 
 
@@ -146,8 +146,8 @@ def truncation_degree(
         )
     if not max(terms[-8:]) < tolerance * total:  # several: some degrees may be missing
         raise ValueError(
-            f"the Maclaurin series does not converge at |t| = {dot_bound:.3g}; guard and "
-            "assumed_dot must lie below the kernel's radius of convergence"
+            f"the Maclaurin series does not converge at |t| = {dot_bound:.3g}; "
+            "lower guard or, in RMFA without one, assumed_dot"
         )
     tail = 0.0
     for degree in range(max_degree, 0, -1):

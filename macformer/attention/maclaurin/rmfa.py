@@ -11,8 +11,8 @@ from macformer.attention.contract import blank_padding
 from macformer.attention.inputs.guard import bound_dot, bound_inputs
 from macformer.attention.maclaurin.kernels import Kernel, check_bound
 from macformer.ops import MaclaurinFeatures, lay_out, maclaurin_attention
-from macformer.ops.linear import accumulation_dtype
 from macformer.ops.maclaurin import maclaurin_features
+from macformer.ops.precision import accumulation_dtype
 
 NAMED_DEGREES = range(9)  # whose coefficients tell one kernel from another
 DESIGN = {  # what is written of a design, and where

@@ -6,10 +6,11 @@ with the price h of a device's hour, the price k of a kilowatt-hour and the ener
 An answer takes devices / (documents per second), at the mean power of the run.
 """
 
-from math import inf, nan
+from math import inf, isnan, nan
 
 import pandas as pd
 
+from macformer.record import CURVE_NAME
 from macformer.tables.decision.rates import Rates
 from macformer.tables.plots import read_curve
 
@@ -71,7 +72,7 @@ def break_even(extra: float, saved: float) -> float:
     """
     if saved <= 0:
         return inf
-    return max(extra, 0.0) / saved if extra == extra else nan
+    return nan if isnan(extra) else max(extra, 0.0) / saved
 
 
 def _power(runs: pd.DataFrame, rates: Rates, *, stage: str = "use") -> tuple[pd.Series, pd.Series]:
@@ -97,7 +98,7 @@ def _steps_to_target(runs: pd.DataFrame, rates: Rates) -> pd.Series:
     """
     if not rates.is_given("target"):
         return pd.Series(nan, runs.index)
-    curves = [read_curve(folder / "metrics.csv", "val/accuracy") for folder in runs["folder"]]
+    curves = [read_curve(folder / CURVE_NAME, "val/accuracy") for folder in runs["folder"]]
     steps = [
         nan if curve.empty else min(curve.index[curve >= rates.target / 100], default=inf)
         for curve in curves
