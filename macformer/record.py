@@ -35,6 +35,7 @@ METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.npz"
 CHECKPOINTS_NAME = "checkpoints"
 CURVE_NAME = "metrics.csv"
+MAX_ID = 128  # characters that Weights & Biases takes for the id of a run
 
 SCHEMA = 1
 # On disk a run that was killed still says that it is running; the lock of a running one is held.
@@ -97,6 +98,13 @@ def row_name(choices: Mapping[Any, Any]) -> str:
         return choices["mixer"] + pretrained
     rotated = "" if choices["rotary"] == "without" else "+rotary"
     return choices["attention"] + rotated + pretrained
+
+
+def add_ppsbn(row: str, ppsbn: str) -> str:
+    """Name a row with the ppSBN around it."""
+    if ppsbn == "without":
+        return row
+    return f"{row} + ppSBN" + ("" if ppsbn == "with" else f" ({ppsbn})")
 
 
 def read_config(run_dir: Path, *, folder: Path | None = None) -> DictConfig:

@@ -10,12 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-import configs
 from macformer.attention import contract
 from macformer.benchmark.clock import GPU_INPUTS, Call
 from macformer.benchmark.peers import PEERS, SDPA_KERNELS
 from macformer.runs.build import build_attention
 from macformer.runs.config import compose
+from macformer.runs.variants import OURS, find_variants
 
 MODES = ("forward", "forward_backward")
 
@@ -39,9 +39,9 @@ def attention_names(cfg: DictConfig) -> list[str]:
     """List the rows to measure: those asked for, or every file that is not a base."""
     if cfg.attention is not None:
         return list(cfg.attention)
-    folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
-    names = {path.stem for folder in folders for path in folder.glob("attention/*.yaml")}
-    return sorted(name for name in names if not name.startswith("_"))
+    folders = [OURS, *map(Path, cfg.config_dirs)]
+    found = (row for folder in folders for row in find_variants(folder, "attention"))
+    return sorted({row.name for row in found})
 
 
 def check_rows(cfg: DictConfig) -> None:
@@ -50,7 +50,7 @@ def check_rows(cfg: DictConfig) -> None:
     Raises:
         ValueError: With their names; or if a folder is none.
     """
-    folders = [Path(configs.__path__[0]), *map(Path, cfg.config_dirs)]
+    folders = [OURS, *map(Path, cfg.config_dirs)]
     if missing := [str(folder) for folder in folders if not folder.is_dir()]:
         raise ValueError(f"--config-dir {', '.join(missing)} is not a folder")
     unknown = [

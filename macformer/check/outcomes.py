@@ -25,11 +25,15 @@ class Outcome:
 
 
 class Recorder:
-    """A plugin of pytest that writes the outcomes of a session."""
+    """A plugin of pytest that writes the outcomes of a session.
+
+    A property whose tests were all skipped was not asked of a variant, and has no outcome.
+    """
 
     def __init__(self, file: Path):
         self.file = file
         self.outcomes: dict[str, Outcome] = {}  # by the address of a test
+        self.asked: set[str] = set()  # addresses of the tests that were not skipped
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         known: dict[tuple[str, str], Outcome] = {}
@@ -42,6 +46,8 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         outcome = self.outcomes.get(report.nodeid)
+        if report.failed or (report.when == "call" and report.passed):
+            self.asked.add(report.nodeid)
         if outcome is not None and report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             outcome.failures.append(str(report.longrepr) if crash is None else crash.message)
@@ -52,7 +58,8 @@ class Recorder:
             outcome.notes.append(str(warning_message.message))
 
     def pytest_sessionfinish(self) -> None:
-        outcomes = {id(outcome): outcome for outcome in self.outcomes.values()}
+        asked = (outcome for test, outcome in self.outcomes.items() if test in self.asked)
+        outcomes = {id(outcome): outcome for outcome in asked}
         self.file.write_text(json.dumps([asdict(outcome) for outcome in outcomes.values()]))
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from macformer.check.variants import Variant
 from macformer.record import CURVE_NAME, read_metrics, write_config
 from macformer.runs.config import ConfigError, compose
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
+from macformer.runs.variants import Variant
 
 OPTIONS = ("task=listops_short", "recipe=smoke", "logger=curve", "log_interval=1")
 OPTIONS += ("warmup_batches=1", "overwrite=true", "exclusive=false", "sweep=check")

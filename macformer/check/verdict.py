@@ -8,7 +8,7 @@ import pandas as pd
 
 from macformer.check.outcomes import Outcome
 from macformer.check.training import Training
-from macformer.check.variants import Variant
+from macformer.runs.variants import Variant
 
 
 @dataclass(frozen=True)

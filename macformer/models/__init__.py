@@ -33,7 +33,6 @@ from macformer.models.pooling import (
     UnmaskedMeanPooling,
 )
 from macformer.models.s4d import S4D
-from macformer.models.tagger import TokenTagger
 
 __all__ = [
     "S4D",
@@ -51,7 +50,6 @@ __all__ = [
     "SeriesEmbedding",
     "SinusoidalPositions",
     "TokenEmbedding",
-    "TokenTagger",
     "UnmaskedMeanPooling",
     "concatenate_pair",
     "nli_pair",

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from macformer.provenance import package_version
+from macformer.record import MAX_ID
 from macformer.runs.help import describe_command
 from macformer.runs.hydra_bridge import (
     calling_folder,
@@ -30,7 +31,6 @@ from macformer.runs.protocol import merge_protocol
 from macformer.runs.row import check_row
 
 VERSION_BASE = "1.3"
-NAME_LIMIT = 128  # characters of an id of Weights & Biases
 COMPOSITION_ERRORS = (
     HydraException,
     OmegaConfBaseException,
@@ -146,7 +146,7 @@ def _absolute(path: Any) -> str | None:
 def _cell_name(label: str, identity: str) -> str:
     """Name a cell so that it is one folder, and an id that Weights & Biases takes."""
     label = re.sub(r"[^\w.=+-]+", "_", label)
-    return f"{label[: NAME_LIMIT - len(identity) - 1]}-{identity}"
+    return f"{label[: MAX_ID - len(identity) - 1]}-{identity}"
 
 
 def _register_resolvers() -> None:

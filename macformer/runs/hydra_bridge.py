@@ -2,7 +2,6 @@
 
 import fnmatch
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +20,8 @@ from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from macformer.runs.variants import find_variants
 
 __all__ = ["Callback", "ConfigLoader", "Override", "QuotedString"]  # for others to name
 
@@ -149,14 +150,10 @@ def find_options(config: DictConfig, loader: ConfigLoader, group: str) -> list[s
 
     A folder of the user's in a group is a part of it, ``mine/elu``, unless it is a group of ours.
     """
-    names = set(loader.get_group_options(group))
-    ours = files("configs").joinpath(group)
+    names = {name for name in loader.get_group_options(group) if not name.startswith("_")}
     for folder in _user_folders(config.hydra.runtime):
-        for path in Path(folder, group).rglob("*.yaml"):
-            *parents, _ = parts = path.relative_to(Path(folder, group)).with_suffix("").parts
-            if not (parents and ours.joinpath(parents[0]).is_dir()):
-                names.add("/".join(parts))
-    return sorted(name for name in names if not re.search("(^|/)_", name))
+        names |= {variant.name for variant in find_variants(Path(folder), group)}
+    return sorted(names)
 
 
 def is_group(name: str) -> bool:

@@ -18,14 +18,12 @@ from torch import nn
 
 from macformer.features.calls import core_attentions, record_attention, transplant
 from macformer.features.error import error_over_signal
-from macformer.models import TokenTagger
 from macformer.plotting import COLOURS, MARKERS, draw_panels
-from macformer.runs.build import build_model
-from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TEST_SEED, reverse_batches
 from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
+from macformer.studies.tagger import build_tagger
 from macformer.studies.toy_training import evaluate, train
 from macformer.training.objectives import to_device
 
@@ -116,18 +114,8 @@ def _build(point: dict[str, Any], cfg: DictConfig, *, seed: int, exact: bool = F
     elif point["sampler"]:
         options["attention/sampler"] = point["sampler"]
         options["attention.num_features"] = point["num_features"]
-    composed = compose_cell(
-        *(write_override(name, value) for name, value in options.items()),
-        *changes,
-        config_dirs=tuple(cfg.paths.config_dirs),
-    )
-    classifier: Any = build_model(composed)
-    tagger = TokenTagger(
-        classifier.encoder,
-        embed_dim=composed.model.embed_dim,
-        num_classes=settings.reverse.num_symbols,
-    )
-    return tagger.to(cfg.device)
+    composed = compose_cell(cfg, options, *changes)
+    return build_tagger(composed, num_symbols=settings.reverse.num_symbols).to(cfg.device)
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -18,18 +18,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
-from scipy import stats
 
 from macformer.plotting import COLOURS, MARKERS, draw_legend, draw_panels
 from macformer.record import read_metrics, write_config
 from macformer.runs.data_now import DataNow
-from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
 from macformer.studies.compose import compose_cell
 from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
 from macformer.tables.layout import row_label, task_title
-from macformer.tables.uncertainty import LEVEL, half_width
+from macformer.tables.uncertainty import half_width, wilson_interval
 
 ROW = ["task", "attention", "ppsbn"]
 SPREAD = 1.04  # between the marks of neighbouring rows at one rate
@@ -168,8 +166,7 @@ def interval(group: pd.DataFrame) -> tuple[float, float, float]:
     accuracy = group["accuracy"].dropna()
     mean, count = float(accuracy.mean()), int(group["num_examples"].dropna().iloc[0])
     if accuracy.nunique() == 1:
-        bounds = stats.binomtest(round(mean * count), count).proportion_ci(LEVEL, "wilson")
-        return mean, float(bounds.low), float(bounds.high)
+        return mean, *wilson_interval(round(mean * count), count)
     half = half_width(
         of_seeds=float(accuracy.var()) / len(accuracy),
         num_seeds=len(accuracy),
@@ -211,8 +208,4 @@ def _compose(point: dict[str, Any], cfg: DictConfig) -> DictConfig:
     options |= {**point, "sweep": cfg.study.sweep, "best_of": ["learning_rate"]}
     options |= {f"paths.{name}": cfg.paths[name] for name in ("data_dir", "output_dir")}
     options |= {"trainer.accelerator": cfg.device, "num_threads": cfg.threads}
-    return compose_cell(
-        *(write_override(name, value) for name, value in options.items()),
-        "~callbacks.progress",  # the study has a bar of its own
-        config_dirs=tuple(cfg.paths.config_dirs),
-    )
+    return compose_cell(cfg, options, "~callbacks.progress")  # the study has a bar of its own

@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from macformer.models import EncoderLayer, TokenTagger
+from macformer.models import EncoderLayer
 from macformer.plotting import draw_legend, draw_lines, draw_panels
 from macformer.runs.build import build_data, build_model
-from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TEST_SEED, reverse_batches
 from macformer.studies.seeds import find_centre, mean_sd
+from macformer.studies.tagger import build_tagger
 from macformer.studies.toy_training import train
 from macformer.training.objectives import Batch
 
@@ -123,10 +123,7 @@ def plot(frame: pd.DataFrame) -> Figure:
 def _reverse(point: dict[str, Any], cfg: DictConfig) -> Training:
     task = cfg.study.settings.reverse
     composed = _compose(point, cfg, max_seq_len=task.seq_len)
-    classifier: Any = build_model(composed)
-    model = TokenTagger(
-        classifier.encoder, embed_dim=composed.model.embed_dim, num_classes=task.num_symbols
-    )
+    model = build_tagger(composed, num_symbols=task.num_symbols)
     test = list(islice(reverse_batches(**task, batch_size=256, seed=TEST_SEED), 4))
     batches = reverse_batches(**task, batch_size=point["batch_size"], seed=point["seed"])
     return model, batches, test
@@ -145,10 +142,7 @@ def _compose(point: dict[str, Any], cfg: DictConfig, **options: Any) -> DictConf
     attention = settings.variants.get(name, {"attention": name})
     chosen = {key: point[key] for key in ("ppsbn", "batch_size", "seed")} | {**attention}
     fixed = {**settings.options, "paths.data_dir": cfg.paths.data_dir}
-    return compose_cell(
-        *(write_override(k, v) for k, v in {**fixed, **options, **chosen}.items()),
-        config_dirs=tuple(cfg.paths.config_dirs),
-    )
+    return compose_cell(cfg, {**fixed, **options, **chosen})
 
 
 def _along(frame: pd.DataFrame, free: str | None, centre: dict[str, Any]) -> pd.DataFrame:

@@ -8,7 +8,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from macformer.runs.build import build_data, build_model
-from macformer.runs.overrides import write_override
 from macformer.studies.compose import compose_cell
 from macformer.studies.toy_training import Outcome, train
 
@@ -26,10 +25,7 @@ def train_cell(
     """
     shared: Any = OmegaConf.to_container(cfg.study.settings.options, resolve=True)
     everything = {**shared, "paths.data_dir": cfg.paths.data_dir, **options}
-    composed = compose_cell(
-        *(write_override(key, value) for key, value in everything.items()),
-        config_dirs=tuple(cfg.paths.config_dirs),
-    )
+    composed = compose_cell(cfg, everything)
     data: Any = build_data(composed)
     data.prepare_data()
     data.setup("fit")

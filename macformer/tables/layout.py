@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
 
-from macformer.record import printable
+from macformer.record import add_ppsbn, printable
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 SMALL = 0.095  # of a ratio, which then has two significant digits
@@ -64,9 +64,7 @@ def task_title(task: str) -> str:
 
 def row_label(attention: str, ppsbn: str, *options: str) -> str:
     """Name a row by its attention, its ppSBN and the options that set it apart."""
-    label = attention
-    if ppsbn != "without":
-        label += " + ppSBN" + ("" if ppsbn == "with" else f" ({ppsbn})")
+    label = add_ppsbn(attention, ppsbn)
     settings = ", ".join(filter(None, options))
     return printable(f"{label} ({settings})" if settings else label)
 

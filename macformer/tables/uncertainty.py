@@ -65,11 +65,15 @@ def accuracy_interval(correct: Correct) -> Estimate:
     num_seeds, num_examples = correct.shape
     mean = float(correct.mean())
     if (num_seeds == 1 and correct.dtype == bool) or np.ptp(correct.astype(float)) == 0:
-        count = round(mean * num_examples)
-        wilson = stats.binomtest(count, num_examples).proportion_ci(LEVEL, "wilson")
-        return Estimate(mean, float(wilson.low), float(wilson.high))
+        return Estimate(mean, *wilson_interval(round(mean * num_examples), num_examples))
     half = _margin(_law(correct.astype(float)))
     return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0))
+
+
+def wilson_interval(count: int, num_examples: int) -> tuple[float, float]:
+    """Return the bounds of a share of examples (Wilson 1927), at ``LEVEL``."""
+    bounds = stats.binomtest(count, num_examples).proportion_ci(LEVEL, "wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 def paired_difference(correct: Correct, reference: Correct) -> Estimate:
@@ -85,7 +89,7 @@ def paired_difference(correct: Correct, reference: Correct) -> Estimate:
     mean, num_examples = float(difference.mean()), difference.shape[1]
     are_answers = correct.dtype == reference.dtype == bool
     if are_answers and not difference.any():
-        half = float(stats.binomtest(0, num_examples).proportion_ci(LEVEL, "wilson").high)
+        _, half = wilson_interval(0, num_examples)
         return Estimate(0.0, -half, half, 1.0)
     if are_answers and len(difference) == 1:
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())

@@ -19,10 +19,10 @@ from urllib.request import getproxies, proxy_bypass
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from macformer.record import MAX_ID
 from macformer.whole_file import whole_file
 
 WANDB_URL = "https://api.wandb.ai"
-MAX_ID = 128  # characters that W&B takes for an id
 MAX_TAG = 64
 JOURNAL = Path("wandb", "logged.csv")  # in a run's folder: what an offline run has logged so far
 

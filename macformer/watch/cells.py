@@ -15,6 +15,7 @@ from macformer.record import (
     CURVE_NAME,
     METRICS_NAME,
     DamagedRecord,
+    add_ppsbn,
     printable,
     read_record,
     walk_runs,
@@ -111,7 +112,7 @@ class SweepReader:
             "name": run_dir.name,
             "task": printable(str(record.get("task", ""))),
             "row": printable(
-                _row(str(record.get("attention", "")), str(record.get("ppsbn", "without")))
+                add_ppsbn(str(record.get("attention", "")), str(record.get("ppsbn", "without")))
             ),
             "seed": record.get("seed"),
             "state": record["status"],
@@ -192,7 +193,7 @@ def _waiting(run_dir: Path) -> CellView:
     match = NAME.fullmatch(name)
     if match is None:
         return CellView(name, sweep=sweep)
-    row = _row(match["row"], match["ppsbn"])
+    row = add_ppsbn(match["row"], match["ppsbn"])
     return CellView(name, task=match["task"], row=row, seed=int(match["seed"]), sweep=sweep)
 
 
@@ -203,12 +204,6 @@ def _taken(run_dir: Path, record: dict[str, Any]) -> float | None:
         return None
     start = _modified(run_dir / METRICS_NAME) - _modified(run_dir / CONFIG_NAME) - used
     return used + (start if 0 < start < MAX_START_SECONDS else 0.0)
-
-
-def _row(attention: str, ppsbn: str) -> str:
-    if ppsbn == "without":
-        return attention
-    return f"{attention} + ppSBN" + ("" if ppsbn == "with" else f" ({ppsbn})")
 
 
 def _options(config: dict[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from macformer.attention.contract import state_size
-from macformer.check.variants import OURS, find_variants
 from macformer.measuring import count_flops
 from macformer.models import S4D
 from macformer.runs.build import build_attention
 from macformer.runs.config import compose
+from macformer.runs.variants import OURS, find_variants
 
 H, N, E, EV = 2, 22, 7, 7  # heads, tokens, width of keys and of values
 KEYS_AND_VALUES = N * (E + EV)

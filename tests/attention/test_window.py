@@ -21,9 +21,9 @@ from macformer.attention import (
     Window,
 )
 from macformer.attention.contract import has_joint_queries
-from macformer.check.variants import OURS, find_variants
 from macformer.runs.build import build_attention
 from macformer.runs.config import compose
+from macformer.runs.variants import OURS, find_variants
 
 B, H, N, E, EV = 2, 3, 11, 5, 7
 softmax = partial(SoftmaxAttention, dropout=0.0)

@@ -9,9 +9,10 @@ import pytest
 from macformer.attention import NoAttention
 from macformer.check import cli, contract, training
 from macformer.check.outcomes import Outcome
-from macformer.check.variants import OURS, find_own_variants, find_variants
+from macformer.check.variants import find_own_variants
 from macformer.runs.build import build_attention, build_data
 from macformer.runs.config import compose
+from macformer.runs.variants import OURS, find_variants
 
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "extending.md"
 TINY = ("task.num_examples={train: 512, validation: 20, test: 40}", "task.max_len=40")

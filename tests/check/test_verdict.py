@@ -8,8 +8,8 @@ import pytest
 
 from macformer.check.outcomes import Outcome
 from macformer.check.training import Training
-from macformer.check.variants import Variant
 from macformer.check.verdict import Verdict, explain, tabulate
+from macformer.runs.variants import Variant
 
 ELU = Variant(Path("mine"), "attention", "elu")
 FINE = [Outcome("attention/elu", "padding is inert"), Outcome("attention/elu", "it draws")]

@@ -22,7 +22,6 @@ from macformer.models import (
     SequenceEncoder,
     SinusoidalPositions,
     TokenEmbedding,
-    TokenTagger,
     UnmaskedMeanPooling,
     concatenate_pair,
     nli_pair,
@@ -114,14 +113,6 @@ def test_tokens_in_front_start_at_zero_and_take_the_first_positions():
     torch.testing.assert_close(states[:, 1:], front.norm(front.embedding(ids) + position[1:]))
     assert extended.tolist() == [[False] * (N + 1), [False] * 5 + [True] * (N - 4)]
     assert [name for name, _ in build(pooling=ClsPooling).named_parameters() if "front" in name]
-
-
-def test_a_tagger_labels_each_token_behind_those_in_front():
-    tagger = TokenTagger(encoder(embed_dim=D, num_front_tokens=1), embed_dim=D, num_classes=3)
-    ids, mask = tokens(2, N), torch.zeros(2, N, dtype=torch.bool)
-    states, _ = tagger.encoder(ids, mask)
-    expected = torch.cat([tagger.head(row[1:]) for row in states])
-    torch.testing.assert_close(tagger(ids, mask), expected)
 
 
 def test_pooling_of_nothing_is_finite():

@@ -18,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from macformer.attention import contract
-from macformer.check.variants import OURS, Variant, find_own_variants, find_variants
+from macformer.check.variants import find_own_variants
 from macformer.runs.build import build_attention
+from macformer.runs.variants import OURS, Variant, find_variants
 
 # Every row of configs/attention: a file that is lost, or comes without notice, shows.
 ROWS = {

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.testing import assert_close
 
-from macformer.attention import contract
-
 # Padding of 13 keys in two examples: behind their tokens, and also between and before them.
 BEHIND = torch.arange(13) >= torch.tensor([[9], [12]])
 BETWEEN = torch.zeros(2, 13, dtype=torch.bool)
@@ -126,10 +124,9 @@ def test_only_a_row_that_says_positional_tells_padding_between_from_none(subject
 
 
 def test_only_a_row_that_says_self_attention_only_refuses_other_queries(subject):
-    """Who declares it must refuse; whether it had to, no test can see.
+    """A row that declares it must refuse other queries.
 
-    A refusal that nothing but the declaration asks for looks like one that the method needs: that
-    is left to who reads the row.
+    Whether the method needs the declaration cannot be tested: that is left to who reads the row.
     """
     if subject.self_attention_only:
         with pytest.raises(ValueError, match="11"):
@@ -255,4 +252,3 @@ def test_training_leaves_the_generator_its_seed(subject):
 def test_declarations_are_yes_or_no(subject):
     for name in ("self_attention_only", "positional", "joint_queries"):
         assert isinstance(getattr(subject.attention, name, False), bool)
-    assert contract.is_positional(nn.Identity()) is False

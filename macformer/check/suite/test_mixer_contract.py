@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from macformer.check.variants import OURS, Variant, find_variants
 from macformer.models import MultiheadAttention
 from macformer.runs.build import build_mixer
+from macformer.runs.variants import OURS, Variant, find_variants
 
 MIXERS = {"attention", "s4d"}
 MAX_SEQ_LEN, N, D = 17, 13, 24
@@ -171,7 +171,7 @@ def test_a_row_that_is_all_padding_stays_finite(mixer):
 def test_every_token_reaches_every_other(mixer, is_ours):
     """A mixer of this project is no local one; a user's may be."""
     if not is_ours:
-        return
+        pytest.skip("asked of the rows of this project alone")
     x = draw().requires_grad_()
     out = make(mixer)(x, None)
     for n in (0, N // 2, N - 1):
