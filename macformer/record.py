@@ -8,6 +8,7 @@ outputs/<sweep>/<cell>/
     progress.json          how far it is, while it is at work: see macformer.heartbeat
     checkpoints/           best.ckpt, last.ckpt
     error.log              the traceback of a failure
+    error.rank.log         the reason, where it was one of the ranks behind the first that failed
 
 Every file is written by :mod:`macformer.whole_file`, so that it is whole. Paths in a configuration
 are those of the folder where it is read: a folder can be moved, copied or linked.
@@ -19,6 +20,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -35,6 +37,7 @@ METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.npz"
 CHECKPOINTS_NAME = "checkpoints"
 CURVE_NAME = "metrics.csv"
+RANK_ERROR_NAME = "error.rank.log"
 MAX_ID = 128  # characters that Weights & Biases takes for the id of a run
 
 SCHEMA = 1
@@ -242,6 +245,13 @@ def write_end(run_dir: Path, status: str, reason: str) -> None:
     """Mark a run as failed or interrupted, keeping what is known of it."""
     known = read_metrics(run_dir) or describe_run(read_config(run_dir))
     write_metrics(run_dir, {**known, "status": status, "reason": reason})
+
+
+def read_rank_error(run_dir: Path) -> str | None:
+    """Return why one of the ranks behind the first failed, which this one does not learn itself."""
+    with suppress(OSError):
+        return (run_dir / RANK_ERROR_NAME).read_text().strip() or None
+    return None
 
 
 def write_predictions(run_dir: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,7 +1,5 @@
 """Softmax attention: the baseline every other row is compared with."""
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
+from macformer.ops.sdpa import WITHOUT_CUDNN, cudnn_may_fail, fused_attention
 
 
 class SoftmaxAttention(nn.Module):
@@ -43,22 +42,13 @@ class SoftmaxAttention(nn.Module):
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        with self._choose_kernel(query, key, value, mask, dropout):
-            return scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, dropout_p=dropout
-            )
-
-    def _choose_kernel(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float
-    ) -> AbstractContextManager[object]:
-        if not has_choice(query):
-            return nullcontext()
-        if torch.compiler.is_compiling():  # in whose programs torch's questions cannot stand
-            return sdpa_kernel(candidates(key, mask), set_priority=True)
-        kernel = fastest_kernel(query, key, value, mask, dropout)
+        options = {"attn_mask": mask, "dropout_p": self.dropout if self.training else 0.0}
+        if not has_choice(query) or torch.compiler.is_compiling():  # where nothing may be asked
+            return fused_attention(query, key, value, **options)
+        kernel = fastest_kernel(query, key, value, mask, options["dropout_p"])
         self.kernels["train" if self.training else "inference"] = kernel.name.lower()
-        return sdpa_kernel(kernel)
+        with sdpa_kernel(kernel):
+            return scaled_dot_product_attention(query, key, value, **options)
 
 
 def has_choice(query: Tensor) -> bool:
@@ -69,13 +59,12 @@ def has_choice(query: Tensor) -> bool:
 def candidates(key: Tensor, mask: Tensor | None) -> list[SDPBackend]:
     """Return the kernels of a GPU from the fastest on, of which the first that takes all is run.
 
-    The order is that of Hopper, where cuDNN leads. Flash attention takes no mask, and cuDNN takes
-    it as a bias: torch issue 196678 reports NaN in its gradients where the last block of 128 keys
-    is half full, so that it is left out there. Dropped weights leave the memory-efficient kernel.
+    cuDNN leads on Hopper and Blackwell, as in torch's own order. Flash attention takes no mask, and
+    dropped weights leave the memory-efficient kernel.
     """
-    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    half_block = mask is not None and key.shape[-2] % 128 == 64
-    return kernels if half_block else [SDPBackend.CUDNN_ATTENTION, *kernels]
+    major, _ = torch.cuda.get_device_capability(key.device)
+    leads = major in (9, 10) and not cudnn_may_fail(key, mask)
+    return [SDPBackend.CUDNN_ATTENTION, *WITHOUT_CUDNN] if leads else WITHOUT_CUDNN
 
 
 def fastest_kernel(

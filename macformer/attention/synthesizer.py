@@ -5,11 +5,11 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
 from macformer.ops.flash import to_one_width
 from macformer.ops.precision import accumulation_dtype
+from macformer.ops.sdpa import fused_attention
 
 
 class RandomSynthesizer(nn.Module):
@@ -55,7 +55,7 @@ class RandomSynthesizer(nn.Module):
         k = self.key_factor[:, : key.shape[2]].to(value.dtype).expand(batch, -1, -1, -1)
         attn_mask = None if key_padding_mask is None else ~key_padding_mask[:, None, None, :]
         q, k, v = to_one_width(q, k, value)  # else torch stores the weights
-        out = scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=1.0)
+        out = fused_attention(q, k, v, attn_mask=attn_mask, scale=1.0)
         return out[..., : value.shape[-1]]
 
 

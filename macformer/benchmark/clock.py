@@ -43,6 +43,18 @@ def make_stopwatch(
 
 
 def _replay(calls: Sequence[Call], device: torch.device) -> Callable[[], float]:
+    with torch.cuda.device(device):  # events and replays go to the current one
+        replay = _record(calls, device)
+        num_replays = max(1, round(_REPLAYED_SECONDS / _between_events(replay, 3)))
+
+    def measure() -> float:
+        with torch.cuda.device(device):
+            return _between_events(replay, num_replays) / len(calls)
+
+    return measure
+
+
+def _record(calls: Sequence[Call], device: torch.device) -> Call:
     graph, stream = torch.cuda.CUDAGraph(), side_stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
@@ -53,9 +65,7 @@ def _replay(calls: Sequence[Call], device: torch.device) -> Callable[[], float]:
     with torch.cuda.graph(graph, pool=memory_pool(device), stream=stream):
         for call in calls:
             call()
-    seconds = _between_events(graph.replay, 3)
-    num_replays = max(1, round(_REPLAYED_SECONDS / seconds))
-    return lambda: _between_events(graph.replay, num_replays) / len(calls)
+    return graph.replay
 
 
 def _between_events(replay: Call, count: int) -> float:

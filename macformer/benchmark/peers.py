@@ -25,15 +25,22 @@ class PublishedCausal(nn.Module):
     than their loop over degrees.
     """
 
+    signs: Tensor
+    roots: Tensor
+
     def __init__(self, *, num_heads: int, head_dim: int, num_features: int):
         super().__init__()
-        self.features = code(
+        features = code(
             exp().coefficients,
             num_features=num_features,
             num_heads=1,
             head_dim=head_dim,
             dot_bound=1.0,
         )
+        self.widths = list(features.widths)
+        self.first = math.sqrt(float(features.constant))
+        self.register_buffer("signs", features.signs)
+        self.register_buffer("roots", features.weights.sqrt())
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         phi_q, phi_k = self._phi(query), self._phi(key)
@@ -43,13 +50,13 @@ class PublishedCausal(nn.Module):
         return numerator / denominator.clamp_min(1.0).unsqueeze(-1)
 
     def _phi(self, x: Tensor) -> Tensor:
-        first, *levels = (x @ self.features.signs.to(x)).split(list(self.features.widths), dim=-1)
+        first, *levels = (x @ self.signs.to(x.dtype)).split(self.widths, dim=-1)
         phi = first
         for level in levels:
             alive = level.shape[-1]
             phi = torch.cat([phi[..., :alive] * level, phi[..., alive:]], dim=-1)
-        ones = torch.full_like(x[..., :1], math.sqrt(float(self.features.constant)))
-        return torch.cat([ones, phi * self.features.weights.to(x).sqrt()], dim=-1)
+        ones = torch.full_like(x[..., :1], self.first)
+        return torch.cat([ones, phi * self.roots.to(x.dtype)], dim=-1)
 
 
 class FlashLinear(nn.Module):

@@ -1,6 +1,6 @@
 """Throughput of training and of inference, as a user waits for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from macformer.measuring import now
+from macformer.measuring import Counts, count_batch, now
 
 COUNTED = ("examples", "tokens", "positions")
 
@@ -59,17 +59,13 @@ class Stopwatch:
         self.lap()
         self._started = None
 
-    def count(self, batch: Mapping[str, Tensor]) -> None:
+    def count(self, batch: Counts) -> None:
         if self._started is None:
             return
-        inputs, padding = batch["inputs"], batch.get("key_padding_mask")
-        channels = inputs.shape[-1] if inputs.is_floating_point() else 1  # of a position
-        positions = inputs.numel() // channels
         self._current.batches += 1
-        self._current.examples += len(batch["labels"])
-        self._current.positions += positions
-        present = positions if padding is None else (~padding).sum()
-        self._current.tokens = self._current.tokens + present
+        self._current.examples += batch.examples
+        self._current.positions += batch.positions
+        self._current.tokens = self._current.tokens + batch.tokens
 
     @property
     def num_batches(self) -> int:
@@ -148,8 +144,8 @@ class Throughput(Callback):
             self._watch.start()  # after a validation
 
     def on_train_batch_end(self, trainer, pl_module, outputs: Any, batch, batch_idx) -> None:
-        for step_batch in outputs["batches"]:
-            self._watch.count(step_batch)
+        for counts in outputs["counts"]:
+            self._watch.count(counts)
             self._seen += 1
         if self._is_warm:
             if trainer.global_step % self.interval == 0:
@@ -176,7 +172,7 @@ class Throughput(Callback):
     def on_test_batch_end(
         self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0
     ) -> None:
-        self._watch.count(batch)
+        self._watch.count(count_batch(batch))
         self._seen += 1
         if self._seen == self._test_warmup:
             self._watch.start()

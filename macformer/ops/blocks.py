@@ -8,7 +8,9 @@ Lengths are rounded up to whole blocks inside, and the rounding is masked.
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
+
+from macformer.ops.sdpa import fused_attention
 
 
 def extent(present: Bool[Tensor, "B S"]) -> Int[Tensor, " B"]:
@@ -69,7 +71,7 @@ def block_attention(
         valid: Which keys of a block count, for all heads or each.
     """
     q, k, v = (x.flatten(0, 1) for x in (query, key, value))
-    out = scaled_dot_product_attention(q, k, v, attn_mask=valid.flatten(0, 1)[:, :, None])
+    out = fused_attention(q, k, v, attn_mask=valid.flatten(0, 1)[:, :, None])
     return out.unflatten(0, query.shape[:2])
 
 
@@ -80,4 +82,4 @@ def attend_everywhere(
     present: Bool[Tensor, "B S"],
 ) -> Float[Tensor, "B H L Ev"]:
     """Attend to every present key, for the few rows of a pattern that are global."""
-    return scaled_dot_product_attention(query, key, value, attn_mask=present[:, None, None])
+    return fused_attention(query, key, value, attn_mask=present[:, None, None])

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 MAX_DIM = 128  # of a row in a kernel's registers
-MAX_LENGTH = 16 * 65_535  # tiles of 16 tokens at least, on the second axis of a CUDA grid
+TILE = 16  # tokens of a kernel's tile, or more
+MAX_TILES = 65_535  # on the second axis of a CUDA grid
 
 
 def takes_kernels(name: str, query: Tensor, key: Tensor, value: Tensor) -> bool:
@@ -31,8 +32,9 @@ def why_not(query: Tensor, key: Tensor, value: Tensor) -> str | None:
         return "the kernels have no float64"
     if dim > MAX_DIM:
         return f"a head of {dim} is wider than {MAX_DIM}"
-    if max(query.shape[-2], key.shape[-2]) > MAX_LENGTH:
-        return f"a sequence of {max(query.shape[-2], key.shape[-2])} is longer than {MAX_LENGTH}"
+    lengths = query.shape[-2], key.shape[-2]
+    if sum(-(-length // TILE) for length in lengths) > MAX_TILES:  # on the way back, side by side
+        return f"{lengths[0]} queries and {lengths[1]} keys are more than {TILE * MAX_TILES} tokens"
     if find_spec("triton") is None:
         return "triton is not installed"
     return None

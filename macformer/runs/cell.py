@@ -3,13 +3,11 @@
 import logging
 import os
 import sys
-import textwrap
 import traceback
 from contextlib import suppress
 from pathlib import Path
 from signal import SIG_DFL, default_int_handler
 
-import torch
 from filelock import Timeout
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
@@ -18,21 +16,22 @@ from macformer.record import (
     CHECKPOINTS_NAME,
     CURVE_NAME,
     PREDICTIONS_NAME,
+    RANK_ERROR_NAME,
     describe_run,
     read_config,
     read_metrics,
+    read_rank_error,
     write_end,
     write_metrics,
 )
 from macformer.runs.begin import pretrain, pretraining_record
 from macformer.runs.devices import claim_devices, device_names, show_claimed
+from macformer.runs.failure import failure_reason, reason_kept
 from macformer.runs.measurements import summary
-from macformer.runs.process import BUSY, FAILED, run_lock
+from macformer.runs.process import BUSY, FAILED, pretraining_folder, run_lock
 from macformer.runs.sharing import sharing_kept
 from macformer.runs.stop import Stopped, die_with_parent, stop_behind, stop_signals_raise
 from macformer.runs.train_and_test import train_and_test
-from macformer.training.capture import CaptureError
-from macformer.training.lightning_module import DivergedError
 from macformer.training.loggers import JOURNAL
 
 
@@ -51,7 +50,8 @@ def run(run_dir: Path, *, config_dir: Path | None = None) -> bool:
     """
     cfg = read_config(run_dir, folder=config_dir)
     if rank_zero_only.rank > 0:  # what a run leaves on disk is written by its first rank
-        train_and_test(cfg, run_dir)
+        with reason_kept(run_dir):
+            train_and_test(cfg, run_dir, pretrained=pretraining_folder(cfg))  # the first trained it
         return True
     with run_lock(run_dir).acquire(timeout=1):  # others hold it for a moment to look
         return _run_and_record(cfg, run_dir)
@@ -62,7 +62,8 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
     if before.get("status") == "finished" and not cfg.overwrite:
         return True
     error_log = run_dir / "error.log"
-    error_log.unlink(missing_ok=True)
+    for log in (error_log, run_dir / RANK_ERROR_NAME):
+        log.unlink(missing_ok=True)
     record = describe_run(cfg)
     if not cfg.overwrite:
         kept = ("data_digest", "data_folder", "device", "sharing")
@@ -88,7 +89,7 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
             with suppress(OSError):  # of a full disk
                 write_end(run_dir, "interrupted", str(stop))
             raise stop from None
-        reason = _reason(error)
+        reason = read_rank_error(run_dir) or failure_reason(error)
         print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
         with suppress(OSError):  # of a full disk, which may still have room for the reason
             write_end(run_dir, "failed", reason)
@@ -97,18 +98,6 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
         return False
     print(summary(metrics), flush=True)
     return True
-
-
-def _reason(error: BaseException) -> str:
-    message = textwrap.shorten(str(error), width=400, placeholder=" ...")
-    if (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or "can't allocate memory" in message
-    ):
-        return f"out of memory: {message}"
-    kind = type(error).__name__
-    plain = isinstance(error, (CaptureError, DivergedError, ValueError, OSError))
-    return message if plain and message else f"{kind}: {message}"
 
 
 def _remove_results(run_dir: Path) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from macformer.callbacks import Stopwatch, summarise
-from macformer.measuring import count_flops, now
+from macformer.measuring import count_batch, count_flops, now
 from macformer.models.pooling import counts_padding
 from macformer.runs.build import Run
 from macformer.training import ClassificationModule
@@ -145,7 +145,7 @@ def _time_passes(
             watch.start()
         for batch in batches:
             work(to_device(batch, device))
-            watch.count(batch)
+            watch.count(count_batch(batch))
         watch.lap()
     return summarise(watch.intervals, num_ranks=1)
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 import macformer.runs.config  # noqa: F401  workers of a launcher compose after importing this
-from macformer.record import read_metrics, read_status, write_config, write_end
+from macformer.record import read_metrics, read_rank_error, read_status, write_config, write_end
 from macformer.runs.data_now import DataNow
 from macformer.runs.hydra_bridge import calling_folder, is_multirun, output_folder
 from macformer.runs.identity import check_once
@@ -184,6 +184,10 @@ def _record_end(run_dir: Path, returncode: int, *, out_of_memory: bool, overwrit
     if status == "failed" and returncode == FAILED:
         return
     signum = end_signal(returncode)
+    if signum == SIGKILL and (reason := read_rank_error(run_dir)):  # the others end the first rank
+        write_end(run_dir, "failed", reason)
+        print(f"{run_dir.name}: failed: {reason}", file=sys.stderr)
+        return
     if returncode in (0, TIME_LIMIT) or (
         signum is not None and signum not in CRASHES and not (signum == SIGKILL and out_of_memory)
     ):

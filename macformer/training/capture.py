@@ -141,13 +141,21 @@ def record(function: Callable[[], Loss], device: torch.device) -> tuple[Callable
     try:
         with torch.cuda.graph(graph, **options):
             outputs = function()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        cause = _first(error)
+        if isinstance(cause, torch.OutOfMemoryError) or "out of memory" in str(cause):
+            raise cause from None
         raise CaptureError(
-            f"the step cannot be captured ({str(error).partition(chr(10))[0]}); use trainer=default"
+            f"the step cannot be captured ({str(cause).partition(chr(10))[0]}); use trainer=default"
         ) from error
     return graph.replay, outputs
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error behind others: the end of a recording fails by itself after one."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return error
 
 
 def run_beside(function: Callable[[], Loss], stream: torch.cuda.Stream) -> Loss:

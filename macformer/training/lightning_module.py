@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from macformer.measuring import count_batch
 from macformer.partials import without_hydra
 from macformer.training.capture import CapturedGradients, can_capture
 from macformer.training.lightning_counters import count_steps, scales_loss, steps_to_validation
@@ -97,11 +98,11 @@ class ClassificationModule(pl.LightningModule):
         self._compute_gradients = None
 
     def training_step(self, dataloader_iter: Iterator[tuple[Batch, int, int]]) -> dict[str, Any]:
-        """Take the steps of one call, and return their batches for the callbacks to count."""
+        """Take the steps of one call; return what each worked off, and keep no batch."""
         assert self._compute_gradients is not None
         optimizer = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         scheduler = self.lr_schedulers()
-        batches, learning_rate = [], float("nan")
+        counts, learning_rate = [], float("nan")
         for host_batch, *_ in islice(dataloader_iter, self._num_steps_of_call()):
             batch = to_device(host_batch, self.device)
             learning_rate = optimizer.param_groups[0]["lr"]
@@ -113,12 +114,12 @@ class ClassificationModule(pl.LightningModule):
             )
             for name, value in result._asdict().items():
                 self._sums[name] = self._sums[name] + at_least_float32(value)
-            batches.append(batch)
-        self._sums["num_steps"] += len(batches)
-        count_steps(self.trainer, len(batches))
+            counts.append(count_batch(batch))
+        self._sums["num_steps"] += len(counts)
+        count_steps(self.trainer, len(counts))
         if self.global_step % self.log_interval == 0 or self.global_step == self.trainer.max_steps:
             self._log_curve_point(float(learning_rate))
-        return {"batches": batches}
+        return {"counts": counts}
 
     def takes_any_shape(self, device: torch.device) -> bool:
         """Say whether batches may differ in shape, as those of a captured step may not.

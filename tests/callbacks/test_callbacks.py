@@ -21,6 +21,7 @@ from macformer.callbacks import (
     throughput,
 )
 from macformer.callbacks.throughput import Interval, summarise
+from macformer.measuring import count_batch
 
 MIB = 2**20
 BATCH = {
@@ -34,13 +35,13 @@ def test_stopwatch_counts_only_while_it_runs(monkeypatch):
     now = iter([10.0, 12.0, 20.0, 21.0])
     monkeypatch.setattr(throughput, "now", lambda device: next(now))
     watch = Stopwatch(torch.device("cpu"))
-    watch.count(BATCH)  # before the start
+    watch.count(count_batch(BATCH))  # before the start
     watch.start()
-    watch.count(BATCH)
+    watch.count(count_batch(BATCH))
     watch.stop()
-    watch.count(BATCH)  # during a validation
+    watch.count(count_batch(BATCH))  # during a validation
     watch.start()
-    watch.count(BATCH)
+    watch.count(count_batch(BATCH))
     watch.stop()
     found = summarise(watch.intervals, num_ranks=2)
     # twice 2 x 3 examples, 2 x 3 tokens, 2 x 6 positions, in 2 s and in 1 s
@@ -59,7 +60,7 @@ def test_stopwatch_counts_only_while_it_runs(monkeypatch):
 def test_without_a_mask_all_positions_are_tokens(inputs):
     watch = Stopwatch(torch.device("cpu"))
     watch.start()
-    watch.count({"inputs": inputs, "labels": torch.zeros(3)})
+    watch.count(count_batch({"inputs": inputs, "labels": torch.zeros(3)}))
     watch.stop()
     found = summarise(watch.intervals, num_ranks=1)
     assert [found[name] for name in throughput.COUNTED] == [3, 30, 30]
@@ -114,7 +115,7 @@ def train(callback: Throughput, clock, *, steps: range, seconds: float, max_step
         callback.on_train_batch_start(trainer, module, None, 0)
         clock.seconds += seconds
         trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed = step
-        callback.on_train_batch_end(trainer, module, {"batches": [BATCH]}, None, 0)
+        callback.on_train_batch_end(trainer, module, {"counts": [count_batch(BATCH)]}, None, 0)
     callback.on_train_end(trainer, module)
 
 

@@ -39,7 +39,7 @@ def test_kernels_take_one_dtype_on_cuda(dtype):
         ([torch.float64] * 3, SHAPE, "no float64"),
         ([torch.float32, torch.float32, torch.bfloat16], SHAPE, "float32, torch.bfloat16"),
         ([torch.float32] * 3, (1, 1, 5, 129), "a head of 129 is wider than 128"),
-        ([torch.float32] * 3, (1, 1, 1_048_561, 8), "a sequence of 1048561 is longer"),
+        ([torch.float32] * 3, (1, 1, 524_273, 8), "524273 queries and 524273 keys are more"),
     ],
     ids=["float64", "mixed", "wide", "long"],
 )

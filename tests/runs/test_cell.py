@@ -2,6 +2,7 @@
 
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from macformer.evaluate import evaluate
 from macformer.evaluate import main as evaluate_main
 from macformer.heartbeat import write_progress
-from macformer.record import read_metrics, read_predictions
+from macformer.record import read_metrics, read_predictions, read_rank_error
 from macformer.runs import cell
 from macformer.training.lightning_module import ClassificationModule
 
@@ -207,3 +208,28 @@ def test_what_nothing_watches_is_blank_and_the_best_may_be_that_of_the_loss(make
         right = predictions[f"{weights}_prediction"] == predictions["label"]
         assert right.mean() == pytest.approx(metrics["accuracy"][weights]["test"])
         assert (right == (predictions[f"{weights}_margin"] > 0)).all()
+
+
+def test_every_rank_begins_with_the_pretrained_encoder(make_run, monkeypatch):
+    """Its features' widths are drawn: ranks that differ in them would mix each other's buffers."""
+    cfg, run_dir = make_run("pretrain=mlm")
+    begun = []
+    monkeypatch.setattr(cell.rank_zero_only, "rank", 1)
+    monkeypatch.setattr(cell, "train_and_test", lambda *args, **options: begun.append(options))
+    assert cell.run(run_dir)
+    assert begun == [{"pretrained": Path(cfg.pretrain.run.paths.run_dir)}]
+
+
+def test_a_rank_that_fails_leaves_its_reason_behind(make_run, monkeypatch):
+    _, run_dir = make_run()
+
+    def fail(*args, **options):
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell.rank_zero_only, "rank", 1)
+        patch.setattr(cell, "train_and_test", fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            cell.run(run_dir)
+    assert read_rank_error(run_dir) == "rank 1: out of memory: no room"
+    assert cell.run(run_dir) and read_rank_error(run_dir) is None  # of an earlier call

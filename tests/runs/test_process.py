@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from macformer.record import SCHEMA
+from macformer.record import RANK_ERROR_NAME, SCHEMA
 from macformer.runs import cell, process, stop
 
 
@@ -266,6 +266,18 @@ def test_a_late_rank_joins_the_run_that_the_first_one_has_locked(composed, exit_
     ((command, _),) = commands
     assert command[3] == str(run_dir) and command[4] != str(run_dir)
     assert (run_dir / "config.yaml").read_bytes() == before
+
+
+def test_the_reason_of_another_rank_is_that_of_the_run(composed, exit_with, capsys):
+    """Lightning kills the first rank where it waits for the others, one of which has failed."""
+    cfg, run_dir = composed
+    exit_with(-signal.SIGKILL)
+    write_status(run_dir, "running")
+    (run_dir / RANK_ERROR_NAME).write_text("rank 1: out of memory: no room\n")
+    assert not process.run_composed(cfg)
+    end = read_metrics(run_dir)
+    assert (end["status"], end["reason"]) == ("failed", "rank 1: out of memory: no room")
+    assert "failed: rank 1: out of memory: no room" in capsys.readouterr().err
 
 
 SHADOWS = ("tasks.py", "configs.py", "macformer.py")

@@ -119,15 +119,20 @@ def test_attention_gets_a_mask_only_where_rows_of_the_split_have_padding(
     """So that on a GPU flash attention, which refuses masks, can take full rows."""
     masks, kernels = [], []
 
-    def choose(self, query, key, value, mask, dropout):
-        masks.append(mask)
-        kernels.append(softmax.fastest_kernel(query, key, value, mask, dropout).name)
-        return nullcontext()
+    fastest = softmax.fastest_kernel
 
+    def choose(query, key, value, mask, dropout):
+        masks.append(mask)
+        kernels.append(fastest(query, key, value, mask, dropout).name)
+        return fastest(query, key, value, mask, dropout)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(softmax, "can_use_cudnn_attention", lambda inputs: False)
     monkeypatch.setattr(softmax, "can_use_flash_attention", lambda inputs: inputs.attn_mask is None)
     monkeypatch.setattr(softmax, "can_use_efficient_attention", lambda inputs: True)
-    monkeypatch.setattr(softmax.SoftmaxAttention, "_choose_kernel", choose)
+    monkeypatch.setattr(softmax, "has_choice", lambda query: True)
+    monkeypatch.setattr(softmax, "fastest_kernel", choose)
+    monkeypatch.setattr(softmax, "sdpa_kernel", lambda kernel: nullcontext())
     model = build_model(task_config)
     loaders = data_module.train_dataloader(), data_module.val_dataloader()
     for split, batches in zip(SPLITS, (*loaders, data_module.test_dataloader()), strict=True):

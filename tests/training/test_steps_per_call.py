@@ -2,13 +2,16 @@
 
 import csv
 import json
+import weakref
 
 import pytest
 import torch
 
 from macformer.callbacks import Throughput
+from macformer.measuring import Counts
 from macformer.runs import cell
 from macformer.runs.build import build_run
+from macformer.training import lightning_module
 from macformer.training.lightning_module import ClassificationModule
 
 # pauses at 3 and 9 (curve), 4 and 8 (validation), 6, 11 (end): no two equally far apart
@@ -98,15 +101,35 @@ def test_early_stopping_ends_at_its_validation(make_run):
     assert built.trainer.global_step == 4
 
 
+def test_a_call_keeps_no_batch_behind_its_step(make_run, monkeypatch):
+    """Or the memory of a captured training would grow with the steps of a call."""
+    cfg, _ = make_run(*OPTIONS, "step.steps_per_call=100", "log_interval=11", "eval_interval=11")
+    seen, alive = [], []
+    step = lightning_module.optimisation_step
+
+    def look(gradients, batch, *rest, **options):
+        alive.append(sum(reference() is not None for reference in seen))
+        seen.append(weakref.ref(batch["inputs"]))
+        return step(gradients, batch, *rest, **options)
+
+    monkeypatch.setattr(lightning_module, "optimisation_step", look)
+    monkeypatch.setattr(lightning_module, "to_device", lambda batch, device: {
+        name: value.clone() for name, value in batch.items()
+    })  # fmt: skip
+    built = build_run(cfg)
+    built.trainer.fit(built.module, built.data)
+    assert len(seen) == 11 and max(alive) <= 1
+
+
 def test_throughput_counts_the_examples_of_every_step(make_run):
     cfg, _ = make_run("max_steps=11")
     built = build_run(cfg)
     trainer, module = built.trainer, built.module
-    batch = {"labels": torch.zeros(5), "inputs": torch.zeros(5, 2, dtype=torch.int64)}
+    counts = Counts(examples=5, tokens=10, positions=10)
     throughput = Throughput(warmup_batches=4, interval=3)
     throughput.on_train_start(trainer, module)
     for num_steps in (3, 3, 3, 2):  # the first two calls warm up
         throughput.on_train_batch_start(trainer, module, None, 0)
-        throughput.on_train_batch_end(trainer, module, {"batches": [batch] * num_steps}, batch, 0)
+        throughput.on_train_batch_end(trainer, module, {"counts": [counts] * num_steps}, None, 0)
     throughput.on_train_end(trainer, module)
     assert throughput.train["examples"] == 5 * (3 + 2)

@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, scaled_dot_product_attention
+from torch.nn.functional import layer_norm
 
 from macformer.attention.contract import blank_padding
 from macformer.ops.blocks import (
@@ -16,6 +16,7 @@ from macformer.ops.blocks import (
 )
 from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import mark_present
+from macformer.ops.sdpa import fused_attention
 
 
 class LongShortAttention(nn.Module):
@@ -79,7 +80,7 @@ class LongShortAttention(nn.Module):
         """Average by the weights of W, which stand as r queries without a scale."""
         directions = self.pool.to(key.dtype).expand(len(key), -1, -1, -1)
         mask = present[:, None, None]
-        return scaled_dot_product_attention(directions, key, x, attn_mask=mask, scale=1.0)
+        return fused_attention(directions, key, x, attn_mask=mask, scale=1.0)
 
 
 def _normalise(

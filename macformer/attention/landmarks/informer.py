@@ -6,11 +6,11 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
 from macformer.ops.precision import accumulation_dtype
 from macformer.ops.present import locate, mark_present, query_padding, take
+from macformer.ops.sdpa import fused_attention
 
 CHUNK = 2**18  # scores of a head to hold at once
 
@@ -67,7 +67,7 @@ class Informer(nn.Module):
             measure = measure.masked_fill(~queries[:, None], -math.inf)
             chosen = measure.topk(_quota(query.shape[2], self.factor), dim=-1).indices[..., None]
         mean = v.sum(2, keepdim=True, dtype=wide) / keys.sum(1).clamp(min=1)[:, None, None, None]
-        attended = scaled_dot_product_attention(
+        attended = fused_attention(
             q.gather(2, chosen.expand(-1, -1, -1, q.shape[-1])),
             k,
             v,
@@ -146,7 +146,7 @@ class SampledKeys(nn.Module):
 
 def quotas(count: Int[Tensor, "B"], factor: int) -> Int[Tensor, "B"]:
     r"""Return :math:`\min(n, c \lceil \ln n \rceil)` for each n."""
-    logs = count.clamp(min=1).double().log().ceil().long()
+    logs = count.clamp(min=1).to(torch.float32).log().ceil().long()  # no count is a power of e
     return torch.minimum(count, factor * logs)
 
 

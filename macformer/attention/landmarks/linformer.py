@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding, is_positional
 from macformer.ops import segment_means
+from macformer.ops.sdpa import fused_attention
 
 
 class Linformer(nn.Module):
@@ -59,7 +59,7 @@ class Linformer(nn.Module):
         k, is_empty = self.project(k, key_padding_mask)
         v, _ = self.project(v, key_padding_mask)
         attn_mask = None if is_empty is None else ~is_empty[:, None, None, :]
-        return scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return fused_attention(q, k, v, attn_mask=attn_mask)
 
 
 class FixedProjection(nn.Module):

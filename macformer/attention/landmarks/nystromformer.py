@@ -3,12 +3,13 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, scaled_dot_product_attention
+from torch.nn.functional import conv2d
 
 from macformer.attention.contract import blank_padding
 from macformer.ops import iterated_solve, segment_means
 from macformer.ops.precision import without_autocast
 from macformer.ops.present import query_padding
+from macformer.ops.sdpa import fused_attention
 
 
 class Nystromformer(nn.Module):
@@ -91,12 +92,10 @@ class Nystromformer(nn.Module):
         num_segments = min(self.num_landmarks, max(query.shape[2], key.shape[2]))
         mean_q, no_query = segment_means(q, num_segments=num_segments, padding_mask=queries)
         mean_k, no_key = segment_means(k, num_segments=num_segments, padding_mask=key_padding_mask)
-        near = scaled_dot_product_attention(
-            mean_q.to(k.dtype), k, v, attn_mask=_allow(key_padding_mask)
-        )
+        near = fused_attention(mean_q.to(k.dtype), k, v, attn_mask=_allow(key_padding_mask))
         weights = _landmark_weights(mean_q, mean_k, no_query=no_query, no_key=no_key)
         values = iterated_solve(weights, near, num_steps=self.num_steps)
-        out = scaled_dot_product_attention(q, mean_k.to(q.dtype), values, attn_mask=_allow(no_key))
+        out = fused_attention(q, mean_k.to(q.dtype), values, attn_mask=_allow(no_key))
         return out if self.conv is None else out + _filter(v, self.conv.weight)
 
 
