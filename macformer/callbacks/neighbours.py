@@ -11,8 +11,8 @@ import torch
 def core_times() -> tuple[float, float, float] | None:
     """Return seconds since their starts: this process ran, it waited for a core, others ran.
 
-    Of all threads; a thread waits where it could run and no core is free. None where the system
-    does not tell, as Linux does.
+    Summed over all threads; a thread waits when it could run but no core is free. None on systems
+    other than Linux, which do not report this.
     """
     times = os.times()
     ran = times.user + times.system

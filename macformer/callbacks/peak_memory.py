@@ -20,9 +20,9 @@ class MemoryMeter:
 
     What was loaded before the level was taken does not count. On a GPU the peak is that of torch's
     allocator. On the CPU it is the high-water mark of the process: one process for each
-    measurement. Pages of files count for nothing, for how many of the
-    data's are there depends on how long one reads, and not on who computes. Linux lets the mark be
-    reset and knows those pages; elsewhere an earlier peak hides a smaller later one.
+    measurement. Pages of mapped files are left out: how many of them
+    are resident depends on how much data has been read, not on the model. Linux lets the mark be
+    reset and tells those pages apart; elsewhere an earlier peak hides a smaller later one.
     """
 
     def __init__(self, device: torch.device):

@@ -57,14 +57,14 @@ class SeriesEmbedding(nn.Module):
 
     .. math:: x = W \left[\frac{v - \mathrm{mean}}{\mathrm{std}}; m\right] + b
 
-    A value that is missing, NaN, counts as the mean; m marks with ones which these are, where it
-    is there.
+    A missing value, NaN, counts as the mean. With ``missing="indicator"`` m marks these values by
+    ones; otherwise it is left out.
 
     Args:
         mean: Of each channel.
         std: Of each channel.
         patch: Steps of a token, whose values come step by step.
-        missing: "indicator" where m is there; anything else leaves it out.
+        missing: That of the task: "indicator", or "refuse" where no value is missing.
     """
 
     mean: Tensor

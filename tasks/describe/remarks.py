@@ -47,9 +47,9 @@ def of_counts(by_split: Mapping[str, Counter[str]], left_out: Counter[str]) -> I
     if most > _UNEQUAL * least:
         yield (
             f"classes are unequal: {name} {_percent(most, total)}, {rarest} "
-            f"{_percent(least, total)}; who always answers {name} is right in "
-            f"{_percent(most, total)}, so read macro F1 and balanced accuracy beside accuracy, and "
-            "try objective=balanced"
+            f"{_percent(least, total)}; always answering {name} is right "
+            f"{_percent(most, total)} of the time, so read macro F1 and balanced accuracy beside "
+            "accuracy, and try objective=balanced"
         )
     rare = [n for n in counts if by_split["test"][n] < _FEW_OF_A_CLASS]
     if rare:
@@ -112,8 +112,8 @@ def _of_texts(found: Findings, columns: Columns) -> Iterator[str]:
     if found.num_contradicted:
         yield (
             f"{found.num_contradicted:,} rows ({_percent(found.num_contradicted, total)}) have a "
-            "text that stands with several labels: nobody can have more than "
-            f"{100 * found.ceiling:.1f} % right"
+            "text that occurs with several labels: no model can exceed "
+            f"{100 * found.ceiling:.1f} % accuracy"
         )
     if found.num_repeated > _OFTEN * total:
         yield (
@@ -122,8 +122,8 @@ def _of_texts(found: Findings, columns: Columns) -> Iterator[str]:
         )
     if found.known_templates > 0.5:
         yield (
-            f"{100 * found.known_templates:.0f} % of the test rows are a training row but for "
-            "numbers: it is templates that are learnt, and a look-up may do"
+            f"{100 * found.known_templates:.0f} % of the test rows equal a training row except for "
+            "numbers: the model learns templates, and a look-up may be enough"
         )
 
 

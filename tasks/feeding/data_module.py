@@ -103,8 +103,8 @@ class TaskDataModule(pl.LightningDataModule):
         self._start = 0
 
     def prepare_data(self) -> None:
-        # Lightning calls this before each fit, validation and test; all files are read to check
-        # them, which once is enough for.
+        # Lightning calls this before each fit, validation and test; checking reads all files, so
+        # it is done once.
         if self._folder is None:
             self._folder = self.prepare(self.data_dir)
 

@@ -73,13 +73,13 @@ REMARKS = {
     "contradicted": (
         [f"text {i // 2} {'abcdefghij'[i // 2 % 10] * 3},{'ab'[i % 2]}" for i in range(200)],
         (),
-        "200 rows (100.0 %) have a text that stands with several labels: nobody can have more than "
-        "50.0 % right",
+        "200 rows (100.0 %) have a text that occurs with several labels: no model can exceed "
+        "50.0 % accuracy",
     ),
     "templates": (
         [f"user {i} logged {'in' if i % 2 else 'out'},{'ab'[i % 2]}" for i in range(200)],
         (),
-        "100 % of the test rows are a training row but for numbers",
+        "100 % of the test rows equal a training row except for numbers",
     ),
     "cut": (lines(200, ["a", "b"]), ("--max-len", "20"), "are longer than 20 bytes and are cut"),
     "bytes": (
