@@ -103,6 +103,17 @@ def check_mask(key_padding_mask: Tensor, key: Tensor) -> None:
         )
 
 
+def check_length(query: Tensor, key: Tensor, *, max_seq_len: int) -> None:
+    """Refuse sequences longer than what was made for each position.
+
+    Raises:
+        ValueError: If there are more queries or keys than ``max_seq_len``.
+    """
+    length = max(query.shape[2], key.shape[2])
+    if length > max_seq_len:
+        raise ValueError(f"got {length} tokens, but max_seq_len is {max_seq_len}")
+
+
 def _takes(factory: Callable[..., nn.Module], name: str) -> bool:
     parameters = inspect.signature(factory).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.contract import blank_padding
+from macformer.attention.contract import blank_padding, check_length
 from macformer.ops.flash import to_one_width
 from macformer.ops.precision import accumulation_dtype
 from macformer.ops.sdpa import fused_attention
@@ -49,7 +49,7 @@ class RandomSynthesizer(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         _, _, value = blank_padding(query, key, value, key_padding_mask)
-        _check_length(query, key, max_seq_len=self.query_factor.shape[1])
+        check_length(query, key, max_seq_len=self.query_factor.shape[1])
         batch = len(value)
         q = self.query_factor[:, : query.shape[2]].to(value.dtype).expand(batch, -1, -1, -1)
         k = self.key_factor[:, : key.shape[2]].to(value.dtype).expand(batch, -1, -1, -1)
@@ -95,7 +95,7 @@ class DenseSynthesizer(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         query, key, value = blank_padding(query, key, value, key_padding_mask)
-        _check_length(query, key, max_seq_len=self.max_seq_len)
+        check_length(query, key, max_seq_len=self.max_seq_len)
         hidden = query.relu().to(accumulation_dtype(query))
         blocks, places = (hidden @ w.to(hidden.dtype) for w in (self.blocks, self.places))
         scores = (blocks[..., :, None] * places[..., None, :]).flatten(-2)[..., : key.shape[2]]
@@ -106,9 +106,3 @@ class DenseSynthesizer(nn.Module):
         if key_padding_mask is not None:  # an example without keys has no weights
             weights = weights.masked_fill(key_padding_mask.all(-1)[:, None, None, None], 0)
         return (weights.to(value.dtype) @ value).to(value.dtype)
-
-
-def _check_length(query: Tensor, key: Tensor, *, max_seq_len: int) -> None:
-    length = max(query.shape[2], key.shape[2])
-    if length > max_seq_len:
-        raise ValueError(f"{length} tokens exceed max_seq_len {max_seq_len}")

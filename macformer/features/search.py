@@ -22,6 +22,8 @@ from macformer.ops import MaclaurinFeatures, maclaurin_attention
 
 Sampler = Callable[..., MaclaurinFeatures]
 
+_WITHIN = 0.99  # of the queries and keys, that the bound on their product is to hold for
+
 
 class SearchError(ValueError):
     """An attention whose features cannot be chosen; one line says why."""
@@ -112,15 +114,15 @@ def attend_exactly(
     return attention(query, key, value, key_padding_mask=key_padding_mask)
 
 
-def find_dot_bound(inputs: Sequence[Inputs], *, share: float = 0.99) -> float:
-    r"""Return the :math:`|q| |k| / \sqrt{E}` that a share of queries and of keys keeps within.
+def find_dot_bound(inputs: Sequence[Inputs]) -> float:
+    r"""Return the :math:`|q| |k| / \sqrt{E}` that 99 % of queries and of keys keep within.
 
     Of those that are tokens: padding has queries and keys, too.
     """
     largest = 0.0
     for _, query, key, _, mask, _ in inputs:
         norms = [_sorted_norms(x, mask) for x in (query, key)]
-        product = torch.stack([norm[int(share * (len(norm) - 1))] for norm in norms]).prod()
+        product = torch.stack([norm[int(_WITHIN * (len(norm) - 1))] for norm in norms]).prod()
         largest = max(largest, float(product) / query.shape[-1] ** 0.5)
     return largest
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from macformer.attention import KernelizedAttention, kernels, samplers
+from macformer.attention import kernels, samplers
 from macformer.attention.maclaurin.kernels import Kernel
 from macformer.features.error import (
     concentration_bound,
@@ -27,6 +27,7 @@ from macformer.features.error import (
     estimate_kernel,
     predicted_deviation,
 )
+from macformer.features.search import attend_exactly
 from macformer.ops import maclaurin_attention
 from macformer.plotting import draw_lines, draw_panels
 from macformer.studies.seeds import mean_sd
@@ -97,15 +98,7 @@ def _bias(errors: Float[Tensor, "draws L S"]) -> float:
 
 def _output_error(kernel: Kernel, draws: list, *inputs: Tensor) -> dict[str, float]:
     query, key, value = (x[None, None] for x in inputs)
-    attention = KernelizedAttention(
-        num_heads=1,
-        head_dim=query.shape[-1],
-        kernel=kernel,
-        input_norm=None,
-        guard=None,
-        scale=None,
-    )
-    exact = attention(query, key, value)
+    exact = attend_exactly(kernel, query, key, value, key_padding_mask=None)
     outs = [maclaurin_attention(query, key, value, features) for features in draws]
     relative = [error_over_signal(out, exact, value) for out in outs]
     squares = torch.tensor(relative).square()

@@ -24,6 +24,7 @@ from macformer.whole_file import whole_file
 
 WANDB_URL = "https://api.wandb.ai"
 MAX_TAG = 64
+_CONNECTION_SECONDS = 3.0  # that a host may take to answer
 JOURNAL = Path("wandb", "logged.csv")  # in a run's folder: what an offline run has logged so far
 
 log = logging.getLogger(__name__)
@@ -229,7 +230,7 @@ def _make_logger(options: dict[str, Any], mode: str) -> WandbLogger:
     )
 
 
-def _can_reach_wandb(timeout: float = 3.0) -> bool:
+def _can_reach_wandb() -> bool:
     """Look for a key first: without one no connection is tried."""
     url = urlparse(os.environ.get("WANDB_BASE_URL", WANDB_URL))
     host = url.hostname or ""
@@ -240,7 +241,7 @@ def _can_reach_wandb(timeout: float = 3.0) -> bool:
         url = urlparse(proxy if "://" in proxy else f"http://{proxy}")
     port = url.port or (80 if url.scheme == "http" else 443)
     try:
-        socket.create_connection((url.hostname or "", port), timeout=timeout).close()
+        socket.create_connection((url.hostname or "", port), timeout=_CONNECTION_SECONDS).close()
     except OSError:
         return False
     return True

@@ -102,10 +102,10 @@ class Files(NamedTuple):
         known = [c for file in files if (c := last_digest_of([file], data_dir=data_dir))]
         return combined(known) if len(known) == len(files) else None
 
-    def num_bytes(self, suffixes: Sequence[str] = SUFFIXES) -> int:
+    def num_bytes(self) -> int:
         """Return the size of all files; 0 if they are gone."""
         try:
-            return sum(map(_total, self.find(suffixes).values()))
+            return sum(map(_total, self.find(SUFFIXES).values()))
         except DataError:
             return 0
 

@@ -11,17 +11,18 @@ _MOST = {"ok": 0.7, "slow": 0.2, "failed": 0.1}
 _SHORTEST, _LONGEST = 800, 2400  # steps that a machine stays in one state
 _BETWEEN, _GAP = 128, (20, 60)  # steps from one pair of events to the next, and within a pair
 _HEAT, _SHAKE = 16, 8  # steps that the events last
+_SEED = 0
 NUM_ROWS = 6000
 NUM_MACHINES, NUM_STEPS = 64, 4096
 
 
-def write_sessions(path: Path, *, num_rows: int = NUM_ROWS, seed: int = 0) -> str:
+def write_sessions(path: Path, *, num_rows: int = NUM_ROWS) -> str:
     """Write a log as CSV: time, host, message and outcome of each session; say how many.
 
     Every session has a cache miss and a wait for the disk, with routine events around them: a slow
     one waits after the miss, others before it. One that failed has a mismatch of a checksum, too.
     """
-    rng = random.Random(seed)
+    rng = random.Random(_SEED)
     with path.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["time", "host", "message", "outcome"])
@@ -50,13 +51,13 @@ def _events(outcome: str, rng: random.Random) -> list[str]:
 
 
 def write_machines(
-    path: Path, *, num_machines: int = NUM_MACHINES, num_steps: int = NUM_STEPS, seed: int = 0
+    path: Path, *, num_machines: int = NUM_MACHINES, num_steps: int = NUM_STEPS
 ) -> str:
     """Write sensors as CSV: machine_id, timestamp, temperature, vibration and state of each minute.
 
     Every machine heats up and shakes in turn: one that is worn shakes first, others heat up first.
     """
-    rng = random.Random(seed)
+    rng = random.Random(_SEED)
     start = datetime(2026, 1, 1)
     with path.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -31,7 +31,7 @@ _TREES_PER_CHUNK = 8192
 _MAX_BARREN_CHUNKS = 64
 _MOST_ARGS = 255  # that a byte can count
 
-Chunk = tuple[
+Expressions = tuple[
     UInt8[np.ndarray, "tokens"], Int64[np.ndarray, "examples"], UInt8[np.ndarray, "examples"]
 ]
 
@@ -79,7 +79,7 @@ def generate_listops(
     max_depth: int,
     max_args: int,
     num_workers: int,
-) -> Iterator[Chunk]:
+) -> Iterator[Expressions]:
     """Yield distinct expressions in chunks of (token ids end to end, lengths, labels).
 
     A node above the last level is an operator with probability 1/4 and takes 2 to max_args
@@ -101,7 +101,7 @@ def generate_listops(
     return _take_distinct(ordered_map(sample, count(), num_workers=num_workers), num_examples)
 
 
-def _take_distinct(chunks: Iterator[Chunk], num_examples: int) -> Iterator[Chunk]:
+def _take_distinct(chunks: Iterator[Expressions], num_examples: int) -> Iterator[Expressions]:
     seen: set[bytes] = set()
     barren_chunks = 0
     while len(seen) < num_examples:
@@ -127,7 +127,7 @@ def _take_distinct(chunks: Iterator[Chunk], num_examples: int) -> Iterator[Chunk
 
 def _sample_chunk(
     chunk: int, *, seed: int, min_len: int, max_len: int, max_depth: int, max_args: int
-) -> Chunk:
+) -> Expressions:
     # The bit generator is named because numpy may change its default one.
     rng = Generator(PCG64(SeedSequence(seed, spawn_key=(chunk,))))
     shapes, lengths = _draw_shapes(rng, max_len=max_len, max_depth=max_depth, max_args=max_args)

@@ -13,8 +13,7 @@ import numpy as np
 from tasks.errors import check_generator, check_rows, check_wholes, one_of
 from tasks.floors import add_floors
 from tasks.listops.floors import floors_of_listops
-from tasks.listops.generate import VOCABULARY, check_law, generate_listops
-from tasks.listops.generate import Chunk as RawChunk
+from tasks.listops.generate import VOCABULARY, Expressions, check_law, generate_listops
 from tasks.listops.release import read_listops_tsv
 from tasks.sources.content import content_of
 from tasks.sources.local import RELEASE_FOLDERS, check_source, locate
@@ -112,7 +111,7 @@ def load(folder: Path, split: str, *, vocab_size: int, append_eos: bool) -> Toke
 
 
 def _generated_splits(
-    generate: Callable[[int], Iterator[RawChunk]], *, num_examples: Mapping[str, int]
+    generate: Callable[[int], Iterator[Expressions]], *, num_examples: Mapping[str, int]
 ) -> Iterator[Split]:
     """Cut one stream without duplicates into consecutive stretches."""
     start = 0
@@ -125,7 +124,7 @@ def _generated_splits(
 
 
 def _stretch(
-    generate: Callable[[int], Iterator[RawChunk]], start: int, stop: int
+    generate: Callable[[int], Iterator[Expressions]], start: int, stop: int
 ) -> Iterator[Chunk]:
     num_seen = 0
     for ids, lengths, labels in generate(stop):

@@ -29,12 +29,12 @@ _IMAGES_PER_CHUNK = 256
 _RINGING = 0.008
 _RING_BEGINS = 2
 
-Chunk = tuple[UInt8[np.ndarray, "n size size"], UInt8[np.ndarray, "n"]]
+Pictures = tuple[UInt8[np.ndarray, "n size size"], UInt8[np.ndarray, "n"]]
 
 
 def generate_pathfinder(
     num_examples: int, *, size: int, seed: int, num_workers: int
-) -> Iterator[Chunk]:
+) -> Iterator[Pictures]:
     """Yield chunks of distinct grey images and their labels, each label once in every two images.
 
     The stream depends on the seed alone, not on num_workers, and a shorter one is the beginning of
@@ -49,7 +49,7 @@ def generate_pathfinder(
     return _take_distinct(ordered_map(sample, count(), num_workers=num_workers), num_examples)
 
 
-def _take_distinct(chunks: Iterator[Chunk], num_examples: int) -> Iterator[Chunk]:
+def _take_distinct(chunks: Iterator[Pictures], num_examples: int) -> Iterator[Pictures]:
     seen: set[bytes] = set()
     while num_examples > 0:
         images, labels = next(chunks)
@@ -64,7 +64,7 @@ def _take_distinct(chunks: Iterator[Chunk], num_examples: int) -> Iterator[Chunk
         yield images[keep], labels[keep]
 
 
-def _sample_chunk(chunk: int, *, seed: int, style: Style) -> Chunk:
+def _sample_chunk(chunk: int, *, seed: int, style: Style) -> Pictures:
     # The bit generator is named because numpy may change its default one.
     rng = Generator(PCG64(SeedSequence(seed, spawn_key=(chunk,))))
     num_images = _IMAGES_PER_CHUNK // len(style.margins)

@@ -108,5 +108,5 @@ def test_dense_scores_do_not_look_at_keys():
 
 @pytest.mark.parametrize("build", [random_, dense])
 def test_a_row_beyond_the_table_is_refused(build):
-    with pytest.raises(ValueError, match="13 tokens exceed max_seq_len 12"):
+    with pytest.raises(ValueError, match="got 13 tokens, but max_seq_len is 12"):
         build(max_seq_len=12)(*draw())

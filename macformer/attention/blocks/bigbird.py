@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from macformer.attention.contract import blank_padding
+from macformer.attention.contract import blank_padding, check_length
 from macformer.ops.blocks import count_blocks, extent, fill_up
 from macformer.ops.present import mark_present
 from macformer.ops.union import Part, View, bias, union_attention
@@ -65,10 +65,7 @@ class BigBird(nn.Module):
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
         length, b = query.shape[2], self.block_size
-        if max(length, key.shape[2]) > self.max_seq_len:
-            raise ValueError(
-                f"got {max(length, key.shape[2])} tokens, but max_seq_len is {self.max_seq_len}"
-            )
+        check_length(query, key, max_seq_len=self.max_seq_len)
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         present = mark_present(key, key_padding_mask)
         num_rows, num_columns = count_blocks(length, b), count_blocks(key.shape[2], b)

@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from macformer.attention.contract import blank_padding
+from macformer.attention.contract import blank_padding, check_length
 from macformer.ops import cosine_attention
 
 
@@ -16,6 +16,9 @@ class CosFormer(nn.Module):
     in linear time, since the cosine of a difference is a sum of two products (equations 10 to 12).
     M is ``max_seq_len``. The authors' code takes the padded length of each batch in its place, so
     that an output depends on how far a batch was padded, and has no padding mask.
+
+    Raises:
+        ValueError: If there are more queries or keys than ``max_seq_len``.
     """
 
     positional = True
@@ -36,9 +39,7 @@ class CosFormer(nn.Module):
         *,
         key_padding_mask: Bool[Tensor, "B S"] | None = None,
     ) -> Float[Tensor, "B H L Ev"]:
-        longest = max(query.shape[2], key.shape[2])
-        if longest > self.max_seq_len:
-            raise ValueError(f"{longest} tokens exceed max_seq_len {self.max_seq_len}")
+        check_length(query, key, max_seq_len=self.max_seq_len)
         query, key, value = blank_padding(query, key, value, key_padding_mask)
         return cosine_attention(
             query, key, value, horizon=self.max_seq_len, key_padding_mask=key_padding_mask

@@ -127,5 +127,5 @@ def project(
         ValueError: If there are more tokens than the weights know positions.
     """
     if x.shape[2] > weight.shape[-1]:
-        raise ValueError(f"{x.shape[2]} tokens, but max_seq_len is {weight.shape[-1]}")
+        raise ValueError(f"got {x.shape[2]} tokens, but max_seq_len is {weight.shape[-1]}")
     return torch.einsum("hks,bhse->bhke", weight[..., : x.shape[2]].to(x.dtype), x)
