@@ -84,6 +84,9 @@ def search(
     compose_trial = partial(_compose_trial, [tuned, *overrides], config_dirs=config_dirs)
     first_values = {name: _first_value(spec) for name, spec in space.items()}
     folder = _sweep_folder(compose_trial(first_values))
+    for name, spec in space.items():  # or a trial would find out, hours later
+        for value in _further_values(spec):
+            compose_trial(first_values | {name: value})
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -188,6 +191,10 @@ def _distribution(name: str, spec: Any) -> Any:
 
 def _first_value(spec: Any) -> Any:
     return spec[0] if isinstance(spec, list) else spec["low"]
+
+
+def _further_values(spec: Any) -> list[Any]:
+    return spec[1:] if isinstance(spec, list) else [spec["high"]]
 
 
 def _options(params: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ model on the same batches. The device is the GPU, where there is one; on the CPU
 either way, so that only two rows are shown.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from macformer.measuring import now
 from macformer.runs.build import build_data, build_model
-from macformer.runs.config import compose
+from macformer.runs.config import ConfigError, compose
 from macformer.training import classify
 from macformer.training.objectives import to_device
 
@@ -40,14 +40,20 @@ _VARIANTS = {
 Batch = Mapping[str, Tensor]
 
 
-def main(overrides: Sequence[str]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table: one row for each way of feeding."""
+    parser = argparse.ArgumentParser(description="Measure how fast batches reach the model.")
+    parser.add_argument("overrides", nargs="*", help="options of macformer-train")
+    overrides = parser.parse_args(arguments).overrides
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    configs = {
-        name: compose(*overrides, *variant)
-        for name, variant in _VARIANTS.items()
-        if device.type != "cpu" or _RESIDENT not in variant
-    }
+    try:
+        configs = {
+            name: compose(*overrides, *variant)
+            for name, variant in _VARIANTS.items()
+            if device.type != "cpu" or _RESIDENT not in variant
+        }
+    except ConfigError as error:
+        parser.error(str(error))
     rows = [{"feeding": name, **_measure(cfg, device)} for name, cfg in configs.items()]
     cfg = configs["memory-mapped"]
     print(
@@ -102,4 +108,4 @@ def _examples_per_second(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

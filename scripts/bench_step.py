@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for variation in ([], *(text.split() for text in args.vs)):
         overrides = [*args.overrides, *variation]
-        times = measure(overrides, rounds=args.rounds, full=args.full)
+        try:
+            times = measure(overrides, rounds=args.rounds, full=args.full)
+        except (config.ConfigError, OSError) as error:
+            parser.error(str(error))
         rows.append({"options": " ".join(overrides), **times})
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".4g"))
 

@@ -8,7 +8,8 @@
 # full:  three seeds
 #
 # The grid and time of each study stand in configs/study/*.yaml. What is finished is skipped, so that
-# a second call resumes; a cell that fails, as retrieval without its data does, ends the script.
+# a second call resumes; a cell that fails, as retrieval without its data does, ends the script. Where
+# a study fails, the others go on, and the script fails in the end.
 # Arguments are passed on to the sweep, as trainer.accelerator=gpu. The sweep's folder is the size's.
 set -euo pipefail
 
@@ -32,5 +33,8 @@ cd "$(dirname "$0")/.."
 outputs=${MACFORMER_OUTPUTS:-outputs}
 
 python -m macformer.train -m "${options[@]}" "$@"
-macformer-study -m size="$size" study='glob(*,exclude=cost)'
-macformer-study size="$size" study=cost study.sweep="$outputs/$sweep" overwrite=true
+failed=0
+macformer-study -m size="$size" study='glob(*,exclude=cost)' || failed=$?
+((failed == 0 || failed == 2)) || exit "$failed"  # stopped
+macformer-study size="$size" study=cost study.sweep="$outputs/$sweep" overwrite=true || failed=$?
+exit "$failed"

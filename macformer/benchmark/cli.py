@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler writes into the progress bar
     from macformer.benchmark.cases import check_rows  # torch takes seconds, --help should not
-    from macformer.benchmark.measure import run_benchmark
+    from macformer.benchmark.measure import measure_lengths
+    from macformer.benchmark.table import relate
     from macformer.measuring import check_device
 
     parser = make_parser("macformer-bench", DESCRIPTION, epilog=describe_options("benchmark"))
@@ -73,10 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"macformer-bench: {error}", file=sys.stderr)
         return 2
-    table = run_benchmark(cfg)
-    write_report(table, cfg, folder)
-    print(to_markdown(table))
-    return 0
+    rows, interrupted = [], False
+    try:
+        for found in measure_lengths(cfg):
+            rows += found
+    except KeyboardInterrupt:
+        interrupted = True
+    if rows:  # of the lengths that are done
+        table = relate(pd.DataFrame(rows))
+        write_report(table, cfg, folder)
+        print(to_markdown(table))
+    if interrupted:
+        print("macformer-bench: interrupted", file=sys.stderr)
+    return 130 if interrupted else 0
 
 
 def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -> DictConfig:
@@ -88,9 +98,6 @@ def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -
     Raises:
         ValueError: If a key is unknown, or a value cannot be that of its key.
     """
-    from macformer.benchmark.cases import MODES
-    from macformer.benchmark.peers import PEERS
-
     defaults = OmegaConf.create(files("configs").joinpath("benchmark.yaml").read_text())
     OmegaConf.set_struct(defaults, True)
     given = [argument for argument in arguments if "=" in argument]
@@ -105,10 +112,22 @@ def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{str(error).splitlines()[0]}; keys are {sorted(defaults)}") from error
     assert isinstance(cfg, DictConfig)
-    check(cfg, ALLOWED | {"mode": list_of(one_of(*MODES)), "vs": list_of(one_of(*PEERS), least=0)})
+    check_options(cfg)
     OmegaConf.set_struct(cfg, False)
     cfg.config_dirs = [str(folder.expanduser().resolve()) for folder in config_dirs]
     return cfg
+
+
+def check_options(cfg: DictConfig) -> None:
+    """Refuse values that options of the benchmark cannot have.
+
+    Raises:
+        OptionError: With one line for all of them.
+    """
+    from macformer.benchmark.cases import MODES
+    from macformer.benchmark.peers import PEERS
+
+    check(cfg, ALLOWED | {"mode": list_of(one_of(*MODES)), "vs": list_of(one_of(*PEERS), least=0)})
 
 
 def to_markdown(table: pd.DataFrame) -> str:

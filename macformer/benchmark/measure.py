@@ -1,8 +1,9 @@
 """Time and peak memory of attentions over the length of the sequence."""
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,11 +19,15 @@ from macformer.measuring import GIB, MIB, count_flops, measure_peak
 
 def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
     """Measure every combination in ``cfg``, one row each."""
+    return relate(pd.DataFrame([row for rows in measure_lengths(cfg) for row in rows]))
+
+
+def measure_lengths(cfg: DictConfig) -> Iterator[list[dict[str, Any]]]:
+    """Measure one length after the other; yield the rows of each."""
     torch.set_num_threads(cfg.threads)
     if cfg.device == "cpu":
         limit_memory(int(cfg.memory_limit_gib * GIB))
     ceilings = measure_ceilings(cfg)
-    rows = []
     methods = builders(cfg, max(cfg.length))
     steps = len(cfg.length) * len(cfg.mode) * len(methods) * (1 + cfg.rounds)
     # A thread that refreshes the bar would be measured, too.
@@ -36,8 +41,7 @@ def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
         for length in cfg.length:
             cases = [case for mode in cfg.mode for case in build_cases(cfg, length, mode)]
             _measure(cases, cfg, report)
-            rows += [describe_case(case, cfg, ceilings) for case in cases]
-    return relate(pd.DataFrame(rows))
+            yield [describe_case(case, cfg, ceilings) for case in cases]
 
 
 def limit_memory(limit: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from macformer.runs.hydra_bridge import Override, QuotedString, is_group, parse_overrides
 
@@ -80,6 +81,8 @@ def write_override(key: str, value: Any) -> str:
 
 
 def _written(value: Any) -> str:
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value, resolve=True)
     if value is None:
         return "null"
     if isinstance(value, bool):

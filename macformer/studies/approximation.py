@@ -30,7 +30,8 @@ from macformer.features.error import (
 from macformer.features.search import attend_exactly
 from macformer.ops import maclaurin_attention
 from macformer.plotting import draw_lines, draw_panels
-from macformer.studies.seeds import mean_sd
+from macformer.runs.allowed import COUNT, POSITIVE, list_of, one_of, whole
+from macformer.studies.seeds import find_centre, mean_sd
 
 FACTORS = {
     "num_features": "features",
@@ -39,6 +40,15 @@ FACTORS = {
     "norm": "norm of queries and keys",
 }
 NUM_PAIRED = 128  # tokens whose kernel matrix is compared: its error does not depend on the length
+ALLOWED = {
+    "study.settings.num_draws": whole(2),  # of which the bias has a standard error
+    "grid.kernel": list_of(one_of("exp", "trigh", "inv", "log", "sqrt")),
+    "grid.sampler": list_of(one_of("iid", "code", "optimal")),
+    "grid.num_features": list_of(COUNT, least=0),
+    "grid.head_dim": list_of(COUNT, least=0),
+    "grid.length": list_of(whole(NUM_PAIRED), least=0),
+    "grid.norm": list_of(POSITIVE, least=0),
+}
 
 
 def points(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -124,8 +134,9 @@ def clustered_tokens(
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show every kernel and sampler at the centre."""
-    centre = frame.loc[frame["varied"] != "num_features", "num_features"].iloc[0]
-    frame = frame[(frame["varied"] == "num_features") & (frame["num_features"] == centre)]
+    for factor, value in find_centre(frame, FACTORS).items():
+        frame = frame[frame[factor] == value]
+    frame = frame.drop_duplicates(["kernel", "sampler", "seed"])  # a point of several factors
     code = frame[frame["sampler"] == "code"].groupby("kernel")["kernel_error"].mean()
     rows = []
     for (kernel, sampler), group in frame.groupby(["kernel", "sampler"], sort=False):

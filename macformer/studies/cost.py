@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from macformer.plotting import draw_legend, draw_panels
 from macformer.record import read_metrics
+from macformer.runs.allowed import number
 from macformer.runs.identity import digest
 from macformer.studies.runner import StudyError
 from macformer.studies.seeds import mean_sd
@@ -29,6 +30,10 @@ from macformer.tables.runs import TableError, read_runs
 from macformer.tables.settings import OWN, SHARED, name_runs
 from macformer.tables.summary import REFERENCE, RESULT, keys_of, ranked, references
 
+ALLOWED = {
+    "study.settings.rate.cpu": number(lambda value: value >= 0, "of at least 0"),
+    "study.settings.rate.gpu": number(lambda value: value >= 0, "of at least 0"),
+}
 NAMES = ["recipe", SHARED, OWN]  # what sets a row apart, beside attention and ppSBN
 VALUES = ["device_hours", "price", "accuracy", "points", "watt_hours"]
 

@@ -12,6 +12,7 @@ entropy of the labels by a tenth: then knowing nothing had been better.
 
 from collections.abc import Iterable, Iterator
 from itertools import islice, product
+from math import inf
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from torch import nn
 
 from macformer.models import EncoderLayer
 from macformer.plotting import draw_legend, draw_lines, draw_panels
+from macformer.runs.allowed import COUNT, POSITIVE, TEXT, list_of, one_of
 from macformer.runs.build import build_data, build_model
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TEST_SEED, reverse_batches
@@ -37,6 +39,13 @@ READINGS = {
     "with_batch": "with ppSBN by batch",
 }
 GROUP = ["task", "attention", "ppsbn"]
+ALLOWED = {
+    "grid.task": list_of(one_of("listops", "reverse")),
+    "grid.attention": list_of(TEXT),
+    "grid.batch_size": list_of(COUNT, least=0),
+    "grid.input_scale": list_of(POSITIVE, least=0),
+    "grid.num_steps": COUNT,
+}
 
 Training = tuple[nn.Module, Iterator[Batch], list[Batch]]  # the model, its data and its test
 
@@ -63,7 +72,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     """Train one model."""
     torch.manual_seed(point["seed"])
     settings = cfg.study.settings
-    build = {"listops": _listops, "reverse": _reverse}[point["task"]]
+    build = _listops if point["task"] == "listops" else _reverse
     model, batches, test = build(point, cfg)
     for layer in model.modules():
         if isinstance(layer, EncoderLayer):
@@ -95,7 +104,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
             row[f"lowest over {name}"] = f"{100 * means.min():.3g} (at {means.idxmin():g})"
         row["diverged runs"] = f"{int(group['diverged'].sum())} of {len(group)}"
         row["gradient norm at the centre"] = at_centre["gradient_norm"].median()
-        row["largest gradient norm"] = group["largest_gradient_norm"].max()
+        row["largest gradient norm"] = group["largest_gradient_norm"].fillna(inf).max()
         rows.append(row)
     tasks = list(frame["task"].unique())
     return pd.DataFrame([row for task in tasks for row in rows if row["task"] == task])

@@ -15,18 +15,34 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.plotting import COLOURS, draw_legend, draw_lines, draw_panels
+from macformer.runs.allowed import COUNT, TEXT, either, list_of, one_of
+from macformer.studies.runner import StudyError
 from macformer.studies.seeds import show_interval, with_intervals
 from macformer.studies.toy_cells import train_cell
 from macformer.studies.toy_training import count_diverged
 
 WHOLE = "all"
+ALLOWED = {
+    "grid.attention": list_of(TEXT),
+    "grid.window": list_of(either(COUNT, one_of(WHOLE))),
+    "grid.num_steps": COUNT,
+}
 ENDS = {"none": "1", "uniform": WHOLE}  # a control, and the window that it stands for
 
 
 def points(cfg: DictConfig) -> list[dict[str, Any]]:
-    """List each attention at each window, and the controls at the ends."""
+    """List each attention at each window, and the controls at the ends.
+
+    Raises:
+        StudyError: If the settings have no such task.
+    """
     grid: Any = OmegaConf.to_container(cfg.grid, resolve=True)
     windows = [str(window) for window in grid["window"]]
+    known = cfg.study.settings.tasks
+    if unknown := [task for task in grid["task"] if task not in known]:
+        raise StudyError(
+            f"task {', '.join(unknown)} is none of study.settings.tasks: {', '.join(known)}"
+        )
     rows = [*product(grid["attention"], windows), *ENDS.items()]
     return [
         {"task": task, "attention": attention, "window": window, "seed": seed}
@@ -77,7 +93,8 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
                 row[f"window {window}, %"] = show_interval(place)
         of_row = frame[(frame["task"] == task) & (frame["attention"] == attention)]
         rows.append({**row, "diverged": count_diverged(of_row)})
-    return pd.DataFrame(rows)
+    windows = [f"window {window}, %" for window in _windows(frame)]
+    return pd.DataFrame(rows, columns=["task", "attention", "n", *windows, "diverged"])
 
 
 def plot(frame: pd.DataFrame) -> Figure:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.plotting import draw_legend, draw_lines, draw_panels
+from macformer.runs.allowed import COUNT
 from macformer.studies.seeds import find_centre, show_interval, with_intervals
 from macformer.studies.toy_cells import train_cell
 from macformer.studies.toy_training import count_diverged
@@ -22,6 +23,7 @@ from macformer.tables.layout import row_label
 
 FACTORS = {"num_pairs": "pairs", "max_len": "length (tokens)"}
 ROW = ["attention", "ppsbn"]
+ALLOWED = {"grid.num_steps": COUNT}
 
 
 def points(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -52,7 +54,9 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     """Show each row's accuracy with its interval at every point, and its state at the centre."""
     shown = with_intervals(frame, [*ROW, *FACTORS])
     centre = find_centre(frame, FACTORS)
-    rows = []
+    rows, names = [], {}  # of columns, in the order of the points
+    for place in sorted(shown.to_dict("records"), key=_place):
+        names[_place(place)] = f"{place['num_pairs']} pairs in {place['max_len']}, %"
     for (attention, ppsbn), group in shown.groupby(ROW, sort=False):
         of_row = frame[(frame["attention"] == attention) & (frame["ppsbn"] == ppsbn)]
         at_centre = of_row
@@ -60,11 +64,15 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
             at_centre = at_centre[at_centre[factor] == value]
         row = {"attention": attention, "ppSBN": ppsbn, "n": group["count"].min()}
         row["numbers kept"] = at_centre["state_size"].max()
-        for place in sorted(group.to_dict("records"), key=lambda x: [x[f] for f in FACTORS]):
-            name = f"{place['num_pairs']} pairs in {place['max_len']}, %"
-            row[name] = show_interval(place)
+        for place in group.to_dict("records"):
+            row[names[_place(place)]] = show_interval(place)
         rows.append({**row, "diverged": count_diverged(of_row)})
-    return pd.DataFrame(rows)
+    columns = ["attention", "ppSBN", "n", "numbers kept", *names.values(), "diverged"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _place(row: dict[Any, Any]) -> tuple[Any, ...]:
+    return tuple(row[factor] for factor in FACTORS)
 
 
 def plot(frame: pd.DataFrame) -> Figure:

@@ -18,6 +18,7 @@ from macformer.measuring import check_device
 from macformer.plotting import save
 from macformer.provenance import device_name, package_version, source_commit
 from macformer.runs.allowed import COUNT, DEVICE, FLAG, SEED, check, list_of, one_of
+from macformer.runs.hydra_messages import one_line
 from macformer.runs.identity import digest
 from macformer.whole_file import whole_file
 
@@ -70,25 +71,29 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     settings = digest(OmegaConf.to_container(cfg.study.settings, resolve=True))
     if {row["settings"] for row in rows} - {settings}:
         raise StudyError(
-            f"{folder / ROWS} was measured with other settings; overwrite=true drops it"
+            f"{folder / ROWS} was measured with other settings; overwrite=true drops it, another "
+            "paths.output_dir keeps it"
         )
     torch.set_num_threads(cfg.threads)
     done = {row["point"] for row in rows}
-    missing = [point for point in study.points(cfg) if point_key(point, cfg) not in done]
+    points = _points(study, cfg)
+    missing = [point for point in points if point_key(point, cfg) not in done]
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / CONFIG, resolve=True)
     source = {**provenance(cfg.device), "settings": settings}
-    drops, failed = cfg.overwrite, []
+    drops, failed, reasons = cfg.overwrite, [], []
     with _progress() as progress:
         for point in progress.track(missing, total=len(missing), description=cfg.study.name):
             key = {"point": point_key(point, cfg)}
             try:
                 found = [{**source, **point, **row, **key} for row in study.measure(point, cfg)]
-            except (ValueError, OSError):  # of an option, say: the next point has it, too
-                raise
-            except Exception as error:  # of this point alone, such as want of memory
-                failed.append(f"{_describe(point)}: {type(error).__name__}: {error}")
-                progress.console.print(f"failed: {failed[-1]}", markup=False)
+            except Exception as error:
+                plain = isinstance(error, (ValueError, OSError))  # what the user can mend
+                reason = one_line(error) if plain else f"{type(error).__name__}: {error}"
+                if reason not in reasons:  # of an option, say: other points have it, too
+                    progress.console.print(f"failed: {_describe(point)}: {reason}", markup=False)
+                reasons.append(reason)
+                failed.append(f"{_describe(point)}: {reason}")
             else:
                 _add_rows(found, folder, drops=drops)
                 drops = False
@@ -115,7 +120,7 @@ def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
     rows = read_rows(folder)
     seeds = sorted({*cfg.seeds, *(int(row["seed"]) for row in rows)})
     of_all_seeds = cast(DictConfig, OmegaConf.merge(cfg, {"seeds": seeds}))
-    asked = {point_key(point, cfg) for point in study.points(of_all_seeds)}
+    asked = {point_key(point, cfg) for point in _points(study, of_all_seeds)}
     frame = pd.DataFrame([row for row in rows if row["point"] in asked])
     if frame.empty:
         raise StudyError(
@@ -125,6 +130,17 @@ def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
     body = table.where(table.notna(), None).to_markdown(index=False, floatfmt=".3g", missingval="")
     (folder / TABLE).write_text(f"{describe_rows(frame)}\n\n{body}\n")
     return [folder / ROWS, folder / TABLE, *save(study.plot(frame), folder / "plot")]
+
+
+def _points(study: Study, cfg: DictConfig) -> list[Row]:
+    """List the points of a study.
+
+    Raises:
+        StudyError: If there are none.
+    """
+    if points := study.points(cfg):
+        return points
+    raise StudyError(f"study={cfg.study.name} has no points: a list is empty, such as seeds")
 
 
 def point_key(point: Row, cfg: DictConfig) -> str:
@@ -142,9 +158,11 @@ def load_study(cfg: DictConfig) -> Study:
     check(cfg, {"size": one_of(*cfg.study.sizes)})  # first: the seeds are those of the size
     check(cfg, ALLOWED)
     try:
-        return cast(Study, importlib.import_module(cfg.study.module))
+        study = importlib.import_module(cfg.study.module)
     except ModuleNotFoundError as error:
         raise StudyError(f"study.module is {cfg.study.module}: {error}") from error
+    check(cfg, getattr(study, "ALLOWED", {}))
+    return cast(Study, study)
 
 
 def read_rows(folder: Path) -> list[Row]:

@@ -183,11 +183,26 @@ def test_peers_are_attentions(peer, tmp_path):
 def test_unknown_options_are_refused_in_one_line_before_any_work(
     argument, message, capsys, monkeypatch
 ):
-    monkeypatch.setattr(benchmark, "run_benchmark", None)
+    monkeypatch.setattr(benchmark, "measure_lengths", None)
     assert main([argument]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_an_interruption_keeps_the_lengths_that_are_done(tmp_path, monkeypatch, capsys):
+    measure = benchmark._measure
+
+    def stop_at_the_second(cases, *rest):
+        if cases[0].length > 8:
+            raise KeyboardInterrupt
+        measure(cases, *rest)
+
+    monkeypatch.setattr(benchmark, "_measure", stop_at_the_second)
+    options = ("attention=softmax", "length=8,16", "rounds=2", "memory_limit_gib=1e6")
+    assert main([*options, f"output_dir={tmp_path}"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "macformer-bench: interrupted"
+    assert set(pd.read_csv(tmp_path / "bench.csv")["length"]) == {8}
 
 
 def test_a_folder_of_rows_that_is_not_there_is_one_line(tmp_path, capsys):

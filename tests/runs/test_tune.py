@@ -186,6 +186,12 @@ def test_a_space_that_does_not_suit_the_options_is_one_line(outputs, capsys):
     assert not list(outputs.parent.glob("*/*/metrics.json"))
 
 
+def test_every_value_of_a_space_is_tried_before_the_first_trial(outputs, trained):
+    with pytest.raises(tune.SearchError, match="wiht"):
+        search(1, space={"ppsbn": ["with", "wiht"]})
+    assert not trained
+
+
 @pytest.mark.parametrize("spec", [{"low": 2.0, "high": 1.0}, {"lowest": 1}, "1,2"])
 def test_a_range_that_is_none_is_refused(outputs, spec):
     with pytest.raises(tune.SearchError, match="learning_rate"):

@@ -38,6 +38,18 @@ def test_the_default_sampler_at_128_features(cfg, kernel, share, output_error):
     assert optimal.bias < 1.5  # 1 without a bias; pairs of 16 draws scatter by less than 0.2
 
 
+def test_the_centre_is_found_among_the_points_that_are_there(cfg):
+    """Of a study that was stopped along its first factor, or that varies one factor alone."""
+    rows = [
+        rows_of(cfg, kernel="exp", sampler="code", num_features=count, varied=varied, length=128)
+        for varied, count in (("num_features", 32), ("num_features", 64), ("norm", 64))
+    ]
+    assert approximation.table(rows[0])["sampler"].tolist() == ["code"]
+    frame = pd.concat(rows)
+    (row,) = approximation.table(frame).to_dict("records")
+    assert row["95 % of errors below"] == pytest.approx(rows[1]["pointwise_error"].iloc[0])
+
+
 def test_tokens_of_one_cluster_are_alike():
     query, key, value = approximation.clustered_tokens(50, 800, num_clusters=1, noise=0.5)
     for x in (query, key):

@@ -1,8 +1,10 @@
 """The grid of the ppSBN study, and its table on rows made by hand."""
 
 import pandas as pd
+import pytest
+from omegaconf import OmegaConf
 
-from macformer.studies.ppsbn import FACTORS, plot, points, table
+from macformer.studies.ppsbn import FACTORS, measure, plot, points, table
 
 
 def test_one_factor_varies_at_a_time(compose_study):
@@ -51,3 +53,26 @@ def test_plot_shows_one_factor_in_each_panel():
     figure = plot(made_rows())
     drawn = [line.get_xdata().tolist() for axis in figure.axes for line in axis.lines[:1]]
     assert drawn == [[8, 32], [1.0, 100.0]]
+
+
+@pytest.mark.parametrize("task", ["listops", "reverse"])
+@pytest.mark.parametrize("attention", ["softmax", "rmfa_inv_unguarded", "rmfa_exp_scaled"])
+def test_a_point_of_each_task_and_kind_of_row_is_measured(compose_study, task, attention):
+    cfg = compose_study(
+        "study=ppsbn",
+        f"study.sizes.smoke.task=[{task}]",
+        f"study.sizes.smoke.attention=[{attention}]",
+        "study.sizes.smoke.num_steps=2",
+    )
+    OmegaConf.set_readonly(cfg, False)
+    cfg.study.settings.listops["task.num_examples"] = {"train": 64, "validation": 8, "test": 16}
+    point, *_ = points(cfg)
+    (row,) = measure(point, cfg)
+    assert 0 <= row["accuracy"] <= 1
+
+
+def test_a_gradient_that_is_not_finite_is_the_largest():
+    rows = made_rows()
+    rows.loc[rows["diverged"], "largest_gradient_norm"] = float("nan")
+    (row,) = table(rows).to_dict("records")
+    assert row["largest gradient norm"] == float("inf")

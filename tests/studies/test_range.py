@@ -6,6 +6,7 @@ import torch
 from omegaconf import OmegaConf
 
 from macformer.studies.range import held_to, measure, plot, points, table
+from macformer.studies.runner import StudyError
 from macformer.studies.toy_cells import train_cell
 
 
@@ -16,6 +17,11 @@ def test_controls_stand_at_the_ends(compose_study):
     expected = {(name, window) for name in ("softmax", "rmfa_exp") for window in windows}
     assert places == expected | {("none", "1"), ("uniform", "all")}
     assert len(found) == len(places)
+
+
+def test_a_task_without_options_is_named(compose_study):
+    with pytest.raises(StudyError, match=r"task recal is none of study\.settings\.tasks: listops"):
+        points(compose_study("study=range", "study.sizes.smoke.task=[recal]"))
 
 
 def test_softmax_in_a_window_of_one_token_is_no_attention(compose_study):

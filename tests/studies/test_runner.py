@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from macformer.runs.allowed import OptionError
+from macformer.runs.allowed import OptionError, whole
 from macformer.studies.runner import ROWS, StudyError, render_study, run_study
 
 SQUARES = """
@@ -23,6 +23,8 @@ def measure(point, cfg):
         meanwhile.pop()()
     if point["x"] == cfg.grid.get("fails_at"):
         raise RuntimeError("no power")
+    if point["x"] == cfg.grid.get("refused_at"):
+        raise ValueError("x is odd")
     if point["x"] == cfg.grid.get("stops_at"):
         raise KeyboardInterrupt
     measured.append((point["x"], point["seed"]))
@@ -92,6 +94,28 @@ def test_a_point_that_fails_leaves_the_others(squares, tmp_path):
     assert squares == [(2, 0), (5, 0)] and (tmp_path / "plot.png").exists()
     run_study(config([2, 3, 5], [0]), tmp_path)
     assert squares == [(2, 0), (5, 0), (3, 0)]
+
+
+def test_a_value_that_one_point_cannot_have_leaves_the_others(squares, tmp_path):
+    with pytest.raises(StudyError, match=r"the first: x 3, seed 0: x is odd$"):
+        run_study(config([2, 3, 5], [0, 1], refused_at=3), tmp_path)
+    assert squares == [(2, 0), (2, 1), (5, 0), (5, 1)]
+
+
+def test_a_study_without_points_says_so(squares, tmp_path):
+    for run in (run_study, render_study):
+        with pytest.raises(StudyError, match="study=squares has no points: a list is empty"):
+            run(config([2], []), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_may_say_which_values_its_options_have(squares, tmp_path, monkeypatch):
+    study = __import__("squares")
+    monkeypatch.setattr(study, "ALLOWED", {"study.settings.offset": whole(0)}, raising=False)
+    with pytest.raises(
+        OptionError, match=r"study\.settings\.offset is -1; it must be a whole number"
+    ):
+        run_study(config([2], [0], offset=-1), tmp_path)
 
 
 def test_two_calls_may_add_to_one_study(squares, tmp_path):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from macformer.benchmark.table import length_exponent
-from macformer.studies.speed import DRAWN, measure, plot, table
+from macformer.studies.speed import DRAWN, measure, plot, points, table
 
 
 def made_rows() -> pd.DataFrame:
@@ -16,7 +16,9 @@ def made_rows() -> pd.DataFrame:
         for attention, ms in (("softmax", 100.0 + length**2), ("linear", 3.0 * length)):
             row = {"attention": attention, "mode": "forward", "length": length, "seed": 0}
             ratio = ms / (100.0 + length**2)
-            rows.append({**row, "ms": ms, "ratio": ratio, "peak MiB": 2.0 * length})
+            rows.append(
+                {**row, "ms": ms, "ratio": ratio, "peak MiB": 2.0 * length, "failure": None}
+            )
     return pd.DataFrame(rows)
 
 
@@ -36,6 +38,27 @@ def test_table_relates_to_softmax():
 
 def test_one_length_has_no_slope():
     assert pd.isna(length_exponent(made_rows().head(1), "ms"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("study.settings.attention=[softmax,nope]", "attention nope is unknown"),
+        ("study.settings.mode=[forwards]", "mode is"),
+        ("study.sizes.smoke.rounds=0", "rounds is 0"),
+    ],
+)
+def test_what_the_benchmark_cannot_run_is_refused_first(compose_study, option, message):
+    with pytest.raises(ValueError, match=message):
+        points(compose_study("study=speed", option))
+
+
+def test_why_a_row_has_no_time_stands_in_the_table(compose_study):
+    cfg = compose_study("study=speed", "study.settings.attention=[softmax]")
+    rows = pd.DataFrame([{"length": 37, **row} for row in measure({"length": 37, "seed": 0}, cfg)])
+    assert "not measured" not in table(rows)
+    rows.loc[0, "failure"] = "out of memory"
+    assert table(rows)["not measured"].dropna().tolist() == ["out of memory"]
 
 
 def test_measures_every_attention_in_both_modes(compose_study):
