@@ -146,8 +146,8 @@ def truncation_degree(
         )
     if not max(terms[-8:]) < tolerance * total:  # several: some degrees may be missing
         raise ValueError(
-            f"the Maclaurin series does not converge at |t| = {dot_bound:.3g}; "
-            "lower guard or, in RMFA without one, assumed_dot"
+            f"the Maclaurin series does not converge at |t| = {dot_bound:.3g}, "
+            "beyond its radius; lower guard or, in RMFA without one, assumed_dot"
         )
     tail = 0.0
     for degree in range(max_degree, 0, -1):
