@@ -75,7 +75,7 @@ def test_want_of_memory_is_named(make_run, monkeypatch):
     ("overrides", "message"),
     [
         (("attention=rmfa_exp", "attention.num_features=0"), "num_features is 0; at least 1"),
-        (("attention=rmfa_inv", "attention.guard=1.5"), "bounded by 1.5; guard and"),
+        (("attention=rmfa_inv", "attention.guard=1.5"), "bounded by 1.5; lower guard"),
         (("mixer.num_heads=3",), "qkv_dim 64 is not a multiple of num_heads 3"),
         (("task.source=moon",), "'moon'"),
     ],

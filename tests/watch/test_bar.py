@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import select
 import struct
 import sys
 import termios
@@ -37,6 +38,14 @@ def terminal(monkeypatch, *, streams=("stdout", "stderr"), term="xterm"):
     os.close(reader)
 
 
+def read_all(reader: int) -> str:
+    """Read until nothing has come for a while: a terminal hands on what is written piece by piece."""
+    seen = b""
+    while select.select([reader], [], [], 0.5)[0]:
+        seen += os.read(reader, 65536)
+    return seen.decode()
+
+
 def test_a_terminal_keeps_its_last_line_for_the_bar_and_gets_it_back(
     monkeypatch, sweep, write_cell
 ):
@@ -44,7 +53,7 @@ def test_a_terminal_keeps_its_last_line_for_the_bar_and_gets_it_back(
     with terminal(monkeypatch) as reader:
         with pytest.raises(SystemExit), bar.sweep_bar(run_dirs):
             sys.exit(143)  # as at a signal
-        seen = os.read(reader, 65536).decode()
+        seen = read_all(reader)
     assert "\033[1;11r" in seen  # lines 1 to 11 scroll
     assert "\033[12;1H\033[2K2/2 " in seen
     assert seen.index("\033[1;11r") < seen.index("2/2") < seen.index("\033[r")
