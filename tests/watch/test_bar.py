@@ -39,7 +39,7 @@ def terminal(monkeypatch, *, streams=("stdout", "stderr"), term="xterm"):
 
 
 def read_all(reader: int) -> str:
-    """Read until nothing has come for a while: a terminal hands on what is written piece by piece."""
+    """Read until nothing has come for a while: a terminal hands on what it gets in pieces."""
     seen = b""
     while select.select([reader], [], [], 0.5)[0]:
         seen += os.read(reader, 65536)
