@@ -90,11 +90,12 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
                 write_end(run_dir, "interrupted", str(stop))
             raise stop from None
         reason = read_rank_error(run_dir) or failure_reason(error)
-        print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
         with suppress(OSError):  # of a full disk, which may still have room for the reason
             write_end(run_dir, "failed", reason)
         with suppress(OSError):
             error_log.write_text(traceback.format_exc())
+        with suppress(OSError):  # of a terminal that is closed
+            print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
         return False
     print(summary(metrics), flush=True)
     return True

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from signal import SIG_DFL, SIGKILL, SIGTERM, default_int_handler
 from tempfile import TemporaryDirectory
@@ -55,6 +56,13 @@ def run_composed(cfg: DictConfig) -> bool:
         if (first := pretraining_folder(cfg)) is not None and not is_multirun():
             retry_pretraining(first)
         return run_in_process(run_dir, overwrite=cfg.overwrite, cwd=cwd)
+    if cfg.trainer.devices == 1 and cfg.trainer.num_nodes == 1:
+        print(
+            f"{run_dir.name}: Slurm task {_rank()} has no part in a run of one device, and ends; "
+            "use --ntasks=1, or trainer.devices and trainer.num_nodes for all tasks",
+            file=sys.stderr,
+        )
+        return False
     # Another rank may come late, when the first one already holds the lock. It joins whatever
     # there is, and leaves nothing in the folder.
     if read_status(run_dir) == "finished" and not cfg.overwrite:
@@ -163,7 +171,8 @@ def _wait(command: list[str], run_dir: Path, *, cwd: Path | None, overwrite: boo
     except Stopped as stop:
         if read_status(run_dir) == "running" and _rank() == 0:
             write_end(run_dir, "interrupted", str(stop))
-        _say_interrupted(run_dir, str(stop), overwrite=overwrite)
+        with suppress(OSError):  # of a terminal that is closed, which must not keep a sweep alive
+            _say_interrupted(run_dir, str(stop), overwrite=overwrite)
         sys.exit(stop.exit_code)
 
 
@@ -225,7 +234,7 @@ def is_running(run_dir: Path) -> bool:
     try:
         with run_lock(run_dir):
             return False
-    except FileNotFoundError:  # the folder has been removed since
+    except (FileNotFoundError, PermissionError):  # removed since, or nobody can run it from here
         return False
     except Timeout:
         return True

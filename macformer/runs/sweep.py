@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ class RunSweep(Callback):
         try:
             finished = run_sweep(config)
         except (*COMPOSITION_ERRORS, OSError) as error:  # the last: of a folder that cannot be made
-            print(f"macformer-train: {one_line(error)}", file=sys.stderr)
+            with suppress(OSError):  # of a terminal that is closed
+                print(f"macformer-train: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
         except Exception:  # Hydra would only warn, and go on to its own sweeper
-            traceback.print_exc()
+            with suppress(OSError):
+                traceback.print_exc()
             sys.exit(1)
         sys.exit(0 if finished else 1)
 
@@ -97,7 +100,7 @@ def show_tables(folder: Path) -> None:
     console = table_console()
     try:
         paths = make_tables([folder], console=console)
-    except TableError as error:
+    except (TableError, OSError) as error:  # the latter of a full disk
         console.print(f"no tables: {error}")
         return
     console.print("wrote " + ", ".join(map(str, paths)), soft_wrap=True)

@@ -261,11 +261,46 @@ def test_a_late_rank_joins_the_run_that_the_first_one_has_locked(composed, exit_
     commands = exit_with(0)
     before = (run_dir / "config.yaml").read_bytes()
     monkeypatch.setenv("SLURM_PROCID", "1")
+    cfg.trainer.devices = 2
     with process.run_lock(run_dir):
         assert process.run_composed(cfg)
     ((command, _),) = commands
     assert command[3] == str(run_dir) and command[4] != str(run_dir)
     assert (run_dir / "config.yaml").read_bytes() == before
+
+
+def test_a_task_without_a_device_takes_no_part(composed, exit_with, monkeypatch, capsys):
+    """It would write beside the first task, or train a seed whose results nothing records."""
+    cfg, _ = composed
+    commands = exit_with(0)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert not process.run_composed(cfg) and not commands
+    assert "Slurm task 3 has no part in a run of one device" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_nobodys_run(tmp_path, monkeypatch):
+    """As of a colleague, or in an archive; a finished one is read there."""
+
+    def refuse(folder):
+        raise PermissionError(folder / ".lock")
+
+    monkeypatch.setattr(process, "run_lock", refuse)
+    assert not process.is_running(tmp_path)
+
+
+def test_a_closed_terminal_does_not_keep_a_stopped_run_alive(tmp_path, monkeypatch):
+    def popen(*args, **options):
+        raise process.Stopped("stopped by SIGHUP", 129)
+
+    def closed(*args, **options):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    monkeypatch.setattr(process, "read_status", lambda run_dir: "interrupted")
+    monkeypatch.setattr(process, "_say_interrupted", closed)
+    with pytest.raises(SystemExit) as end:
+        process._wait(["cell"], tmp_path, cwd=None, overwrite=False)
+    assert end.value.code == 129
 
 
 def test_the_reason_of_another_rank_is_that_of_the_run(composed, exit_with, capsys):
@@ -354,6 +389,6 @@ def test_a_folder_of_another_run_is_left_alone(make_run, exit_with, monkeypatch,
     message = "holds another run, another (of another); overwrite=true"
     assert (message in capsys.readouterr().err) == (rank == "0")
     assert not commands
-    cfg.overwrite = True
+    cfg.overwrite, cfg.trainer.devices = True, 2
     process.run_composed(cfg)
     assert len(commands) == 1
