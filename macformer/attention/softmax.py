@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from macformer.attention.contract import blank_padding
-from macformer.ops.sdpa import WITHOUT_CUDNN, cudnn_may_fail, fused_attention
+from macformer.ops.sdpa import WITHOUT_CUDNN, cudnn_may_fail, fused_attention, has_choice
 
 
 class SoftmaxAttention(nn.Module):
@@ -49,11 +49,6 @@ class SoftmaxAttention(nn.Module):
         self.kernels["train" if self.training else "inference"] = kernel.name.lower()
         with sdpa_kernel(kernel):
             return scaled_dot_product_attention(query, key, value, **options)
-
-
-def has_choice(query: Tensor) -> bool:
-    """Say whether there are several kernels for a tensor: on a GPU alone."""
-    return query.is_cuda
 
 
 def candidates(key: Tensor, mask: Tensor | None) -> list[SDPBackend]:

@@ -22,10 +22,15 @@ def fused_attention(
 ) -> Tensor:
     """Call torch's ``scaled_dot_product_attention``; it chooses among the kernels that are safe."""
     options = {"attn_mask": attn_mask, "dropout_p": dropout_p, "scale": scale}
-    if not (query.is_cuda and cudnn_may_fail(key, attn_mask)):
+    if not (has_choice(query) and cudnn_may_fail(key, attn_mask)):
         return scaled_dot_product_attention(query, key, value, **options)
     with sdpa_kernel(WITHOUT_CUDNN):
         return scaled_dot_product_attention(query, key, value, **options)
+
+
+def has_choice(query: Tensor) -> bool:
+    """Say whether there are several kernels for a tensor: on a GPU alone."""
+    return query.is_cuda
 
 
 def cudnn_may_fail(key: Tensor, mask: Tensor | None) -> bool:

@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend
 from torch.testing import assert_close
 
 from macformer.attention import SoftmaxAttention, softmax
+from macformer.ops import sdpa
 
 
 def test_weights_by_hand():
@@ -98,19 +99,29 @@ def test_cudnn_leads_where_torch_prefers_it(monkeypatch, major, leads):
 @pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 def test_softmax_of_a_gpu_can_stand_in_a_compiled_step(monkeypatch, masked):
-    """Traced whole, over widths: nothing that only the host knows is asked there."""
-    monkeypatch.setattr(softmax, "has_choice", lambda query: True)
+    """Traced whole, over widths: cuDNN is left out of those of a half block, if there is a mask."""
+    named = []
+
+    def keep(graph, inputs):
+        enters = [node for node in graph.graph.nodes if "_sdpa_kernel" in str(node.target)]
+        kernels = enters[0].args[0] if enters else ()
+        named.append([getattr(SDPBackend, name.args[0]) for name in kernels])
+        return graph.forward
+
+    attention = SoftmaxAttention(num_heads=2, head_dim=8, dropout=0.0)
+    lengths = (128, 192, 256, 320)
+    inputs = [torch.randn(3, 2, 2, length, 8) for length in lengths]
+    masks = [torch.arange(n) >= torch.tensor([[n], [100]]) if masked else None for n in lengths]
+    cases = list(zip(inputs, masks, strict=True))
+    expected = [attention(*x, key_padding_mask=mask) for x, mask in cases]
+    for module in (softmax, sdpa):
+        monkeypatch.setattr(module, "has_choice", lambda query: True)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # checks are no graph code
     torch.compiler.reset()
-    attention = SoftmaxAttention(num_heads=2, head_dim=8, dropout=0.0)
-    compiled = torch.compile(attention, fullgraph=True, backend="eager")
-    for length in (128, 192, 256, 320):
-        inputs = torch.randn(3, 2, 2, length, 8)
-        mask = torch.arange(length) >= torch.tensor([[length], [100]]) if masked else None
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(softmax, "has_choice", lambda query: False)
-            expected = SoftmaxAttention.forward(attention, *inputs, key_padding_mask=mask)
-        assert_close(compiled(*inputs, key_padding_mask=mask), expected)
+    compiled = torch.compile(attention, fullgraph=True, backend=keep)
+    for (x, mask), out in zip(cases, expected, strict=True):
+        assert_close(compiled(*x, key_padding_mask=mask), out)
+    assert named == ([[], [FLASH, EFFICIENT, MATH], []] if masked else [[], []])
 
 
 @pytest.mark.gpu
