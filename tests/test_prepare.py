@@ -42,10 +42,9 @@ def test_a_task_is_prepared_and_described(run, tmp_path):
 def test_floors_are_described(run):
     many = ["task.num_examples={train: 120, validation: 5, test: 110}"]
     _, out, _ = run("task=listops_short", *many)
-    lines = out.splitlines()[-3:]
-    for name, line in zip(
-        ("first_token", "first_token_and_arguments", "root_over_digits"), lines, strict=True
-    ):
+    lines = out.splitlines()[-4:]
+    names = ("first_token", "first_token_and_arguments", "root_over_digits")
+    for name, line in zip((*names, f"{names[-1]}_and_operators"), lines, strict=True):
         assert re.fullmatch(
             rf"  floor \d+\.\d %, {name}: the most frequent training label .*", line
         )

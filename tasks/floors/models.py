@@ -63,15 +63,26 @@ def linear(
 
 
 def boosted(
-    train: Float[np.ndarray, "train n"], labels: Int[np.ndarray, "train"], asked: Any
+    train: Float[np.ndarray, "train n"],
+    labels: Int[np.ndarray, "train"],
+    asked: Any,
+    *,
+    num_rounds: int = 100,
+    learning_rate: float = 0.05,
+    max_leaves: int = 15,
 ) -> Labels:
-    """Answer by 100 boosted trees, which see what is not linear, such as a distance in a range."""
+    """Answer by boosted trees, which see what is not linear, such as a distance in a range.
+
+    Args:
+        num_rounds: Trees of each class.
+        max_leaves: Of a tree.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(
-        max_iter=100,
-        learning_rate=0.05,
-        max_leaf_nodes=15,
+        max_iter=num_rounds,
+        learning_rate=learning_rate,
+        max_leaf_nodes=max_leaves,
         early_stopping=False,  # type: ignore[arg-type]
         random_state=0,
     )

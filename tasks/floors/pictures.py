@@ -22,6 +22,22 @@ def predict_by_pixels(
     return linear(pixels[0], train.labels, pixels[1], strength=strength)
 
 
+def predict_by_means(
+    train: Sample, test: Sample, *, size: int, block: int
+) -> Int64[np.ndarray, "rows"]:
+    """Classify by boosted trees on the means of square blocks, each a few pixels wide."""
+    means = [
+        pictures_of(sample, size=size)
+        .reshape(-1, size // block, block, size // block, block)
+        .mean(axis=(2, 4))
+        .reshape(-1, (size // block) ** 2)
+        for sample in (train, test)
+    ]
+    return boosted(
+        means[0], train.labels, means[1], num_rounds=200, learning_rate=0.1, max_leaves=31
+    )
+
+
 def predict_by_statistics(train: Sample, test: Sample, *, size: int) -> Int64[np.ndarray, "rows"]:
     """Classify by boosted trees on what a picture has in all: ink, its spread, components."""
     features = [_in_parts(statistics, sample, size=size) for sample in (train, test)]

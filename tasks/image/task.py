@@ -14,7 +14,7 @@ from jaxtyping import Integer, UInt8
 
 from tasks.errors import DataError, check_rows
 from tasks.floors import Floor, add_floors
-from tasks.floors.pictures import predict_by_pixels
+from tasks.floors.pictures import predict_by_means, predict_by_pixels
 from tasks.image.cifar import read_cifar_batch
 from tasks.sources.content import content_of
 from tasks.sources.hub import load_from_hub
@@ -37,7 +37,12 @@ _FLOORS = {
         "logistic regression on the grey values",
         partial(predict_by_pixels, size=32, strength=0.01),
         max_rows=45_000,
-    )
+    ),
+    "means": Floor(
+        "200 rounds of boosted trees on the 64 means of blocks of 4 x 4 pixels",
+        partial(predict_by_means, size=32, block=4),
+        max_rows=45_000,
+    ),
 }
 
 Pictures = tuple[UInt8[np.ndarray, "rows 32 32 3"], Integer[np.ndarray, "rows"]]

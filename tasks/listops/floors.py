@@ -15,7 +15,9 @@ _CLOSE = VOCABULARY.index("]")
 _FIRST_DIGIT = VOCABULARY.index("0")
 _NUM_DIGITS = 10
 _NOTHING = _NUM_DIGITS  # the value of no digits at all
-_MOST_NESTED = 3  # arguments, from which on their number says no more
+# Nested arguments, from which on their number says no more: of all, and of those of one operator.
+_MOST_NESTED = 3
+_MOST_OF_ONE = 2
 
 Text = UInt8[np.ndarray, "_"]
 _APPLY = {
@@ -51,6 +53,12 @@ def floors_of_listops(*, brackets: bool, max_rows: int) -> dict[str, Floor]:
                 "digits directly below it, and the number of nested arguments up to 3",
                 _operator_and_value,
             ),
+            "root_over_digits_and_operators": (
+                "the most frequent training label of the root's operator, its value over the "
+                "digits directly below it, and the numbers of arguments nested under each "
+                "operator, up to 2 of one",
+                _operator_value_and_nested,
+            ),
         }
     return {
         name: Floor(recipe, partial(_predict, key=key), max_rows=max_rows)
@@ -74,21 +82,32 @@ def _operator(text: Text) -> int:
 
 
 def _operator_and_arguments(text: Text) -> int:
-    digits, num_nested = below_root(text)
-    return (len(digits) + num_nested) * len(VOCABULARY) + int(text[0])
+    digits, nested = below_root(text)
+    return (len(digits) + len(nested)) * len(VOCABULARY) + int(text[0])
 
 
 def _operator_and_value(text: Text) -> int:
-    digits, num_nested = below_root(text)
-    operator = VOCABULARY[text[0]]
-    value = _APPLY[operator](digits) if digits and operator in _APPLY else _NOTHING
-    seen = value * (_MOST_NESTED + 1) + min(num_nested, _MOST_NESTED)
+    digits, nested = below_root(text)
+    seen = _value(text, digits) * (_MOST_NESTED + 1) + min(len(nested), _MOST_NESTED)
     return seen * len(VOCABULARY) + int(text[0])
 
 
-def below_root(text: Text) -> tuple[list[int], int]:
-    """Return the digits directly below the root, and the number of its nested arguments."""
+def _operator_value_and_nested(text: Text) -> int:
+    digits, nested = below_root(text)
+    seen = _value(text, digits)
+    for operator in _APPLY:
+        seen = seen * (_MOST_OF_ONE + 1) + min(nested.count(operator), _MOST_OF_ONE)
+    return seen * len(VOCABULARY) + int(text[0])
+
+
+def _value(text: Text, digits: list[int]) -> int:
+    operator = VOCABULARY[text[0]]
+    return _APPLY[operator](digits) if digits and operator in _APPLY else _NOTHING
+
+
+def below_root(text: Text) -> tuple[list[int], list[str]]:
+    """Return the digits directly below the root, and the operators of its nested arguments."""
     opens = (text > 0) & (text < _CLOSE)
     depth = np.cumsum(opens.astype(np.int64) - (text == _CLOSE))
     digits = text[(depth == 1) & (text >= _FIRST_DIGIT)].astype(np.int64) - _FIRST_DIGIT
-    return digits.tolist(), int(((depth == 2) & opens).sum())
+    return digits.tolist(), [VOCABULARY[token] for token in text[(depth == 2) & opens]]

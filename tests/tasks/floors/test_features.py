@@ -5,7 +5,14 @@ import pytest
 from scipy import ndimage
 
 from tasks.floors import sequences
-from tasks.floors.pictures import dots, predict_by_dots, predict_by_statistics, statistics
+from tasks.floors.pictures import (
+    dots,
+    predict_by_dots,
+    predict_by_means,
+    predict_by_pixels,
+    predict_by_statistics,
+    statistics,
+)
 from tasks.floors.sample import Sample
 from tasks.floors.sequences import (
     ngrams,
@@ -128,3 +135,21 @@ def test_a_leak_of_the_label_is_seen():
     brighter = sample._replace(items=grey.astype(np.uint8))
     by_statistics = predict_by_statistics(brighter, brighter, size=32)
     assert np.mean(by_statistics == labels) > 0.97
+
+
+def test_means_of_blocks_show_what_no_sum_of_pixels_does():
+    """The class is whether two blocks are alike: each pixel alone says nothing."""
+    rng = np.random.default_rng(5)
+
+    def pictures(num_rows: int) -> Sample:
+        bright = rng.integers(0, 2, (num_rows, 2))
+        documents = rng.integers(0, 100, (num_rows, 8, 8))
+        documents[:, 0:4, 4:8] += 100 * bright[:, 0, None, None]
+        documents[:, 4:8, 0:4] += 100 * bright[:, 1, None, None]
+        return sample_of(documents.reshape(num_rows, -1), bright[:, 0] ^ bright[:, 1])
+
+    train, test = pictures(400), pictures(200)
+    by_pixels = predict_by_pixels(train, test, size=8, strength=0.01)
+    by_means = predict_by_means(train, test, size=8, block=4)
+    assert np.mean(by_pixels == test.labels) < 0.65
+    assert np.mean(by_means == test.labels) > 0.97
