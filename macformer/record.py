@@ -86,7 +86,7 @@ def describe_uncomposed(choices: Mapping[str, Any], *, reason: str) -> dict[str,
         "status": "failed",
         "reason": reason,
         "identity": None,
-        "name": re.sub(r"[^\w.-]+", "_", label),
+        "name": re.sub(r"[^\w.-]+", "_", label)[:MAX_ID],  # that a folder can have, too
         **names,
     }
 

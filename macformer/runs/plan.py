@@ -113,7 +113,10 @@ def parse_jobs(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
 
 def _swept_values(override: Override, config: DictConfig, loader: ConfigLoader) -> Sequence[str]:
     if not is_glob(override):
-        return list(dict.fromkeys(override.sweep_string_iterator()))
+        listed = list(dict.fromkeys(override.sweep_string_iterator()))
+        if not listed:
+            raise ValueError(f"{override.input_line} has no values; give one or more to sweep over")
+        return listed
     group = override.key_or_group
     hidden: list[str] = list(config.get("unless_named", {}).get(group, []))
     values = expand_glob(override, find_options(config, loader, group), hidden)

@@ -31,6 +31,7 @@ BUSY = os.EX_TEMPFAIL  # exit code of a cell that another process runs
 FAILED = 1  # that of one whose reason stands in metrics.json
 AGAIN = "overwrite=true trains it again"
 GRACE_SECONDS = 10.0  # for a cell that was asked to stop
+_LOOK_SECONDS = 0.05  # a running cell holds its lock for longer, others that look for less
 # How the threads of torch wait for each other: they spin a little, then sleep. Two threads on two
 # cores train at 567 examples/s if they spin without end, at 549 so, at 172 if they sleep at once;
 # beside two processes that take all they can get at 180, 238 and 99.
@@ -232,7 +233,7 @@ def is_running(run_dir: Path) -> bool:
     if not run_dir.exists():
         return False
     try:
-        with run_lock(run_dir):
+        with run_lock(run_dir).acquire(timeout=_LOOK_SECONDS, poll_interval=_LOOK_SECONDS / 5):
             return False
     except (FileNotFoundError, PermissionError):  # removed since, or nobody can run it from here
         return False

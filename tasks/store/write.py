@@ -4,6 +4,7 @@ After an interruption, the next call goes on after the last finished part.
 """
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,8 @@ from tasks.store.arrays import GrowingArray
 from tasks.store.manifest import SPLITS, describe_split, write_json
 
 PROGRESS = "progress.json"
+
+_logger = logging.getLogger(__name__)
 
 Field = tuple[DTypeLike, tuple[int, ...]]  # type and shape of an item
 
@@ -197,4 +200,10 @@ def progress_bar() -> Progress:
 
 def _read_progress(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        _logger.warning("%s is damaged; preparation begins anew", path)
+        return {}

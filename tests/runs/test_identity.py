@@ -1,11 +1,14 @@
 """What decides a result decides a run's identity, and nothing else does."""
 
+import re
+import sys
 from functools import cache
 
 import pytest
 from omegaconf import OmegaConf
 
 from macformer.runs import config, identity
+from macformer.train import main
 
 
 @cache
@@ -117,3 +120,11 @@ def test_the_identity_of_a_cell_is_computed_once(monkeypatch):
     assert cfg.cell.endswith(cfg.identity) and cfg.cell in cfg.paths.run_dir
     OmegaConf.to_container(cfg, resolve=True)
     assert len(computed) == 1
+
+
+def test_a_resolved_configuration_is_printed_with_the_identity_of_its_run(monkeypatch, capsys):
+    options = ["task=listops_short", "recipe=smoke"]
+    monkeypatch.setattr(sys, "argv", ["macformer-train", *options, "--cfg", "job", "--resolve"])
+    main()
+    (printed,) = re.findall(r"^identity: (.*)", capsys.readouterr().out, re.MULTILINE)
+    assert printed == identity_of()

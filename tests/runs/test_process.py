@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from macformer.record import RANK_ERROR_NAME, SCHEMA
 from macformer.runs import cell, process, stop
@@ -223,6 +225,13 @@ def test_a_running_cell_starts_no_second_process(tmp_path, exit_with):
         assert process.is_running(tmp_path)
         assert not process.run_in_process(tmp_path, overwrite=False)
     assert commands == [] and not process.is_running(tmp_path)
+
+
+def test_two_that_look_do_not_take_each_other_for_a_running_cell(tmp_path):
+    other = FileLock(process.run_lock(tmp_path).lock_file, thread_local=False)
+    other.acquire()
+    threading.Timer(0.01, other.release).start()
+    assert not process.is_running(tmp_path)
 
 
 @pytest.fixture

@@ -196,6 +196,18 @@ def test_a_cell_that_does_not_compose_is_a_failed_row(compose_sweep, launched, t
     assert not list(tmp_path.glob("runs/uncomposed-*"))  # it is no part of this sweep
 
 
+def test_a_cell_whose_value_is_too_long_for_a_folder_is_a_failed_row(compose_sweep, tmp_path):
+    cells = plan(compose_sweep("attention=softmax," + 400 * "x"))
+    assert [cell.status for cell in cells] == ["new", "uncomposed"]
+    (record,) = tmp_path.glob("runs/uncomposed-*/metrics.json")
+    assert json.loads(record.read_text())["attention"] == 400 * "x"
+
+
+def test_a_sweep_over_nothing_is_refused(compose_sweep):
+    with pytest.raises(ValueError, match=r"seed=range\(0,0\) has no values"):
+        plan(compose_sweep("seed=range(0,0)"))
+
+
 def test_rows_of_a_call_that_is_still_at_work_stay(compose_sweep, launched, tmp_path):
     *_, cell = plan(compose_sweep("attention=softmax,no_such", "seed=3"))
     assert cell.status == "uncomposed"

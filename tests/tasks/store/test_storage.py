@@ -104,6 +104,19 @@ def test_an_interrupted_call_is_completed_by_the_next(tmp_path, fail_at):
     assert read_manifest(folder) == read_manifest(whole)
 
 
+@pytest.mark.parametrize("damaged", ["", '{"train": [2,', "3"])
+def test_a_damaged_record_of_progress_has_everything_made_anew(tmp_path, damaged, caplog):
+    with pytest.raises(Interruption):
+        prepare(tmp_path, calls=[], fail_at=3)
+    (progress,) = tmp_path.glob("**/progress.json")
+    progress.write_text(damaged)
+    calls: list[int] = []
+    folder = prepare(tmp_path, calls=calls)
+    assert calls == list(range(5)) and "progress.json is damaged" in caplog.text
+    whole = prepare(tmp_path / "whole", calls=[])
+    assert read_manifest(folder) == read_manifest(whole)
+
+
 def test_a_killed_call_is_completed_by_the_next(tmp_path):
     script = f"""
 import os, signal, sys
