@@ -15,6 +15,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from macformer.whole_file import replaced
+
 # Okabe and Ito's palette, distinct to colour-blind readers; grey for its yellow, pale on white.
 COLOURS = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999"]
 MARKERS = ["o", "s", "D", "^", "v", "X"]
@@ -189,6 +191,8 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Save as PNG and as SVG of reproducible bytes; return both files."""
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
     with matplotlib.rc_context({"svg.hashsalt": stem.name}):
-        figure.savefig(png, dpi=150)
-        figure.savefig(svg, metadata={"Date": None})
+        with replaced(png) as file:
+            figure.savefig(file, format="png", dpi=150)
+        with replaced(svg) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None})
     return png, svg

@@ -13,9 +13,10 @@ reader sees at once. So
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 
 @contextmanager
@@ -41,6 +42,11 @@ def whole_file(path: Path, *, writer: str = "", durable: bool = True) -> Iterato
         raise
     if durable:
         _sync_folder(path.parent)
+
+
+def replaced(path: Path) -> AbstractContextManager[BinaryIO]:
+    """Open a file that several processes may make anew at any time: a table, a plot, a page."""
+    return whole_file(path, writer=f".{uuid4().hex}", durable=False)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from macformer import whole_file as module
-from macformer.whole_file import whole_file
+from macformer.whole_file import replaced, whole_file
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
 
@@ -79,7 +79,7 @@ def test_a_writer_that_fails_leaves_the_old_file_alone(path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from macformer.whole_file import whole_file
+from macformer.whole_file import replaced, whole_file
 with whole_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
@@ -103,3 +103,13 @@ def test_writers_of_one_file_do_not_meet_where_they_have_names(path):
             two.write(OLD[::-1])
         assert path.read_bytes() == OLD[::-1]
     assert path.read_bytes() == NEW
+
+
+def test_two_writers_of_one_file_do_not_meet(path):
+    """As two sweeps in one folder that end at once: the later one wins, and neither fails."""
+    with replaced(path) as first:
+        with replaced(path) as second:
+            second.write(OLD)
+        first.write(NEW)
+    assert path.read_bytes() == NEW
+    assert [each.name for each in path.parent.iterdir()] == ["file"]

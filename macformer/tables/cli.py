@@ -27,6 +27,7 @@ from macformer.tables.runs import TableError, read_runs
 from macformer.tables.settings import given_up, name_runs
 from macformer.tables.summary import REFERENCE, summarise
 from macformer.watch import watch
+from macformer.whole_file import replaced
 
 FILE_WIDTH = 120  # of what is printed and not to a terminal
 
@@ -107,10 +108,12 @@ def _write_tables(
     files = []
     for name, write in (("table.md", to_markdown), ("table.tex", to_latex)):
         files.append(out / name)
-        files[-1].write_text("\n".join(map(write, tables)), encoding="utf-8")
+        with replaced(files[-1]) as file:
+            file.write("\n".join(map(write, tables)).encode())
     for name, frame in frames.items():
         files.append(out / name)
-        frame.to_csv(files[-1], index=False)
+        with replaced(files[-1]) as file:
+            frame.to_csv(file, index=False)
     return files
 
 

@@ -17,6 +17,7 @@ from macformer.tables.formats import heading_spans, num_numbers
 from macformer.tables.layout import Entry, Plot, Row, Table
 from macformer.tables.page_figures import inline_svg
 from macformer.tables.page_runs import TEXT, runs_html
+from macformer.whole_file import replaced
 
 CONTROLS = """<form id="controls" hidden>
 <input type="search" name="filter" placeholder="Filter rows" aria-label="Filter rows">
@@ -51,8 +52,7 @@ def write_page(
         f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>\n{body}</section>'
         for name, body in bodies.items()
     )
-    file.write_text(
-        f"""<!doctype html>
+    text = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -79,9 +79,9 @@ def write_page(
 {_asset("page.js")}</script>
 </body>
 </html>
-""",
-        encoding="utf-8",
-    )
+"""
+    with replaced(file) as page:
+        page.write(text.encode())
 
 
 def table_html(table: Table) -> str:

@@ -7,12 +7,11 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
-from uuid import uuid4
 
 from macformer.watch import words
 from macformer.watch.cells import STATES, CellView
 from macformer.watch.estimate import seconds_left, sweep_left
-from macformer.whole_file import whole_file
+from macformer.whole_file import replaced
 
 FILE_NAME = "watch.html"
 RELOAD_SECONDS = 10
@@ -59,7 +58,7 @@ def write_watch_page(
 </body>
 </html>
 """
-    with whole_file(file, writer=f".{uuid4().hex}", durable=False) as page:
+    with replaced(file) as page:
         page.write(text.encode())
 
 
