@@ -32,6 +32,7 @@ from macformer.runs.process import BUSY, FAILED, pretraining_folder, run_lock
 from macformer.runs.sharing import sharing_kept
 from macformer.runs.stop import Stopped, die_with_parent, stop_behind, stop_signals_raise
 from macformer.runs.train_and_test import train_and_test
+from macformer.runs.unread import readers_may_go
 from macformer.training.loggers import JOURNAL
 
 
@@ -94,8 +95,7 @@ def _run_and_record(cfg: DictConfig, run_dir: Path) -> bool:
             write_end(run_dir, "failed", reason)
         with suppress(OSError):
             error_log.write_text(traceback.format_exc())
-        with suppress(OSError):  # of a terminal that is closed
-            print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
+        print(f"{cfg.cell}: failed: {reason} (traceback in error.log)", file=sys.stderr)
         return False
     print(summary(metrics), flush=True)
     return True
@@ -131,4 +131,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with readers_may_go():
+        sys.exit(main())

@@ -29,6 +29,7 @@ from macformer.runs.importing import make_importable
 from macformer.runs.overrides import flags_first, leave_to_cells, read_overrides, write_override
 from macformer.runs.protocol import merge_protocol
 from macformer.runs.row import check_row
+from macformer.runs.unread import readers_may_go
 
 VERSION_BASE = "1.3"
 COMPOSITION_ERRORS = (
@@ -108,7 +109,7 @@ def run_main(main: Callable[[], None], *, command: str) -> None:
         if any(flag in MULTIRUN for flag in flags):
             options = leave_to_cells(options)
         sys.argv[1:] = _with_options(sys.argv[1:], options)
-        with errors_of_main():
+        with errors_of_main(), readers_may_go():
             main()
     except (*COMPOSITION_ERRORS, OSError) as error:  # of a folder that cannot be made
         if "HYDRA_FULL_ERROR" in os.environ:

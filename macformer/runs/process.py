@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from signal import SIG_DFL, SIGKILL, SIGTERM, default_int_handler
 from tempfile import TemporaryDirectory
@@ -172,8 +171,7 @@ def _wait(command: list[str], run_dir: Path, *, cwd: Path | None, overwrite: boo
     except Stopped as stop:
         if read_status(run_dir) == "running" and _rank() == 0:
             write_end(run_dir, "interrupted", str(stop))
-        with suppress(OSError):  # of a terminal that is closed, which must not keep a sweep alive
-            _say_interrupted(run_dir, str(stop), overwrite=overwrite)
+        _say_interrupted(run_dir, str(stop), overwrite=overwrite)
         sys.exit(stop.exit_code)
 
 

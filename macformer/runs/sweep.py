@@ -4,7 +4,6 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,10 @@ class RunSweep(Callback):
         try:
             finished = run_sweep(config)
         except (*COMPOSITION_ERRORS, OSError) as error:  # the last: of a folder that cannot be made
-            with suppress(OSError):  # of a terminal that is closed
-                print(f"macformer-train: {one_line(error)}", file=sys.stderr)
+            print(f"macformer-train: {one_line(error)}", file=sys.stderr)
             sys.exit(2)
         except Exception:  # Hydra would only warn, and go on to its own sweeper
-            with suppress(OSError):
-                traceback.print_exc()
+            traceback.print_exc()
             sys.exit(1)
         sys.exit(0 if finished else 1)
 

@@ -297,21 +297,6 @@ def test_a_folder_that_cannot_be_written_is_nobodys_run(tmp_path, monkeypatch):
     assert not process.is_running(tmp_path)
 
 
-def test_a_closed_terminal_does_not_keep_a_stopped_run_alive(tmp_path, monkeypatch):
-    def popen(*args, **options):
-        raise process.Stopped("stopped by SIGHUP", 129)
-
-    def closed(*args, **options):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(process.subprocess, "Popen", popen)
-    monkeypatch.setattr(process, "read_status", lambda run_dir: "interrupted")
-    monkeypatch.setattr(process, "_say_interrupted", closed)
-    with pytest.raises(SystemExit) as end:
-        process._wait(["cell"], tmp_path, cwd=None, overwrite=False)
-    assert end.value.code == 129
-
-
 def test_the_reason_of_another_rank_is_that_of_the_run(composed, exit_with, capsys):
     """Lightning kills the first rank where it waits for the others, one of which has failed."""
     cfg, run_dir = composed
