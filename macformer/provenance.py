@@ -23,6 +23,11 @@ def device_name(device: "torch.device") -> str:
     return f"{', '.join(filter(None, parts))} ({threads} thread{'s' * (threads != 1)})"
 
 
+def is_cpu(name: str) -> bool:
+    """Say whether a device of this name is a CPU: only their names end with their threads."""
+    return name.endswith(" thread)") or name.endswith(" threads)")
+
+
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

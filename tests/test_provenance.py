@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from macformer.provenance import device_name, second_level_cache
+from macformer.provenance import device_name, is_cpu, second_level_cache
 
 
 def test_the_second_of_several_caches_is_named(tmp_path):
@@ -25,3 +25,4 @@ def test_a_cpu_is_named_with_its_vectors_and_the_threads_of_torch():
     name = device_name(torch.device("cpu"))
     assert torch.backends.cpu.get_cpu_capability() in name
     assert re.search(rf"\({torch.get_num_threads()} threads?\)$", name)
+    assert is_cpu(name) and not is_cpu("NVIDIA H200")

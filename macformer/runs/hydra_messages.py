@@ -74,6 +74,8 @@ def _unknown_option(key: str, cause: Any) -> str:
     if not isinstance(parent, DictConfig):
         return f"there is no option {key}"
     missing = str(cause.key)  # of a.b.c the first part that is not there
+    if missing not in key.split("."):  # but of the mapping that was given
+        key = f"{key}.{missing}"
     names = [str(name) for name in parent if name != "hydra"]
     above = key.partition(f".{missing}")[0] if f".{missing}" in key else ""
     where = f"; in {above} " if above else "; "

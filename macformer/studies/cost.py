@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from macformer.plotting import draw_legend, draw_panels
+from macformer.provenance import is_cpu
 from macformer.record import read_metrics
 from macformer.runs.allowed import number
 from macformer.runs.identity import digest
@@ -74,7 +75,7 @@ def measure(point: dict[str, Any], cfg: DictConfig) -> Iterable[dict[str, Any]]:
     if metrics.get("use", {}).get("seconds") is None:
         raise StudyError(f"{point['folder']} does not record its device time; train it again")
     use, accuracy = metrics["use"], metrics["accuracy"]["best"]["test"]
-    kind = "cpu" if "thread" in metrics["device"] else "gpu"
+    kind = "cpu" if is_cpu(metrics["device"]) else "gpu"
     before, majority = metrics.get("pretraining"), metrics.get("majority_rate")
     uses = [use, *filter(None, [before])]
     hours = sum(run["num_devices"] * run["seconds"] for run in uses) / 3600

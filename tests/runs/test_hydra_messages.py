@@ -13,6 +13,10 @@ from macformer.runs.config import ConfigError, compose
             "attention.num_features=3",
             "there is no option attention.num_features; in attention there is dropout",
         ),
+        (
+            "data={batch_siez:4}",
+            "there is no option data.batch_siez; in data did you mean batch_size? there are ",
+        ),
         ("hidden_share=0.2", "there is no option hidden_share; did you mean data.hidden_share?"),
         (
             "attention=rmfa_exp mixer.attention.num_features=3",  # below what the mixer follows

@@ -17,6 +17,9 @@ from torch import Tensor
 
 Coefficients = Callable[[int], float]
 
+_TOLERANCE = 1e-7  # of a series in float32, relative to its sum
+_MAX_DEGREE = 512
+
 
 class Kernel(NamedTuple):
     """A dot-product kernel.
@@ -123,36 +126,34 @@ def _sqrt(degree: int) -> float:
     return math.comb(2 * degree, degree) / (4**degree * (2 * degree - 1))
 
 
-def truncation_degree(
-    coefficients: Coefficients, *, dot_bound: float, tolerance: float = 1e-7, max_degree: int = 512
-) -> int:
+def truncation_degree(coefficients: Coefficients, *, dot_bound: float) -> int:
     r"""Find the degree above which a series no longer matters in float32.
 
-    The smallest n, at least 1, with :math:`\sum_{k > n} a_k T^k < \mathrm{tolerance} \cdot K(T)`.
+    The smallest n, at least 1, with :math:`\sum_{k > n} a_k T^k < 10^{-7} K(T)`, where the series of
+    K is cut behind degree 512.
 
     Args:
         dot_bound: T, the largest :math:`|t|` that can occur.
-        max_degree: Where the sum for K(T) is cut.
 
     Raises:
         ValueError: If a coefficient is negative or not finite, if all of them beyond degree 0
             vanish, or if the series does not converge at ``dot_bound``.
     """
-    terms = [_term(coefficients, n, dot_bound) for n in range(max_degree + 1)]
+    terms = [_term(coefficients, n, dot_bound) for n in range(_MAX_DEGREE + 1)]
     total = math.fsum(terms)
     if not sum(terms[1:]) > 0:
         raise ValueError(
             "every Maclaurin coefficient beyond degree 0 is zero: the kernel is a constant"
         )
-    if not max(terms[-8:]) < tolerance * total:  # several: some degrees may be missing
+    if not max(terms[-8:]) < _TOLERANCE * total:  # several: some degrees may be missing
         raise ValueError(
             f"the Maclaurin series does not converge at |t| = {dot_bound:.3g}, "
             "beyond its radius; lower guard or, in RMFA without one, assumed_dot"
         )
     tail = 0.0
-    for degree in range(max_degree, 0, -1):
+    for degree in range(_MAX_DEGREE, 0, -1):
         tail += terms[degree]
-        if tail >= tolerance * total:
+        if tail >= _TOLERANCE * total:
             return degree
     return 1
 
