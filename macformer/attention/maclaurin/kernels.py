@@ -129,8 +129,8 @@ def _sqrt(degree: int) -> float:
 def truncation_degree(coefficients: Coefficients, *, dot_bound: float) -> int:
     r"""Find the degree above which a series no longer matters in float32.
 
-    The smallest n, at least 1, with :math:`\sum_{k > n} a_k T^k < 10^{-7} K(T)`, where the series of
-    K is cut behind degree 512.
+    The smallest n, at least 1, with :math:`\sum_{k > n} a_k T^k < 10^{-7} K(T)`, where the series
+    of K is cut behind degree 512.
 
     Args:
         dot_bound: T, the largest :math:`|t|` that can occur.
