@@ -68,8 +68,7 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     except ValueError as error:
         raise StudyError(str(error)) from error
     rows = [] if cfg.overwrite else read_rows(folder)
-    settings = digest(OmegaConf.to_container(cfg.study.settings, resolve=True))
-    if {row["settings"] for row in rows} - {settings}:
+    if any(row["settings"] != settings_of(row, cfg) for row in rows):
         raise StudyError(
             f"{folder / ROWS} was measured with other settings; overwrite=true drops it, another "
             "paths.output_dir keeps it"
@@ -80,13 +79,14 @@ def run_study(cfg: DictConfig, folder: Path) -> list[Path]:
     missing = [point for point in points if point_key(point, cfg) not in done]
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / CONFIG, resolve=True)
-    source = {**provenance(cfg.device), "settings": settings}
+    source = provenance(cfg.device)
     drops, failed, reasons = cfg.overwrite, [], []
     with _progress() as progress:
         for point in progress.track(missing, total=len(missing), description=cfg.study.name):
+            own = {**source, "settings": settings_of(point, cfg)}
             key = {"point": point_key(point, cfg)}
             try:
-                found = [{**source, **point, **row, **key} for row in study.measure(point, cfg)]
+                found = [{**own, **point, **row, **key} for row in study.measure(point, cfg)]
             except Exception as error:
                 plain = isinstance(error, (ValueError, OSError))  # what the user can mend
                 reason = one_line(error) if plain else f"{type(error).__name__}: {error}"
@@ -146,6 +146,14 @@ def _points(study: Study, cfg: DictConfig) -> list[Row]:
 def point_key(point: Row, cfg: DictConfig) -> str:
     """Name a point as it is measured here: another device or number of threads is another one."""
     return digest({**point, "device": cfg.device, "threads": cfg.threads})
+
+
+def settings_of(point: Row, cfg: DictConfig) -> str:
+    """Name what all sizes share at a point: of ``settings.tasks``, what its own task has."""
+    settings: Any = OmegaConf.to_container(cfg.study.settings, resolve=True)
+    if "tasks" in settings:
+        settings["tasks"] = settings["tasks"].get(point["task"])
+    return digest(settings)
 
 
 def load_study(cfg: DictConfig) -> Study:

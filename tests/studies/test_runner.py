@@ -5,7 +5,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from macformer.runs.allowed import OptionError, whole
-from macformer.studies.runner import ROWS, StudyError, render_study, run_study
+from macformer.studies.runner import ROWS, StudyError, render_study, run_study, settings_of
 
 SQUARES = """
 import pandas as pd
@@ -140,6 +140,16 @@ def test_rows_of_other_settings_are_not_mixed(squares, tmp_path):
     assert pd.read_csv(tmp_path / ROWS)["y"].max() == 4
     run_study(other, tmp_path)
     assert pd.read_csv(tmp_path / ROWS)["y"].max() == 5
+
+
+def test_rows_of_one_task_know_nothing_of_the_options_of_others():
+    def of(task, **tasks):
+        cfg = config([2], [0])
+        cfg.study.settings.tasks = tasks
+        return settings_of({"task": task}, cfg)
+
+    assert of("a", a={"x": 1}) == of("a", a={"x": 1}, b={"x": 2})
+    assert of("a", a={"x": 1}) != of("a", a={"x": 2})
 
 
 def test_rows_say_where_they_come_from(squares, tmp_path):
