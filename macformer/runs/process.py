@@ -24,6 +24,7 @@ from macformer.runs.stop import (
     end_signal,
     num_out_of_memory_kills,
     stop_signals_raise,
+    stop_with_sweep,
 )
 
 BUSY = os.EX_TEMPFAIL  # exit code of a cell that another process runs
@@ -44,6 +45,7 @@ def run_composed(cfg: DictConfig) -> bool:
     Returns:
         Whether the cell is finished.
     """
+    stop_with_sweep()
     check_once(cfg)
     run_dir, cwd = output_folder(), calling_folder()
     if reason := _refusal(cfg, run_dir):  # of every rank: one alone would wait for others

@@ -23,6 +23,7 @@ CRASHES = (
 )
 TIME_LIMIT = 124  # exit code, as that of timeout(1)
 PARENT = "MACFORMER_PARENT"  # the process without which a cell must not go on
+SWEEP = "MACFORMER_SWEEP"  # the process of a sweep, whose launcher may have started this one
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -104,7 +105,20 @@ def die_with_parent() -> None:
     Outside Linux the lock of the run must do. Processes that this one starts get it as parent.
     """
     if sys.platform == "linux" and PARENT in os.environ:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _send_at_end_of_parent(signal.SIGKILL)
         if os.getppid() != int(os.environ[PARENT]):
             sys.exit("the process that started this cell has ended")
     os.environ[PARENT] = str(os.getpid())
+
+
+def stop_with_sweep() -> None:
+    """Leave no worker of a launcher behind a sweep that was ended alone, as by kill.
+
+    Ctrl-C and a closed terminal reach workers by themselves.
+    """
+    if sys.platform == "linux" and os.environ.get(SWEEP) == str(os.getppid()):
+        _send_at_end_of_parent(signal.SIGTERM)
+
+
+def _send_at_end_of_parent(signum: signal.Signals) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)

@@ -1,5 +1,6 @@
 """Run the cells of a sweep that are not finished, and say what came of all of them."""
 
+import os
 import sys
 import traceback
 from collections import Counter
@@ -16,6 +17,7 @@ from macformer.runs.hydra_messages import one_line
 from macformer.runs.options import check_option
 from macformer.runs.plan import Cell, plan_cells, read_state
 from macformer.runs.process import AGAIN, retry_pretraining, run_composed
+from macformer.runs.stop import SWEEP
 from macformer.watch.bar import sweep_bar
 
 OF_SWEEP = ("retry", "overwrite", "best_of")  # options that are read before those of any cell
@@ -86,6 +88,7 @@ def run_sweep(config: DictConfig) -> bool:
 
 
 def _launch(config: DictConfig, loader: ConfigLoader, cells: Sequence[Cell]) -> None:
+    os.environ[SWEEP] = str(os.getpid())
     for error in launch(config, loader, run_composed, [cell.overrides for cell in cells]):
         print(f"launcher: {type(error).__name__}: {error}", file=sys.stderr)
 

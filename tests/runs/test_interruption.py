@@ -7,13 +7,16 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL, SIGTERM
 
 import pytest
 import torch
 
 from macformer.runs import cell
-from macformer.runs.process import run_in_process
+from macformer.runs.process import is_running, run_in_process
 
 # random features, running statistics and dropout
 OPTIONS = ("attention=rmfa_exp", "attention.num_features=16", "ppsbn=with_batch")
@@ -52,6 +55,33 @@ def test_a_killed_cell_ends_with_the_bits_of_one_that_was_not(make_run, killer):
     assert cell.run(parted)
     assert_same_end(whole, parted)
     assert read_metrics(parted)["reason"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [SIGTERM, SIGKILL])
+def test_a_sweep_that_is_ended_alone_takes_the_cells_of_its_workers_along(tmp_path, tiny, signum):
+    environment = {**os.environ, "MACFORMER_OUTPUTS": str(tmp_path / "outputs")}
+    environment["MACFORMER_DATA"] = str(tmp_path / "data")
+    command = [sys.executable, "-m", "macformer.train", "-m", *tiny, "max_steps=100000", "seed=0,1"]
+    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = subprocess.Popen(command, env=environment, cwd=tmp_path)
+
+    def running() -> list[Path]:
+        return [f.parent for f in tmp_path.glob("outputs/runs/*/.lock") if is_running(f.parent)]
+
+    wait_until(lambda: len(running()) == 2)
+    sweep.send_signal(signum)
+    assert sweep.wait(20) == -signum
+    wait_until(lambda: not running())
+    statuses = [json.loads(f.read_text()) for f in tmp_path.glob("outputs/runs/*/metrics.json")]
+    assert {run["status"] for run in statuses} == {"interrupted"}
+
+
+def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
