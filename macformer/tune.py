@@ -79,11 +79,13 @@ def search(
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
+    _check_overrides(overrides)
     distributions = {name: _distribution(name, spec) for name, spec in space.items()}
     tuned = write_override("best_of", [name.lstrip("+") for name in space])
     compose_trial = partial(_compose_trial, [tuned, *overrides], config_dirs=config_dirs)
     first_values = {name: _first_value(spec) for name, spec in space.items()}
     folder = _sweep_folder(compose_trial(first_values))
+    _compare_with_own(compose_trial({}), space)
     for name, spec in space.items():  # or a trial would find out, hours later
         for value in _further_values(spec):
             compose_trial(first_values | {name: value})
@@ -139,6 +141,28 @@ def _compose_trial(
         return cfg
     except (ConfigError, OmegaConfBaseException) as error:
         raise SearchError(one_line(error)) from error
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse options that begin a run anew: a search goes on with each of its trials."""
+    for override in overrides:
+        name = override.partition("=")[0]
+        if name in ("overwrite", "retry"):
+            raise SearchError(f"{name} is no option of a search; sweep=<name> begins another one")
+
+
+def _compare_with_own(cfg: DictConfig, space: dict[str, Any]) -> None:
+    """Warn of intervals without the value that an option has otherwise, as the recipe's."""
+    for name, spec in space.items():
+        own = OmegaConf.select(cfg, name.lstrip("+"))
+        if not isinstance(spec, dict) or type(own) not in (int, float):
+            continue
+        if not spec["low"] <= own <= spec["high"]:
+            print(
+                f"{name} is {own:g} without a search, outside {spec['low']:g} to "
+                f"{spec['high']:g}; --config names a file with another space",
+                file=sys.stderr,
+            )
 
 
 def _check_data(cfg: DictConfig) -> None:

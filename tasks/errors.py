@@ -18,6 +18,10 @@ class Unavailable(DataError):
     """A source that cannot be had now, which says nothing against what was read of it before."""
 
 
+class NoSpace(DataError):
+    """A disk with too little room, which says nothing against what has been written to it."""
+
+
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """Refuse a value that is not allowed.
 

@@ -66,11 +66,11 @@ class MemoryMeter:
 class PeakMemory(Callback):
     """Measure the peak memory of training and of testing, in GiB.
 
-    The level of training is taken before a model is on the device and before a checkpoint is
-    loaded: weights and the optimiser's state count, in a run that resumes as in one that does not.
-    What lies on a GPU by then is the resident data, which stand apart. Testing starts above all
-    that training has left behind, the weights included. A run that resumes after its last step has
-    the peak of its checkpoint.
+    The level of training is taken before a model is on a GPU and before a checkpoint is loaded:
+    weights and the optimiser's state count, in a run that resumes as in one that does not. On a CPU
+    the weights lie there by then, and do not count. What lies on a GPU by then is the resident
+    data, which stand apart. Testing starts above all that training has left behind, the weights
+    included. A run that resumes after its last step has the peak of its checkpoint.
     """
 
     def __init__(self) -> None:

@@ -130,7 +130,7 @@ def check_options(cfg: DictConfig) -> None:
         if value is not ABSENT and value != its:
             found.append(fault(key, value, one_of(its, instead=other)))
     found += _misplaced(cfg)
-    found += _accumulated(cfg)
+    found += [*_accumulated(cfg), *_misread_pixels(cfg)]
     if not found and cfg.padded_len < cfg.max_seq_len:
         found = [
             f"padded_len is {cfg.padded_len}; "
@@ -157,6 +157,16 @@ def _accumulated(cfg: DictConfig) -> Iterator[str]:
     target = OmegaConf.select(cfg, "objective._target_", default="")
     if cfg.accumulate > 1 and target.endswith(".transfer_attention"):
         yield fault("accumulate", cfg.accumulate, one_of(1)) + " under objective=transfer"
+
+
+def _misread_pixels(cfg: DictConfig) -> Iterator[str]:
+    """Refuse ids that PixelEmbedding would take for other grey values."""
+    target = OmegaConf.select(cfg, "model.encoder.embedding._target_", default="")
+    if target.endswith(".PixelEmbedding"):
+        for key in ("task.zero_is_padding", "task.append_eos"):
+            value = OmegaConf.select(cfg, key, default=False)
+            if value is not False:
+                yield fault(key, value, one_of(False)) + f" under {target}"
 
 
 def _validated(cfg: DictConfig) -> list[str]:

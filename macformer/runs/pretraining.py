@@ -72,6 +72,7 @@ def _composed(cfg: DictConfig) -> DictConfig:
             "paths": {"run_dir": "${path:${paths.output_dir}}/${sweep}/${cell}"},
             "overwrite": False,
             "retry": None,
+            "cost": None,  # of answers about hidden tokens, which nobody will ask for
         }
         merged = OmegaConf.merge(before, changes, own)
         merged.objective = {"_target_": "macformer.training.classify", "_partial_": True}

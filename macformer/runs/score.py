@@ -11,6 +11,7 @@ from macformer.callbacks import BestCheckpoint, LastCheckpoint, RandomStates
 from macformer.runs.build import Run
 from macformer.runs.checkpoint import load_weights
 
+Answers = dict[str, np.ndarray]
 DECIDING: dict[type[pl.Callback], str] = {  # a run without one of them has another result, or none
     BestCheckpoint: "best",
     LastCheckpoint: "last",
@@ -20,7 +21,7 @@ DECIDING: dict[type[pl.Callback], str] = {  # a run without one of them has anot
 
 def score_run(
     built: Run, *, eval_interval: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+) -> tuple[dict[str, dict[str, Any]], Answers | None]:
     """Test the weights best in validation, then the last ones, whose speed is reported.
 
     Args:
@@ -30,8 +31,11 @@ def score_run(
     Returns:
         ``accuracy`` with ``best`` and ``last``, each with ``step``, ``val`` and ``test``; where the
         run has further metrics, ``scores`` with each one's under the same names; and the arrays of
-        :func:`macformer.record.read_predictions`.
+        :func:`macformer.record.read_predictions`, or None where hidden tokens are asked for, whose
+        answers nothing compares.
     """
+    data: Any = built.data
+    built.module.keeps_answers = data.hidden_share is None
     best = built.callback(BestCheckpoint)
     assert best is not None
     step = built.trainer.global_step
@@ -55,6 +59,8 @@ def score_run(
             }
             for rule, (_, vals, tests) in found.items()
         }
+    if best_answers is None or last_answers is None:
+        return results, None
     return results, _join(best_answers, last_answers)
 
 
@@ -72,7 +78,7 @@ def _validate_last(
     return dict(val)
 
 
-def _test_best(built: Run, best: BestCheckpoint) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def _test_best(built: Run, best: BestCheckpoint) -> tuple[dict[str, float], Answers | None]:
     """Test the best checkpoint; the module keeps the last weights."""
     model = built.module.model
     last_weights = {name: value.clone() for name, value in model.state_dict().items()}
@@ -83,12 +89,12 @@ def _test_best(built: Run, best: BestCheckpoint) -> tuple[dict[str, float], dict
     return result
 
 
-def _test(built: Run) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+def _test(built: Run) -> tuple[dict[str, float], Answers | None]:
     (result,) = built.trainer.test(built.module, built.data, verbose=False)
-    return dict(result), _answers(built)
+    return dict(result), _answers(built) if built.module.keeps_answers else None
 
 
-def _answers(built: Run) -> dict[str, np.ndarray]:
+def _answers(built: Run) -> Answers:
     """Return the rows of the last test with their labels, predictions and margins, of all ranks."""
     data: Any = built.data
     answers = [answer.cpu() for answer in built.module.test_answers()]
@@ -107,7 +113,7 @@ def _answers(built: Run) -> dict[str, np.ndarray]:
     }
 
 
-def _join(best: dict[str, np.ndarray], last: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _join(best: Answers, last: Answers) -> Answers:
     assert (best["row"] == last["row"]).all()
     joined = {"row": last["row"], "label": last["label"]}
     for name, answers in (("best", best), ("last", last)):

@@ -66,7 +66,7 @@ def train_and_test(
         metrics = {**(record or {}), **measured, **measure_cost(built, cfg), **results}
         for logger in built.trainer.loggers:
             logger.log_metrics(flat(metrics), step=built.trainer.global_step)
-    if record is not None:
+    if record is not None and predictions is not None:
         write_predictions(run_dir, predictions)
     return {**metrics, **sharing(built, record, claim), "status": "finished"}
 

@@ -76,6 +76,7 @@ class ClassificationModule(pl.LightningModule):
         self._sums = _no_sums()
         self._compute_gradients: Callable[[Batch], Loss] | None = None  # in training only
         self._logits = torch.empty(0)  # of the last batch that was scored
+        self.keeps_answers = True  # of tests
         self._answers: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def configure_optimizers(self) -> Any:
@@ -241,7 +242,8 @@ class ClassificationModule(pl.LightningModule):
     def test_answers(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return labels, predictions and margins of this rank's share of the last test, in order.
 
-        Each has an item for an example, or for each of the tokens that an example is asked at.
+        Each has an item for an example, or for each of the tokens that an example is asked at. None
+        of them is there unless ``keeps_answers``.
         """
         labels, predictions, margins = (torch.cat(x) for x in zip(*self._answers, strict=True))
         return labels, predictions, margins
@@ -249,7 +251,8 @@ class ClassificationModule(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         _, num_correct, num_scored = self.objective(self.model, batch)
         labels = batch["labels"]
-        self._answers.append((labels, *judge(self._logits, labels)))
+        if self.keeps_answers:
+            self._answers.append((labels, *judge(self._logits, labels)))
         self.test_accuracy.update(num_correct, num_scored)
         self.log("test/accuracy", self.test_accuracy, on_epoch=True, batch_size=len(labels))
         self._log_metrics(self.test_metrics, labels)

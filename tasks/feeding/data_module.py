@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from tasks.errors import DataError
 from tasks.feeding.batches import (
@@ -138,7 +139,9 @@ class TaskDataModule(pl.LightningDataModule):
         )
         if self.hidden_share is None:
             return batches
-        return HiddenTokens(batches, share=self.hidden_share, seed=self.seed)
+        return HiddenTokens(
+            batches, share=self.hidden_share, num_asked=self._num_asked, seed=self.seed
+        )
 
     def val_dataloader(self) -> EvaluationBatches | HiddenTokensOfSplit:
         limit = self.trainer.limit_val_batches if self.trainer else None
@@ -157,7 +160,13 @@ class TaskDataModule(pl.LightningDataModule):
         batches = EvaluationBatches(limit=limit, **self._options(split))
         if self.hidden_share is None:
             return batches
-        return HiddenTokensOfSplit(batches, share=self.hidden_share)
+        return HiddenTokensOfSplit(batches, share=self.hidden_share, num_asked=self._num_asked)
+
+    @property
+    def _num_asked(self) -> int:
+        """Count the places at which each row is asked: as many as the longest row has hidden."""
+        assert self.hidden_share is not None
+        return max(1, round(self.hidden_share * self.padded_len))
 
     @property
     def num_examples(self) -> dict[str, int]:
@@ -165,10 +174,11 @@ class TaskDataModule(pl.LightningDataModule):
 
     def majority_rate(self, split: str) -> float:
         """Return the share of a split's most frequent class, or token: of the best one answer."""
-        labels = [self.rows[split].labels.flatten().long()]
+        labels = iter([self.rows[split].labels])
         if self.hidden_share is not None:
-            labels = [batch["labels"].flatten() for batch in self._evaluation(split, None)]
-        counts = torch.bincount(torch.cat(labels))
+            labels = (batch["labels"] for batch in self._evaluation(split, None))
+        parts = [torch.bincount(part.flatten().long()) for part in labels]
+        counts = pad_sequence(parts, batch_first=True).sum(0)
         return counts.max().item() / counts.sum().item()
 
     @property
@@ -246,10 +256,7 @@ class TaskDataModule(pl.LightningDataModule):
     def test_rows(self) -> Int[Tensor, "rows"]:
         """Return the rows of this rank's share of the test split, in the order of its batches."""
         batches = EvaluationBatches(limit=self._test_limit, **self._options("test"))
-        rows = torch.cat(batches.batches)
-        if self.hidden_share is None:
-            return rows
-        return rows.repeat_interleave(self.rows["test"].lengths(rows[:1]).numel())  # of a pair: 2
+        return torch.cat(batches.batches)
 
     @property
     def num_batches_consumed(self) -> int:

@@ -55,7 +55,7 @@ def floor_of_pairs(*, max_rows: int) -> Floor:
     """
     return Floor(
         "logistic regression on the cosines between the sets of 3-, 5- and 8-grams of the first "
-        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of both lengths",
+        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of their numbers",
         predict_by_overlap,
         max_rows=max_rows,
     )
@@ -112,7 +112,7 @@ def _overlaps(sample: Sample) -> Float64[np.ndarray, "pairs features"]:
     documents, places = np.unique(sample.documents, return_inverse=True)
     places = places.reshape(sample.documents.shape)
     columns = [_cosines(sample, documents, places, length) for length in _OVERLAP_LENGTHS]
-    lengths = np.log1p(np.diff(sample.offsets)[documents])[places]
+    lengths = np.log1p(np.minimum(np.diff(sample.offsets), _MAX_LEN)[documents])[places]
     return np.stack([*columns, lengths.min(axis=1), lengths.max(axis=1)], axis=1)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tasks.errors import DataError, Unavailable
+from tasks.errors import DataError, NoSpace, Unavailable
 from tasks.store.manifest import (
     FORMAT,
     MANIFEST,
@@ -91,7 +91,8 @@ def prepare_once(
                     written = write(partial, found, num_classes=num_classes, paired=paired)
                 except DataError as error:
                     # What was read before the fault came from the same source.
-                    if not isinstance(error, Unavailable) or not (partial / PROGRESS).exists():
+                    is_of_now = isinstance(error, (Unavailable, NoSpace))
+                    if not is_of_now or not (partial / PROGRESS).exists():
                         shutil.rmtree(partial)
                     raise
                 manifest = {"format": FORMAT, "parameters": dict(parameters), **written}
@@ -129,6 +130,6 @@ def _check_free_space(folder: Path, num_bytes: int) -> None:
     already_there = sum(path.stat().st_size for path in folder.glob("*"))
     free = shutil.disk_usage(folder.parent).free
     if free + already_there < num_bytes:
-        raise DataError(
+        raise NoSpace(
             f"{folder} needs about {num_bytes / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free"
         )

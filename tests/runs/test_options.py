@@ -294,3 +294,10 @@ def test_an_objective_that_is_no_mean_takes_no_batch_in_parts():
     with pytest.raises(ConfigError, match=r"accumulate is 2; it must be 1 under objective=tran"):
         compose(*chosen, "accumulate=2")
     compose(*chosen)
+
+
+@pytest.mark.parametrize("option", ["zero_is_padding", "append_eos"])
+def test_ids_that_are_no_grey_values_are_refused_where_pixels_are_read_by_them(option):
+    with pytest.raises(ConfigError, match=rf"task\.{option} is true; it must be false under macfo"):
+        compose("recipe=laptop", "task=image", f"task.{option}=true")
+    compose("recipe=skyformer", "task=image", f"task.{option}=true")  # which looks ids up

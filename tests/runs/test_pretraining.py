@@ -9,6 +9,7 @@ import torch
 from macformer.record import (
     CHECKPOINTS_NAME,
     read_metrics,
+    read_predictions,
     read_status,
     write_end,
     write_metrics,
@@ -169,6 +170,16 @@ def test_an_encoder_begins_where_pretraining_has_ended(make_pretrained, monkeypa
     assert record["examples"] == metrics["use"]["examples"] == 2 * cfg.batch_size
     assert metrics["attention"] == "rmfa_exp+mlm"
     json.dumps(metrics)
+
+
+def test_a_pretraining_on_batches_of_several_widths_ends_like_any_other(make_pretrained):
+    make, started = make_pretrained
+    cfg, run_dir = make("task.trim_batches=true", "batch_size=4", folder="trimmed")
+    assert cell.run(run_dir)
+    before = Path(cfg.pretrain.run.paths.run_dir)
+    metrics = read_metrics(before)
+    assert before.name == started[0] and metrics["status"] == "finished"
+    assert "cost" not in metrics and read_predictions(before) is None
 
 
 def test_a_failed_pretraining_is_the_reason_of_a_failed_run(make_pretrained, monkeypatch):

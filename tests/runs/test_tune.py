@@ -186,6 +186,22 @@ def test_a_space_that_does_not_suit_the_options_is_one_line(outputs, capsys):
     assert not list(outputs.parent.glob("*/*/metrics.json"))
 
 
+@pytest.mark.parametrize("option", ["overwrite=true", "retry=failed"])
+def test_a_search_begins_no_trial_anew(outputs, option):
+    name = option.partition("=")[0]
+    with pytest.raises(tune.SearchError, match=f"{name} is no option of a search; sweep=<name>"):
+        tune.search([option], space=SPACE, sampler=SAMPLER, num_trials=1)
+
+
+def test_a_space_without_the_recipe_s_own_value_is_named(outputs, trained, capsys):
+    """Of another schedule, say, whose rates are of another size."""
+    search(1, space={"learning_rate": {"low": 1e-6, "high": 2e-6}})
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "without a search" in line]
+    assert line.endswith("outside 1e-06 to 2e-06; --config names a file with another space")
+    search(1, space={"learning_rate": {"low": 1e-6, "high": 1.0}})
+    assert "without a search" not in capsys.readouterr().err
+
+
 def test_every_value_of_a_space_is_tried_before_the_first_trial(outputs, trained):
     with pytest.raises(tune.SearchError, match="wiht"):
         search(1, space={"ppsbn": ["with", "wiht"]})

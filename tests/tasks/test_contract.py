@@ -27,6 +27,7 @@ RECALL = {"num_examples": {"train": 11, "validation": 5, "test": 7}, "max_len": 
 SMALL = {
     "listops": GENERATED | {"min_len": 10},
     "listops_short": GENERATED | {"min_len": 10},
+    "listops_small": GENERATED | {"min_len": 10},
     "text": {"source": "local", "source_rows": {"train": 20, "test": 6}},
     "image": {"source": "local", "source_rows": {"train": 30, "test": 7}},
     "retrieval": {"num_examples": {"train": 11, "validation": 5, "test": 3}},
@@ -47,7 +48,7 @@ NOT_FULL = {("text", "test")}
 
 def test_every_task_is_checked():
     assert set(TASKS) == set(SMALL)
-    assert len(TASKS) == 12
+    assert len(TASKS) == 13
 
 
 @pytest.fixture(scope="module", params=TASKS)

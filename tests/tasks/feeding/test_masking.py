@@ -21,7 +21,9 @@ def make_batch(lengths=LENGTHS, width=20):
 
 
 def hide(batch, *, share, seed=0):
-    return hide_tokens(batch, share=share, generator=torch.Generator().manual_seed(seed))
+    num_asked = max(1, round(share * 20))
+    generator = torch.Generator().manual_seed(seed)
+    return hide_tokens(batch, share=share, num_asked=num_asked, generator=generator)
 
 
 def test_rows_are_asked_for_what_they_lost():
@@ -51,6 +53,12 @@ def test_rows_without_a_mask_lose_what_full_rows_lose():
     hidden, expected = hide(bare, share=0.3), hide(full, share=0.3)
     assert set(hidden) == {"inputs", "places", "labels"}
     assert all(torch.equal(hidden[name], expected[name]) for name in hidden)
+
+
+def test_rows_of_a_narrow_batch_are_asked_as_often_as_those_of_a_wide_one():
+    hidden = hide(make_batch(torch.tensor([8, 3]), width=8), share=0.5)
+    assert hidden["places"].shape == (2, 10)
+    assert [len(set(row.tolist())) for row in hidden["places"]] == [4, 2]
 
 
 def test_every_token_is_as_likely():
@@ -84,7 +92,7 @@ def stream(*, start, rank=0, seed=3):
     gather = partial(gather_batch, rows, max_len=10, padded_len=10, masked=False)
     options = {"batch_size": 4, "rank": rank, "num_ranks": 2, "bucket_by_length": False}
     batches = TrainingBatches(rows, gather=gather, start=start, seed=seed, **options)
-    batches = HiddenTokens(batches, share=0.3, seed=seed)
+    batches = HiddenTokens(batches, share=0.3, num_asked=3, seed=seed)
     return [
         {**batch, "step": torch.tensor(step)}
         for step, batch in zip(range(start, 12), batches, strict=False)
@@ -107,7 +115,7 @@ def test_what_is_hidden_is_drawn_alike_for_rows_on_any_device():
         def __iter__(self):
             yield {name: x.to("meta") for name, x in make_batch().items()}
 
-    (hidden,) = HiddenTokensOfSplit(OnMeta(), share=0.3)
+    (hidden,) = HiddenTokensOfSplit(OnMeta(), share=0.3, num_asked=6)
     assert hidden["places"].device.type == "meta"
 
 

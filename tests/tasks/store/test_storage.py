@@ -38,7 +38,12 @@ def part(number: int, *, calls: list[int], fail_at: int | None = None):
 
 
 def prepare(
-    root: Path, *, calls: list[int], fail_at: int | None = None, num_bytes: int = 0
+    root: Path,
+    *,
+    calls: list[int],
+    fail_at: int | None = None,
+    num_bytes: int = 0,
+    num_bytes_found: int = 0,
 ) -> Path:
     """Three parts for training, of six rows each, and one for each other split."""
 
@@ -51,6 +56,7 @@ def prepare(
                 Split("test", 6, parts[4:]),
             ],
             vocabulary=["<pad>", "x"],
+            num_bytes=num_bytes_found,
         )
 
     return prepare_once(
@@ -246,11 +252,13 @@ def test_too_little_space(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_finished_parts_outlive_a_want_of_space(tmp_path):
+@pytest.mark.parametrize("known", ["num_bytes", "num_bytes_found"])
+def test_finished_parts_outlive_a_want_of_space(tmp_path, known):
+    """Whether it is known at once, or when the source has been looked at."""
     with pytest.raises(Interruption):
         prepare(tmp_path, calls=[], fail_at=2)
     with pytest.raises(DataError, match="GiB are free"):
-        prepare(tmp_path, calls=[], num_bytes=2**50)
+        prepare(tmp_path, calls=[], **{known: 2**50})
     calls: list[int] = []
     prepare(tmp_path, calls=calls)
     assert calls == [2, 3, 4]
