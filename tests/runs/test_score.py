@@ -53,6 +53,7 @@ def test_a_metric_that_was_added_before_a_resume_has_no_value_of_earlier_weights
     monkeypatch.setattr(score, "_join", lambda best, last: {})
     built: Any = object.__new__(Run)
     built.trainer, built.callback = SimpleNamespace(global_step=2), lambda kind: best
+    built.module, built.data = SimpleNamespace(), SimpleNamespace(hidden_share=None)
     results, _ = score.score_run(built, eval_interval=1)
     assert results["scores"]["best"] == {"val": {"f1": None}, "test": {"f1": 0.6}}
     assert results["scores"]["last"]["val"] == {"f1": 0.2}
