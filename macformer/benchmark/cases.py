@@ -87,11 +87,15 @@ def builders(cfg: DictConfig, length: int) -> dict[str, Callable[[], nn.Module]]
 
 def build_cases(cfg: DictConfig, length: int, mode: str) -> list[Case]:
     """Draw inputs, and build every method of the configuration for them."""
-    num_inputs = GPU_INPUTS if is_gpu(cfg) else 1
-    inputs = [_draw_inputs(cfg, length, mode) for _ in range(num_inputs)]
-    grad = torch.randn_like(inputs[0][-1])
+
+    @cache  # for the first case that has room for them
+    def draw() -> tuple[list[list[Tensor]], Tensor]:
+        num_inputs = GPU_INPUTS if is_gpu(cfg) else 1
+        inputs = [_draw_inputs(cfg, length, mode) for _ in range(num_inputs)]
+        return inputs, torch.randn_like(inputs[0][-1])
 
     def prepare(case: Case, build: Callable[[], nn.Module]) -> None:
+        inputs, grad = draw()
         method = build().to(cfg.device).train(mode == "forward_backward")
         case.calls = [_call(method, x, grad, mode) for x in inputs]
 

@@ -16,17 +16,18 @@ from macformer.provenance import device_name
 from macformer.record import printable
 from macformer.runs.allowed import (
     COUNT,
-    DEVICE,
     FOLDER,
     NULL,
     POSITIVE,
     TEXT,
+    TIMED,
     check,
     either,
     list_of,
     one_of,
 )
 from macformer.runs.help import describe_options, make_parser
+from macformer.whole_file import replaced
 
 DESCRIPTION = """Time attention alone, against softmax and other packages, over lengths.
 
@@ -37,7 +38,7 @@ LISTS = ("attention", "vs", "length", "mode")
 ALLOWED = {
     "attention": either(NULL, list_of(TEXT)),
     "length": list_of(COUNT),
-    "device": DEVICE,
+    "device": TIMED,
     "dtype": one_of("float32", "float16", "bfloat16", "float64"),
     "threads": COUNT,
     "batch_size": COUNT,
@@ -69,24 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cfg = load_config(args.options, config_dirs=args.config_dir)
         check_device(cfg.device)
         check_rows(cfg)
-        folder = Path(cfg.output_dir).expanduser()
+        folder = Path(str(cfg.output_dir)).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         print(f"macformer-bench: {error}", file=sys.stderr)
         return 2
-    rows, interrupted = [], False
+    rows, code = [], 0
     try:
-        for found in measure_lengths(cfg):
+        for found in measure_lengths(cfg):  # whose rows stay whatever becomes of the next one
             rows += found
+            write_report(relate(pd.DataFrame(rows)), cfg, folder)
     except KeyboardInterrupt:
-        interrupted = True
-    if rows:  # of the lengths that are done
-        table = relate(pd.DataFrame(rows))
-        write_report(table, cfg, folder)
-        print(to_markdown(table))
-    if interrupted:
         print("macformer-bench: interrupted", file=sys.stderr)
-    return 130 if interrupted else 0
+        code = 130
+    except OSError as error:  # of a disk that is full
+        print(f"macformer-bench: {error}", file=sys.stderr)
+        code = 1
+    if rows:
+        print(to_markdown(relate(pd.DataFrame(rows))))
+    return code
 
 
 def load_config(arguments: Sequence[str], *, config_dirs: Sequence[Path] = ()) -> DictConfig:
@@ -141,7 +143,8 @@ def write_report(table: pd.DataFrame, cfg: DictConfig, folder: Path) -> None:
     import torch
 
     OmegaConf.save(cfg, folder / "config.yaml")
-    table.to_csv(folder / "bench.csv", index=False)
+    with replaced(folder / "bench.csv") as file:
+        table.to_csv(file, index=False)
     device = torch.device(cfg.device)
     cpu_clock = "CPU time" if cfg.threads == 1 else "wall time"
     clock = "device time of a replayed graph" if device.type == "cuda" else cpu_clock
@@ -149,7 +152,8 @@ def write_report(table: pd.DataFrame, cfg: DictConfig, folder: Path) -> None:
         f"{device_name(device)}, {cfg.dtype}, {clock}, median of {cfg.rounds} "
         f"interleaved rounds; batch {cfg.batch_size}, {cfg.num_heads} heads of {cfg.head_dim}"
     )
-    (folder / "bench.md").write_text(f"{caption}\n\n{to_markdown(table)}\n")
+    with replaced(folder / "bench.md") as file:
+        file.write(f"{caption}\n\n{to_markdown(table)}\n".encode())
     for column, (stem, label) in PLOTS.items():
         measured = table[table[column] > 0]
         if not measured.empty:

@@ -1,6 +1,7 @@
 """Time and peak memory of attentions over the length of the sequence."""
 
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -25,9 +26,9 @@ def run_benchmark(cfg: DictConfig) -> pd.DataFrame:
 def measure_lengths(cfg: DictConfig) -> Iterator[list[dict[str, Any]]]:
     """Measure one length after the other; yield the rows of each."""
     torch.set_num_threads(cfg.threads)
-    if cfg.device == "cpu":
-        limit_memory(int(cfg.memory_limit_gib * GIB))
     ceilings = measure_ceilings(cfg)
+    if torch.device(cfg.device).type == "cpu":
+        limit_memory(int(min(cfg.memory_limit_gib * GIB, sys.maxsize)))
     methods = builders(cfg, max(cfg.length))
     steps = len(cfg.length) * len(cfg.mode) * len(methods) * (1 + cfg.rounds)
     # A thread that refreshes the bar would be measured, too.

@@ -3,6 +3,7 @@
 macformer-features checkpoint=outputs/runs/<cell> error=0.05
 """
 
+import math
 import shlex
 import sys
 from itertools import product
@@ -17,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue
 from torch import nn
 
 from macformer.attention import RMFA, samplers
+from macformer.attention.inputs.guard import bound_dot
 from macformer.features.calls import core_attentions, record_attention
 from macformer.features.compare import compare
 from macformer.features.search import (
@@ -33,10 +35,10 @@ from macformer.measuring import check_device
 from macformer.record import CHECKPOINTS_NAME, CONFIG_NAME, read_config
 from macformer.runs.allowed import (
     COUNT,
-    DEVICE,
     FOLDER,
     NULL,
     POSITIVE,
+    TIMED,
     check,
     either,
     list_of,
@@ -63,7 +65,7 @@ ALLOWED = {
     "sampler": list_of(one_of(*SAMPLERS)),
     "max_degree": list_of(either(NULL, COUNT)),
     "rounds": COUNT,
-    "device": DEVICE,
+    "device": TIMED,
     "threads": COUNT,
 }
 
@@ -79,13 +81,13 @@ def features(cfg: DictConfig) -> None:
         sys.exit(2)
     print(table.to_markdown(index=False, floatfmt=".3g"))
     if text is None:
-        print(f"nothing here meets an error of {cfg.error:g}; try more num_features")
+        print(f"nothing here meets an error of {cfg.error:g}; try more num_features or max_degree")
         sys.exit(1)
     path = folder / "attention" / "rmfa_chosen.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     (folder / "table.md").write_text(table.to_markdown(index=False, floatfmt=".3g") + "\n")
-    run_dir, _ = find_checkpoint(Path(cfg.checkpoint), cfg.weights)
+    run_dir, _ = find_checkpoint(Path(str(cfg.checkpoint)), cfg.weights)
     print(f"\n{text}\n{describe_command(folder, read_config(run_dir))}")
 
 
@@ -121,7 +123,7 @@ def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
     check(cfg, ALLOWED)
     check_device(cfg.device)
     torch.set_num_threads(cfg.threads)
-    run_dir, path = find_checkpoint(Path(cfg.checkpoint), cfg.weights)
+    run_dir, path = find_checkpoint(Path(str(cfg.checkpoint)), cfg.weights)
     run = read_config(run_dir)
     torch.manual_seed(run.seed)
     model = load_model(run, path).to(cfg.device).eval()
@@ -140,7 +142,7 @@ def choose(cfg: DictConfig) -> tuple[pd.DataFrame, str | None]:
         call for batch in batches for call in record_attention(model, to_device(batch, cfg.device))
     ]
     inputs = prepare_inputs(calls, num_layers=len(attentions))
-    dot_bound = attention.dot_bound if isinstance(attention, RMFA) else find_dot_bound(inputs)
+    dot_bound = _find_bound(attention, run, inputs)
     found = _search_all(inputs, kernel, dot_bound, cfg)
     met = [choice for choice in found if choice.error <= cfg.error]
     table = compare(met or found, attentions, inputs, kernel, cfg)
@@ -178,6 +180,17 @@ def load_model(run: DictConfig, checkpoint: Path | None) -> nn.Module:
         except CheckpointError as error:
             raise SearchError(str(error)) from error
     return model
+
+
+def _find_bound(attention: nn.Module, run: DictConfig, inputs: list[Inputs]) -> float:
+    """Return the bound that the attention of the written file will draw its features for."""
+    if isinstance(attention, RMFA):
+        return attention.dot_bound
+    own = run.attention
+    norm = own.get("input_norm", run.bounds.input_norm) if own.get("scale") is None else None
+    head_dim = inputs[0].query.shape[-1]
+    known, _ = bound_dot(head_dim=head_dim, input_norm=norm, guard=own.get("guard"))
+    return find_dot_bound(inputs) if math.isinf(known) else known
 
 
 def _search_all(

@@ -101,6 +101,11 @@ DEVICE = Allowed(
     "a device of torch, as cpu or cuda:0",
 )
 
+TIMED = Allowed(
+    lambda value: DEVICE.accepts(value) and not value.startswith("mps"),
+    "a device that can be timed, as cpu or cuda:0",
+)
+
 
 def check(cfg: DictConfig, kinds: Mapping[str, Allowed]) -> None:
     """Refuse a configuration with values that its options cannot have.

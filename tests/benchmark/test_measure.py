@@ -1,6 +1,7 @@
 """The benchmark measures what it says, and its command line refuses what it does not know."""
 
 import re
+import sys
 import threading
 
 import jaxtyping
@@ -11,6 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from macformer.attention.contract import build
+from macformer.benchmark import cli
 from macformer.benchmark import measure as benchmark
 from macformer.benchmark.cases import attention_names
 from macformer.benchmark.cli import load_config, main
@@ -164,7 +166,8 @@ def test_peers_are_attentions(peer, tmp_path):
         ("length=16,0", "length is [16, 0]; it must be a list"),
         ("length=", "length is []; it must be a list"),
         ("mode=null", "mode is null; it must be a list, each of it forward or forward_backward"),
-        ("device=tpu0", "device is tpu0; it must be a device of torch, as cpu or cuda:0"),
+        ("device=tpu0", "device is tpu0; it must be a device that can be timed, as cpu or cuda:0"),
+        ("device=mps", "device is mps; it must be a device that can be timed"),
         ("device=cuda:99", "device is cuda:99, which cannot be used here: "),
         ("dtype=int8", "dtype is int8; it must be float32 or float16 or bfloat16 or float64"),
         ("threads=0", "threads is 0; it must be a whole number of at least 1"),
@@ -203,6 +206,41 @@ def test_an_interruption_keeps_the_lengths_that_are_done(tmp_path, monkeypatch, 
     assert main([*options, f"output_dir={tmp_path}"]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "macformer-bench: interrupted"
     assert set(pd.read_csv(tmp_path / "bench.csv")["length"]) == {8}
+
+
+def test_a_length_that_has_no_room_is_a_failure_of_its_cases(tmp_path, capsys):
+    options = ("attention=softmax,uniform", "length=8,100000000000", "rounds=1", "mode=forward")
+    assert main([*options, f"output_dir={tmp_path}", "memory_limit_gib=1e6"]) == 0
+    table = pd.read_csv(tmp_path / "bench.csv")
+    assert table["failure"].notna().tolist() == table["length"].gt(8).tolist()
+    assert len(table) == 4 and "100000000000" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_takes_no_figure_along(tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "write_report", full)
+    options = ("attention=softmax", "length=8", "rounds=1", "memory_limit_gib=1e6")
+    assert main([*options, f"output_dir={tmp_path}"]) == 1
+    captured = capsys.readouterr()
+    assert "No space left on device" in captured.err and "softmax" in captured.out
+
+
+def test_a_folder_may_be_called_by_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("attention=softmax", "length=8", "rounds=1", "memory_limit_gib=1e6")
+    assert main([*options, "output_dir=2024"]) == 0
+    assert (tmp_path / "2024" / "bench.csv").is_file()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_memory_of_a_cpu_by_any_name_is_limited(tmp_path, monkeypatch, device):
+    limits = []
+    monkeypatch.setattr(benchmark, "limit_memory", limits.append)
+    options = ("attention=softmax", "length=8", "rounds=1", f"device={device}")
+    assert main([*options, f"output_dir={tmp_path}", "memory_limit_gib=1e12"]) == 0
+    assert limits == [sys.maxsize]
 
 
 def test_a_folder_of_rows_that_is_not_there_is_one_line(tmp_path, capsys):

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from macformer.attention import RMFA, Kernel, kernels, samplers
 from macformer.attention.maclaurin.kernels import truncated
+from macformer.features import cli
 from macformer.features.calls import record_attention
 from macformer.features.cli import (
     choose,
@@ -96,6 +97,27 @@ def test_an_error_out_of_reach_leaves_no_choice(run_dir):
     assert text is None
     best = table[table["attention"].str.contains("degrees")]
     assert (best["features"] == 128).all() and (best["error / signal"] > 1e-6).all()
+
+
+@pytest.mark.parametrize("attention", ["kernelized_exp_scaled", "kernelized_exp", "softmax"])
+def test_features_are_chosen_for_the_bound_that_their_file_gives(
+    make_run, tmp_path, monkeypatch, attention
+):
+    _, run_dir = make_run(f"attention={attention}", "ppsbn=with")
+    bounds = []
+
+    def search(*args, dot_bound, **options):
+        bounds.append(dot_bound)
+        return find(*args, dot_bound=dot_bound, **options)
+
+    find = cli.search
+    monkeypatch.setattr(cli, "search", search)
+    _, text = choose(configure(run_dir, "weights=start", "error=1e6", "max_degree=[null]"))
+    (tmp_path / "attention").mkdir()
+    (tmp_path / "attention" / "rmfa_chosen.yaml").write_text(text)
+    chosen = compose("attention=rmfa_chosen", "ppsbn=with", config_dirs=[tmp_path])
+    shapes = {"num_heads": 2, "head_dim": 32, "max_seq_len": 64}
+    assert build_attention(chosen, **shapes).attention.dot_bound == pytest.approx(bounds[0])
 
 
 @pytest.mark.slow
@@ -260,7 +282,7 @@ WRONG = {
     "sampler=[best]": "sampler is ['best']; it must be a list, each of it optimal or code or iid",
     "max_degree=[0]": "max_degree is [0]; it must be a list, each of it null or a whole number",
     "rounds=null": "rounds is null; it must be a whole number",
-    "device=gpu": "device is gpu; it must be a device of torch, as cpu or cuda:0",
+    "device=gpu": "device is gpu; it must be a device that can be timed, as cpu or cuda:0",
     "device=cuda:99": "device is cuda:99, which cannot be used here: ",
     "threads=many": "threads is many; it must be a whole number",
 }
