@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:  # the last: of a device
         print(f"{args.run_dir}: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("macformer-evaluate: interrupted", file=sys.stderr)
+        return 130
     print(f"{args.split} accuracy {100 * accuracy:.2f} % ({args.checkpoint}, {args.run_dir})")
     return 0
 
@@ -53,6 +56,8 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     cfg = read_config(run_dir)
     cfg.logger = None
     cfg.trainer.update(devices=1, num_nodes=1, strategy="auto")
+    if "start" in cfg.model:
+        cfg.model.start = None  # what the checkpoint replaces, and may be gone
     built = build_run(cfg)
     trainer: Any = built.trainer  # the run itself may be at work, and say so there
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Heartbeat)]

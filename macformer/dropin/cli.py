@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"macformer-inspect: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("macformer-inspect: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -13,6 +13,7 @@ from macformer.dropin.sites import BEFORE, DropinError, Site
 
 # Attention function and dispatch, as they stand in the forward pass of each class of transformers.
 _DISPATCH = "ALL_ATTENTION_FUNCTIONS.get_interface("
+NOBODYS = f"{IMPLEMENTATION}-by-macformer.dropin.load"  # never registered
 _NUM_HEADS = ("num_heads", "num_attention_heads", "n_heads")
 _HEAD_DIM = ("head_dim", "attention_head_size")
 
@@ -100,7 +101,8 @@ def undo_dispatch(model: nn.Module) -> None:
     ]
     for module in changed:
         module.set_attn_implementation(module.__dict__.pop(BEFORE))
-        forget(module)
+    for root in _roots(model).values():
+        forget(root)
 
 
 def remember(model: nn.Module, row: dict[str, Any]) -> None:
@@ -110,14 +112,16 @@ def remember(model: nn.Module, row: dict[str, Any]) -> None:
 
     ``attn_implementation`` in a saved configuration keeps those from loading softmax in silence who
     know nothing of the replacement: transformers refuses a name that it does not know, and where
-    this module is imported, ours refuses an attention that nobody has put in.
+    this module is imported, ours refuses an attention that nobody has put in. A model that asks for
+    no implementation would not notice, so that its name is one that nobody knows.
     """
     for name, root in _roots(model).items():
         prefix = f"{name}." if name else ""
         layers = [x.removeprefix(prefix) for x in row["layers"] if x.startswith(prefix)]
         if layers:
+            asks = any(_dispatches(type(module)) for module in root.modules())
             root.config.macformer = {**row, "layers": layers}
-            root.config.attn_implementation = IMPLEMENTATION
+            root.config.attn_implementation = IMPLEMENTATION if asks else NOBODYS
 
 
 def forget(model: nn.Module) -> None:

@@ -122,7 +122,7 @@ def _reason_within(parent: nn.Module) -> str | None:
 
 
 def _reason(module: nn.MultiheadAttention) -> str | None:
-    if type(module) is not nn.MultiheadAttention:
+    if type(module) not in (nn.MultiheadAttention, ReplacedAttention):
         return f"{type(module).__name__} may do more than torch.nn.MultiheadAttention"
     if module.in_proj_weight is None:
         return "its keys or values have another width than its queries (kdim, vdim)"

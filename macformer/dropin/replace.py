@@ -69,7 +69,7 @@ def replace_attention(
     Works on ``torch.nn.MultiheadAttention``, alone and within ``torch.nn.TransformerEncoder``, and
     on models of transformers whose attention goes through its ``AttentionInterface``. Weights,
     names and what is called stay as they are; each module gets the new attention as a child. A
-    model that was replaced before is restored first.
+    model that was replaced before is restored first, once the new attention is built.
 
     Before it has been finetuned, a model with a new attention is another model: trained heads
     attend sharply, where random features see little but the mean. ``macformer-inspect`` says how
@@ -89,7 +89,8 @@ def replace_attention(
         DropinError: If nothing can be replaced, or a layer that was asked for cannot be.
         ConfigError: If there is no such row, or it cannot be built.
     """
-    restore(model)
+    if isinstance(layers, int | str):
+        raise DropinError(f"layers is {layers!r}; give a list, as [{layers!r}]")
     factory = attention
     if isinstance(attention, str):
         factory = row_factory(attention, ppsbn=ppsbn, overrides=overrides, config_dirs=config_dirs)
@@ -99,9 +100,10 @@ def replace_attention(
     sites = find_sites(model)
     chosen, kept = choose(sites, layers)
     length = max_seq_len or _longest(model)
-    share = attention_share(model, sites, chosen, length=length)
     children = {site.name: _build(site, factory, max_seq_len=length) for site in chosen}
     replaced = tuple(children)
+    restore(model)  # what could be refused has been
+    share = attention_share(model, sites, chosen, length=length)
     try:
         _insert(model, sites, children)
         watch(model, children)

@@ -40,7 +40,9 @@ def load(
     import transformers  # pyright: ignore[reportMissingImports]
 
     folder = Path(folder)
-    config = transformers.AutoConfig.from_pretrained(folder)
+    if not (folder / "config.json").is_file():  # or transformers would look for it elsewhere
+        raise DropinError(f"{folder} holds no saved model: there is no config.json")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     row = getattr(config, "macformer", None)
     if row is None:
         raise DropinError(f"{folder} has no replaced attention; load it by from_pretrained")
@@ -78,10 +80,11 @@ def _is_inserted(name: str) -> bool:
 def _read(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file  # pyright: ignore[reportMissingImports]
 
-    index = folder / _INDEX
-    if not index.exists():
-        return load_file(folder / _WEIGHTS)
-    files = set(json.loads(index.read_text())["weight_map"].values())
+    index, files = folder / _INDEX, {_WEIGHTS}
+    if index.exists():
+        files = set(json.loads(index.read_text())["weight_map"].values())
+    if missing := sorted(file for file in files if not (folder / file).is_file()):
+        raise DropinError(f"{folder} lacks weights: {', '.join(missing)}")
     return {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
 
 

@@ -76,6 +76,38 @@ def test_a_refused_row_leaves_the_model_as_it_was(x, make_encoder):
     torch.testing.assert_close(model(x), expected, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ("rmfa_typo", {}),
+        ("rmfa_exp", {"overrides": ["attention.num_features=0"]}),
+        ("rmfa_exp", {"layers": [7]}),
+        ("rmfa_exp", {"layers": "encoder"}),
+    ],
+    ids=str,
+)
+def test_a_refused_row_leaves_the_one_before_with_what_it_has_learnt(x, make_encoder, row, options):
+    model = make_encoder().eval()
+    replace_attention(model, "rmfa_exp_scaled", ppsbn="with", max_seq_len=LENGTH)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "log_scale" in name:
+                parameter.add_(0.3)
+    expected = model(x)
+    with pytest.raises(ValueError):
+        replace_attention(model, row, max_seq_len=LENGTH, **options)
+    torch.testing.assert_close(model(x), expected, atol=0, rtol=0)
+
+
+def test_a_second_row_takes_the_place_of_the_first_everywhere(x, make_encoder):
+    model, other = make_encoder().eval(), make_encoder().eval()
+    first = replace_attention(model, "linformer", max_seq_len=LENGTH)
+    second = replace_attention(model, SOFTMAX, max_seq_len=LENGTH)
+    assert second == replace_attention(other, SOFTMAX, max_seq_len=LENGTH)
+    assert second.replaced == first.replaced
+    torch.testing.assert_close(model(x), other(x), atol=0, rtol=0)
+
+
 class MoreThanAttention(nn.MultiheadAttention):
     """A class of somebody's own."""
 

@@ -65,6 +65,53 @@ def test_loading_as_if_nothing_were_replaced_raises(tmp_path, make_model, make_i
         load(tmp_path)
 
 
+class OwnConfig(transformers.PretrainedConfig):
+    model_type = "own"
+
+
+class OwnModel(transformers.PreTrainedModel):
+    """A model whose attention is torch's, which asks transformers for nothing."""
+
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        layer = nn.TransformerEncoderLayer(12, 2, 24, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.post_init()
+
+    def _init_weights(self, module):
+        pass
+
+    def forward(self, x):
+        return self.encoder(x)
+
+
+def test_no_model_of_torch_s_attention_loads_as_if_nothing_were_replaced(tmp_path):
+    model = OwnModel(OwnConfig()).eval()
+    replace_attention(model, "uniform", max_seq_len=11)
+    model.save_pretrained(tmp_path / "replaced")
+    with pytest.raises(ValueError, match=r"macformer\.dropin\.load"):
+        OwnModel.from_pretrained(tmp_path / "replaced")
+    restore(model)
+    assert not hasattr(model.config, "macformer")
+    model.save_pretrained(tmp_path / "restored")
+    x = torch.randn(2, 11, 12)
+    loaded = OwnModel.from_pretrained(tmp_path / "restored").eval()
+    torch.testing.assert_close(loaded(x), model(x), atol=0, rtol=0)
+
+
+def test_a_folder_without_a_model_is_refused_without_looking_elsewhere(tmp_path, make_model):
+    with pytest.raises(DropinError, match="holds no saved model"):
+        load(tmp_path / "nowhere")
+    model = make_model("Bert")
+    replace_attention(model, "uniform")
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DropinError, match=r"lacks weights: model\.safetensors"):
+        load(tmp_path)
+
+
 def test_a_model_within_a_module_of_ones_own_is_saved_by_itself(
     tmp_path, make_model, make_inputs, states
 ):
