@@ -1,11 +1,13 @@
 """``model=encoder``: an encoder of transformers as the model of a run."""
 
 import json
+import shutil
 import sys
 
 import pytest
 import torch
 
+from macformer.evaluate import evaluate
 from macformer.models import FirstPooling
 from macformer.record import read_metrics
 from macformer.runs.build import build_model
@@ -147,6 +149,17 @@ def test_a_run_trains_resumes_and_is_a_row_of_the_tables(transformers, make_run)
     saved = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, saved[f"model.{name}"], atol=0, rtol=0)
+
+
+def test_a_run_is_scored_again_when_what_it_started_from_is_gone(transformers, make_run):
+    options = ("model=encoder", BERT, "attention=rmfa_exp_scaled", "ppsbn=with", "max_seq_len=24")
+    _, first = make_run(*options, folder="first")
+    assert run(first)
+    _, second = make_run(*options, f"model.start={first}", folder="second")
+    assert run(second)
+    accuracy = read_metrics(second)["accuracy"]["best"]["test"]
+    shutil.rmtree(first)
+    assert evaluate(second, checkpoint="best", split="test") == pytest.approx(accuracy)
 
 
 def test_a_run_of_transfer_moves_the_attention_alone(transformers, make_run):
