@@ -49,16 +49,14 @@ def evaluate(run_dir: Path, *, checkpoint: str, split: str) -> float:
     """
     from macformer.callbacks import Heartbeat
     from macformer.record import CHECKPOINTS_NAME, read_config, read_metrics
-    from macformer.runs.build import build_run
+    from macformer.runs.build import build_run, without_start
     from macformer.runs.checkpoint import load_weights
 
     sys.path.append(os.getcwd())  # where a user's own variants lie
     cfg = read_config(run_dir)
     cfg.logger = None
     cfg.trainer.update(devices=1, num_nodes=1, strategy="auto")
-    if "start" in cfg.model:
-        cfg.model.start = None  # what the checkpoint replaces, and may be gone
-    built = build_run(cfg)
+    built = build_run(without_start(cfg))
     trainer: Any = built.trainer  # the run itself may be at work, and say so there
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, Heartbeat)]
     load_weights(built.module.model, run_dir / CHECKPOINTS_NAME / f"{checkpoint}.ckpt")

@@ -29,6 +29,7 @@ from macformer.runs.hydra_messages import one_line
 from macformer.runs.overrides import write_override
 from macformer.runs.process import run_in_process
 from macformer.runs.sweep import show_tables
+from macformer.runs.unread import readers_may_go
 
 if TYPE_CHECKING:
     import optuna
@@ -146,7 +147,7 @@ def _compose_trial(
 def _check_overrides(overrides: Sequence[str]) -> None:
     """Refuse options that begin a run anew: a search goes on with each of its trials."""
     for override in overrides:
-        name = override.partition("=")[0]
+        name = override.partition("=")[0].lstrip("+")
         if name in ("overwrite", "retry"):
             raise SearchError(f"{name} is no option of a search; sweep=<name> begins another one")
 
@@ -229,6 +230,7 @@ def _join(params: dict[str, Any]) -> str:
     return shlex.join(_options(params))
 
 
+@readers_may_go()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a mistake of the user gives one line and exit code 2."""
     parser = make_parser("macformer-tune", __doc__ or "")

@@ -45,7 +45,10 @@ def whole_file(path: Path, *, writer: str = "", durable: bool = True) -> Iterato
 
 
 def replaced(path: Path) -> AbstractContextManager[BinaryIO]:
-    """Open a file that several processes may make anew at any time: a table, a plot, a page."""
+    """Open a file that several processes may make anew at any time: a table, a plot, a page.
+
+    Of a writer that is killed, the temporary file stays: no other one has its name.
+    """
     return whole_file(path, writer=f".{uuid4().hex}", durable=False)
 
 

@@ -79,7 +79,7 @@ def test_a_writer_that_fails_leaves_the_old_file_alone(path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from macformer.whole_file import replaced, whole_file
+from macformer.whole_file import whole_file
 with whole_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()

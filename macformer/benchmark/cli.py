@@ -83,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("macformer-bench: interrupted", file=sys.stderr)
         code = 130
-    except OSError as error:  # of a disk that is full
-        print(f"macformer-bench: {error}", file=sys.stderr)
+    except (OSError, MemoryError) as error:  # of a disk that is full, or the limit of memory
+        print(f"macformer-bench: {error or 'no memory left'}", file=sys.stderr)
         code = 1
     if rows:
         print(to_markdown(relate(pd.DataFrame(rows))))

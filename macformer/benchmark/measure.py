@@ -42,7 +42,9 @@ def measure_lengths(cfg: DictConfig) -> Iterator[list[dict[str, Any]]]:
         for length in cfg.length:
             cases = [case for mode in cfg.mode for case in build_cases(cfg, length, mode)]
             _measure(cases, cfg, report)
-            yield [describe_case(case, cfg, ceilings) for case in cases]
+            rows = [describe_case(case, cfg, ceilings) for case in cases]
+            del cases  # and with them what they hold
+            yield rows
 
 
 def limit_memory(limit: int) -> None:

@@ -23,6 +23,7 @@ from macformer.runs.allowed import COUNT, TEXT, list_of, number, read_settings, 
 from macformer.runs.build import build_attention, build_model
 from macformer.runs.config import compose
 from macformer.runs.help import make_parser
+from macformer.whole_file import replaced
 
 DEFAULT_CONFIG = Path(configs.__path__[0]) / "inspect.yaml"
 ALLOWED = {
@@ -95,8 +96,10 @@ def inspect(
         f"makes this model more than {limit:.2f} times as fast. An error of 1 is that of the mean "
         f"of the values; up to {settings.error:g} a layer is named as one to replace.\n"
     )
-    (output / "table.md").write_text(text)
-    lines.to_csv(output / "lines.csv", index=False)
+    with replaced(output / "table.md") as file:
+        file.write(text.encode())
+    with replaced(output / "lines.csv") as file:
+        lines.to_csv(file, index=False)
     save(draw(lines, layers=layers), output / "errors")
     print(f"{text}\nwrote {output}/table.md, lines.csv, errors.png")
 

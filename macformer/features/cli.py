@@ -44,12 +44,13 @@ from macformer.runs.allowed import (
     list_of,
     one_of,
 )
-from macformer.runs.build import build_model, first_validation_batches
+from macformer.runs.build import build_model, first_validation_batches, without_start
 from macformer.runs.checkpoint import CheckpointError, load_weights
 from macformer.runs.config import VERSION_BASE, run_main
 from macformer.runs.hydra_bridge import output_folder
 from macformer.runs.overrides import write_override
 from macformer.training.objectives import to_device
+from macformer.whole_file import replaced
 
 WEIGHTS = ("best", "last", "start")
 SAMPLERS = ("optimal", "code", "iid")
@@ -84,9 +85,12 @@ def features(cfg: DictConfig) -> None:
         print(f"nothing here meets an error of {cfg.error:g}; try more num_features or max_degree")
         sys.exit(1)
     path = folder / "attention" / "rmfa_chosen.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    (folder / "table.md").write_text(table.to_markdown(index=False, floatfmt=".3g") + "\n")
+    for target, content in (
+        (path, text),
+        (folder / "table.md", table.to_markdown(index=False, floatfmt=".3g") + "\n"),
+    ):
+        with replaced(target) as file:
+            file.write(content.encode())
     run_dir, _ = find_checkpoint(Path(str(cfg.checkpoint)), cfg.weights)
     print(f"\n{text}\n{describe_command(folder, read_config(run_dir))}")
 
@@ -173,7 +177,7 @@ def load_model(run: DictConfig, checkpoint: Path | None) -> nn.Module:
     Raises:
         SearchError: If the checkpoint cannot be read.
     """
-    model = build_model(run)
+    model = build_model(run if checkpoint is None else without_start(run))
     if checkpoint is not None:
         try:
             load_weights(model, checkpoint)

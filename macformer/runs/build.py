@@ -47,6 +47,17 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return _instantiate(cfg, cfg.model)
 
 
+def without_start(cfg: DictConfig) -> DictConfig:
+    """Leave out the weights that a model starts from, where a checkpoint takes their place.
+
+    The run that they come from may be gone.
+    """
+    cfg = cfg.copy()
+    if "start" in cfg.model:
+        cfg.model.start = None
+    return cfg
+
+
 def build_attention(
     cfg: DictConfig, *, num_heads: int, head_dim: int, max_seq_len: int
 ) -> nn.Module:

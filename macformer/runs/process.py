@@ -22,10 +22,11 @@ from macformer.runs.stop import (
     TIME_LIMIT,
     Stopped,
     end_signal,
+    ending_with_sweep,
     num_out_of_memory_kills,
     stop_signals_raise,
-    stop_with_sweep,
 )
+from macformer.runs.unread import readers_may_go
 
 BUSY = os.EX_TEMPFAIL  # exit code of a cell that another process runs
 FAILED = 1  # that of one whose reason stands in metrics.json
@@ -39,13 +40,14 @@ WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 PATIENCE = {"GOMP_SPINCOUNT": "10000"}
 
 
+@readers_may_go()
+@ending_with_sweep()
 def run_composed(cfg: DictConfig) -> bool:
     """Run the cell that Hydra has composed, in the folder that Hydra has given it.
 
     Returns:
         Whether the cell is finished.
     """
-    stop_with_sweep()
     check_once(cfg)
     run_dir, cwd = output_folder(), calling_folder()
     if reason := _refusal(cfg, run_dir):  # of every rank: one alone would wait for others

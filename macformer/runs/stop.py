@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,32 @@ def die_with_parent() -> None:
     os.environ[PARENT] = str(os.getpid())
 
 
-def stop_with_sweep() -> None:
-    """Leave no worker of a launcher behind a sweep that was ended alone, as by kill.
+@contextmanager
+def ending_with_sweep() -> Iterator[None]:
+    """Leave no worker of a launcher behind a sweep that has ended, however it did.
 
-    Ctrl-C and a closed terminal reach workers by themselves.
+    A worker whose cell has stopped would wait for others, or take one that it was given before.
     """
-    if sys.platform == "linux" and os.environ.get(SWEEP) == str(os.getppid()):
-        _send_at_end_of_parent(signal.SIGTERM)
+    if sys.platform != "linux" or not _is_worker():
+        yield
+        return
+    _send_at_end_of_parent(signal.SIGTERM)
+    try:
+        _leave_ended_sweep()
+        yield
+    finally:
+        _leave_ended_sweep()
+
+
+def _leave_ended_sweep() -> None:
+    if os.environ[SWEEP] != str(os.getppid()):
+        os._exit(128 + signal.SIGTERM)
+
+
+@cache
+def _is_worker() -> bool:
+    """Say whether this process is a child of the sweep, once: the sweep may end before it does."""
+    return os.environ.get(SWEEP) == str(os.getppid())
 
 
 def _send_at_end_of_parent(signum: signal.Signals) -> None:

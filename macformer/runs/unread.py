@@ -11,14 +11,15 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 _GONE = (errno.EPIPE, errno.EIO)
+_NO_FILE = (AttributeError, OSError, ValueError)
 
 
 class _Unread(io.FileIO):
     """Drops what its reader is not there for."""
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Any) -> int | None:
         try:
-            return super().write(data) or 0
+            return super().write(data)
         except OSError as error:
             if error.errno not in _GONE:
                 raise
@@ -33,16 +34,17 @@ def readers_may_go() -> Iterator[None]:
         sys.stdout, sys.stderr = map(_unread, before)
         yield
     finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(*_NO_FILE):
+                stream.flush()
         sys.stdout, sys.stderr = before
 
 
 def _unread(stream: Any) -> Any:
-    """Write where a stream writes, unless that is no file."""
+    """Write where a stream writes, unless that is no file, or was closed from the start."""
     try:
         file = io.BufferedWriter(_Unread(stream.fileno(), "w", closefd=False))
-    except (AttributeError, OSError):
+    except _NO_FILE:
         return stream
     with suppress(OSError):  # of who has gone already
         stream.flush()

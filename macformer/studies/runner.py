@@ -20,7 +20,7 @@ from macformer.provenance import device_name, package_version, source_commit
 from macformer.runs.allowed import COUNT, DEVICE, FLAG, SEED, check, list_of, one_of
 from macformer.runs.hydra_messages import one_line
 from macformer.runs.identity import digest
-from macformer.whole_file import whole_file
+from macformer.whole_file import replaced, whole_file
 
 ROWS, CONFIG, TABLE, LOCK = "rows.csv", "config.yaml", "table.md", ".rows.lock"
 
@@ -128,7 +128,8 @@ def render_study(cfg: DictConfig, folder: Path) -> list[Path]:
         )
     table = study.table(frame).astype(object)
     body = table.where(table.notna(), None).to_markdown(index=False, floatfmt=".3g", missingval="")
-    (folder / TABLE).write_text(f"{describe_rows(frame)}\n\n{body}\n")
+    with replaced(folder / TABLE) as file:
+        file.write(f"{describe_rows(frame)}\n\n{body}\n".encode())
     return [folder / ROWS, folder / TABLE, *save(study.plot(frame), folder / "plot")]
 
 

@@ -164,7 +164,7 @@ class TaskDataModule(pl.LightningDataModule):
 
     @property
     def _num_asked(self) -> int:
-        """Count the places at which each row is asked: as many as the longest row has hidden."""
+        """Count the places at which each row is asked: those hidden in padded_len tokens."""
         assert self.hidden_share is not None
         return max(1, round(self.hidden_share * self.padded_len))
 

@@ -55,7 +55,7 @@ def floor_of_pairs(*, max_rows: int) -> Floor:
     """
     return Floor(
         "logistic regression on the cosines between the sets of 3-, 5- and 8-grams of the first "
-        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of their numbers",
+        "4,000 tokens, hashed to 2^16 buckets, and the logarithms of the numbers read",
         predict_by_overlap,
         max_rows=max_rows,
     )

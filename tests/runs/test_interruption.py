@@ -62,19 +62,24 @@ def test_a_killed_cell_ends_with_the_bits_of_one_that_was_not(make_run, killer):
 def test_a_sweep_that_is_ended_alone_takes_the_cells_of_its_workers_along(tmp_path, tiny, signum):
     environment = {**os.environ, "MACFORMER_OUTPUTS": str(tmp_path / "outputs")}
     environment["MACFORMER_DATA"] = str(tmp_path / "data")
-    command = [sys.executable, "-m", "macformer.train", "-m", *tiny, "max_steps=100000", "seed=0,1"]
-    command += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command = [sys.executable, "-m", "macformer.train", "-m", *tiny, "max_steps=100000"]
+    command += ["seed=range(6)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     sweep = subprocess.Popen(command, env=environment, cwd=tmp_path)
 
     def running() -> list[Path]:
         return [f.parent for f in tmp_path.glob("outputs/runs/*/.lock") if is_running(f.parent)]
 
-    wait_until(lambda: len(running()) == 2)
-    sweep.send_signal(signum)
-    assert sweep.wait(20) == -signum
-    wait_until(lambda: not running())
+    try:
+        wait_until(lambda: len(running()) == 2)
+        sweep.send_signal(signum)
+        assert sweep.wait(20) == -signum
+        wait_until(lambda: not running())
+        time.sleep(5)  # in which a worker would begin the next cell that it was given before
+        assert not running()
+    finally:
+        sweep.kill()
     statuses = [json.loads(f.read_text()) for f in tmp_path.glob("outputs/runs/*/metrics.json")]
-    assert {run["status"] for run in statuses} == {"interrupted"}
+    assert [run["status"] for run in statuses] == 2 * ["interrupted"]
 
 
 def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:

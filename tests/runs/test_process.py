@@ -227,7 +227,8 @@ def test_a_running_cell_starts_no_second_process(tmp_path, exit_with):
     assert commands == [] and not process.is_running(tmp_path)
 
 
-def test_two_that_look_do_not_take_each_other_for_a_running_cell(tmp_path):
+def test_two_that_look_do_not_take_each_other_for_a_running_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_LOOK_SECONDS", 5.0)  # the other thread may get its turn late
     other = FileLock(process.run_lock(tmp_path).lock_file, thread_local=False)
     other.acquire()
     threading.Timer(0.01, other.release).start()
@@ -295,6 +296,23 @@ def test_a_folder_that_cannot_be_written_is_nobodys_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(process, "run_lock", refuse)
     assert not process.is_running(tmp_path)
+
+
+def test_a_closed_terminal_does_not_keep_a_stopped_run_alive(composed, monkeypatch):
+    cfg, _ = composed
+
+    def popen(*args, **options):
+        raise stop.Stopped("stopped by SIGHUP", 129)
+
+    monkeypatch.setattr(process.subprocess, "Popen", popen)
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "w") as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        patch.setattr(sys, "stderr", gone)
+        with pytest.raises(SystemExit) as end:
+            process.run_composed(cfg)
+    assert end.value.code == 129
 
 
 def test_the_reason_of_another_rank_is_that_of_the_run(composed, exit_with, capsys):

@@ -23,6 +23,16 @@ def test_lines_for_a_reader_who_has_gone_are_dropped(monkeypatch):
             print("nor this", file=sys.stderr)
 
 
+def test_streams_that_were_closed_from_the_start_stay_closed(monkeypatch):
+    """As by >&- in a shell; what ends the process meanwhile does so as without them."""
+    monkeypatch.setattr(sys, "stdout", None)
+    with open(os.devnull, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+    with pytest.raises(SystemExit), unread.readers_may_go():
+        sys.exit(3)
+    assert sys.stdout is None
+
+
 def test_other_errors_of_a_stream_are_raised():
     with unread._Unread(os.open(os.devnull, os.O_RDONLY), "w") as stream, pytest.raises(OSError):
         stream.write(b"x")
