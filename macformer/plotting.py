@@ -1,5 +1,6 @@
 """The look of every plot: one palette, panels side by side, one legend, reproducible files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ MARKERS = ["o", "s", "D", "^", "v", "X"]
 STYLES = ["-", "--", ":", "-."]
 PANEL_SIZE = (5.0, 4.0)  # inches
 LEGEND_WIDTH = 2.5
+LEGEND_LINE = 0.23  # inches of height that a name takes
 NEAR, LEADER = 10, {"arrowstyle": "-", "linewidth": 0.5, "color": "grey", "shrinkA": 0}
 MARK_RADIUS = 5.0  # points of a mark and the air around it
 # Where the name of a point may stand, in points from it: on eight sides, the near ones first.
@@ -53,10 +55,14 @@ def draw_panels(
 
 
 def draw_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Name the lines of all panels once, beside them."""
+    """Name the lines of all panels once, beside them, in as many columns as that takes."""
     found = [axis.get_legend_handles_labels() for axis in axes]
     lines = {label: line for pair in found for line, label in zip(*pair, strict=True)}
-    figure.legend(lines.values(), lines.keys(), loc="outside right upper", frameon=False)
+    width, height = figure.get_size_inches()
+    num_columns = max(1, math.ceil(len(lines) * LEGEND_LINE / height))
+    figure.set_size_inches(width + (num_columns - 1) * LEGEND_WIDTH, height)
+    where = {"loc": "outside right upper", "ncols": num_columns, "frameon": False}
+    figure.legend(lines.values(), lines.keys(), **where)
 
 
 def draw_lines(

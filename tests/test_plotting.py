@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from macformer.plotting import COLOURS, draw_over_length, draw_panels, save
+from macformer.plotting import COLOURS, draw_legend, draw_over_length, draw_panels, save
 
 NAN = float("nan")
 
@@ -38,6 +39,22 @@ def test_lines_are_means_over_the_lengths_of_a_mode(benchmark):
     assert forward.get_xscale() == forward.get_yscale() == "log"
     (legend,) = figure.legends
     assert sorted(text.get_text() for text in legend.get_texts()) == ["rfa", "softmax"]
+
+
+@pytest.mark.parametrize("number", [1, 16, 18, 40])
+def test_every_name_of_a_legend_is_within_the_figure(number):
+    figure, (axis, _) = draw_panels(["one", "two"], legend=True)
+    for i in range(number):
+        axis.plot([0, 1], [0, i], label=f"rmfa_exp_scaled + ppSBN, {i}")
+    draw_legend(figure, figure.axes)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(canvas.get_renderer()), figure.bbox
+    assert len(legend.get_texts()) == number
+    assert whole.y0 <= box.y0 and box.y1 <= whole.y1 and box.x1 <= whole.x1
+    (left, right) = (a.get_window_extent(canvas.get_renderer()) for a in figure.axes)
+    assert min(left.width, right.width) > 0.6 * right.height and right.x1 < box.x0
 
 
 def test_one_attention_looks_the_same_in_every_panel(benchmark):
