@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
@@ -55,14 +56,18 @@ def draw_panels(
 
 
 def draw_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Name the lines of all panels once, beside them, in as many columns as that takes."""
+    """Name the lines of all panels once, beside them."""
     found = [axis.get_legend_handles_labels() for axis in axes]
     lines = {label: line for pair in found for line, label in zip(*pair, strict=True)}
+    place_legend(figure, list(lines.values()), list(lines))
+
+
+def place_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """Put a legend beside all panels, in as many columns as its names take."""
     width, height = figure.get_size_inches()
-    num_columns = max(1, math.ceil(len(lines) * LEGEND_LINE / height))
+    num_columns = max(1, math.ceil(len(names) * LEGEND_LINE / height))
     figure.set_size_inches(width + (num_columns - 1) * LEGEND_WIDTH, height)
-    where = {"loc": "outside right upper", "ncols": num_columns, "frameon": False}
-    figure.legend(lines.values(), lines.keys(), **where)
+    figure.legend(handles, names, loc="outside right upper", ncols=num_columns, frameon=False)
 
 
 def draw_lines(

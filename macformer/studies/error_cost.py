@@ -18,7 +18,7 @@ from torch import nn
 
 from macformer.features.calls import core_attentions, record_attention, transplant
 from macformer.features.error import error_over_signal
-from macformer.plotting import COLOURS, MARKERS, draw_panels
+from macformer.plotting import COLOURS, MARKERS, draw_panels, place_legend
 from macformer.studies.compose import compose_cell
 from macformer.studies.reverse import TEST_SEED, reverse_batches
 from macformer.studies.runner import StudyError
@@ -162,5 +162,5 @@ def plot(frame: pd.DataFrame) -> Figure:
             axis.axhline(accuracy, color="grey", linestyle=style, label=f"trained with {label}")
         axis.set_xscale("log", base=2)
         axis.set(xlabel="error / signal", ylabel="test accuracy (%)", ylim=(0, 103))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    place_legend(figure, *axes[0].get_legend_handles_labels())
     return figure

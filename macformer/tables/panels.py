@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from macformer.plotting import COLOURS, MARKERS, draw_panels, save
+from macformer.plotting import COLOURS, MARKERS, draw_panels, place_legend, save
 from macformer.tables.entries import row_labels
 from macformer.tables.layout import Plot, task_title
 from macformer.tables.summary import ROW, agreed
@@ -40,7 +40,7 @@ def lay_out_panels(
             axes[str(task)].axhline(rate, **line, zorder=0)
         if len(rates):
             handles.append(Line2D([], [], **line, label=name))
-    figure.legend(handles=handles, loc="outside right upper", frameon=False)
+    place_legend(figure, handles, [str(handle.get_label()) for handle in handles])
     return figure, axes
 
 
